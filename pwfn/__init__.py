@@ -1,0 +1,1 @@
+"""Finds how few distinct weight values a trained image classifier needs, and at what accuracy."""

@@ -1,0 +1,238 @@
+"""The configuration of one trial: frozen, validated, and the only place that lists defaults.
+
+The defaults of `PwfnConfig` and `TrainingConfig` are the ImageNet setting of PWFN (NeurIPS 2023, section 4), so that
+an empty search space is the paper's run. A field's docstring gives its meaning, unit and range; the search space
+(`pwfn.search.space`) names fields by dotted path, `method.b` or `training.lr`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+PWFN_FRACTIONS = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 1.0)
+"""Cumulative share of the weights that is fixed after each round (PWFN, section 4)."""
+
+
+def shared_data_folder() -> Path | None:
+    """The folder of real data sets: the environment variable PWFN_DATA, else `../shared/data`, else None.
+
+    `../shared/data` counts from the repository's root and only where it exists.
+    """
+    if "PWFN_DATA" in os.environ:
+        return Path(os.environ["PWFN_DATA"])
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    return beside if beside.is_dir() else None
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+    )
+
+
+class ModelConfig(_Frozen):
+    """Which network is compressed, and where its weights come from."""
+
+    name: str = "resnet18"
+    """Name in timm's registry, ours (`digits_cnn`, `cifar_resnet20`, ...) included."""
+    pretrained: bool = False
+    """Load timm's pretrained weights (downloaded by timm where they are not cached)."""
+    checkpoint: str | None = None
+    """A `.safetensors` or `.pth` state dict; takes the place of `pretrained`. `${NAME}` is an environment variable."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelConfig:
+        if self.pretrained and self.checkpoint is not None:
+            raise ValueError("pretrained and checkpoint are two sources of weights; give one")
+        return self
+
+
+class DataConfig(_Frozen):
+    """Which images, and how they are split and prepared."""
+
+    name: Literal["digits", "parquet", "imagefolder", "torchvision"] = "imagefolder"
+    """digits: scikit-learn's, embedded. parquet: Hugging Face's image layout, `train.parquet` and `test.parquet`
+    under `root`. imagefolder: `train/CLASS/*` and `val/CLASS/*` under `root`. torchvision: `dataset` by its class name."""
+    root: str | None = None
+    """Folder of the data. `${NAME}` is an environment variable; `${PWFN_DATA}` falls back to `../shared/data`."""
+    dataset: str | None = None
+    """Class name in torchvision.datasets, for `name: torchvision` (CIFAR10, CIFAR100, MNIST, ...)."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the training images held out; the search sees only these, never the test images."""
+    split_seed: int | None = None
+    """Seed of that split; None takes the seed of the study, so that all its trials share one split."""
+    train_images: Count | None = None
+    """Use only this many training images (drawn by the split seed); None uses all."""
+    validation_images: Count | None = None
+    """Use only this many validation images; None uses all."""
+    test_images: Count | None = None
+    """Use only the first this many test images; None uses all."""
+    image_size: Count | None = None
+    """Side of the network's input in pixels; None takes the network's own."""
+    augmentation: Literal["none", "flip", "crop_flip"] = "flip"
+    """Training images: flip mirrors at random; crop_flip also shifts by up to 1/8 of the side (imagefolder: a random
+    resized crop)."""
+    loader_workers: Annotated[int, Field(ge=0)] = 4
+    """Processes that decode images, per training worker (imagefolder and torchvision sets that do not fit in memory)."""
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> DataConfig:
+        if self.name != "digits" and self.root is None:
+            raise ValueError(f"root is missing: data.name={self.name} reads a folder")
+        if (self.name == "torchvision") != (self.dataset is not None):
+            raise ValueError("dataset names a torchvision set: give it with data.name=torchvision, and only then")
+        return self
+
+
+class OptimizationConfig(_Frozen):
+    """One optimiser and its batches."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """SGD with momentum, or Adam (betas 0.9, 0.999)."""
+    lr: Positive = 0.001
+    """Learning rate."""
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    """Within a round: constant, or a half cosine down to zero."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD; Adam ignores it."""
+    weight_decay: NonNegative = 1e-4
+    """L2 pull added to the gradient; fixed weights feel none."""
+    clip_norm: Positive | None = 1.0
+    """Gradient norm above which the gradient is scaled down; None never."""
+    batch_size: Count = 128
+    """Images per step over all workers together."""
+
+
+class BaselineConfig(OptimizationConfig):
+    """How the float network is trained before it is compressed; once for a study, every trial starts from it."""
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """0 takes the network as it was loaded."""
+
+
+class TrainingConfig(OptimizationConfig):
+    """Training between two fixings."""
+
+    start_epochs: Annotated[int, Field(ge=0)] = 1
+    """Epochs before the first fixing."""
+    start_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Share of the batches that an epoch of the first round sees (PWFN trains 5 % there)."""
+    rest_epochs: Annotated[int, Field(ge=0)] = 3
+    """Epochs before each later fixing."""
+    steps_per_epoch: Count | None = None
+    """Stop an epoch after this many steps; None sees all images. For short trials."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: autocast; weights, gradients and optimiser stay float32."""
+
+
+class EvaluationConfig(_Frozen):
+    """How accuracy is measured."""
+
+    batch_size: Count = 512
+    """Images per forward pass."""
+    recalibrate_bn: bool = True
+    """Estimate BatchNorm's statistics again, without noise, before measuring a network whose weights were fixed."""
+    recalibration_images: Count = 4096
+    """Training images for that, without augmentation."""
+    ensemble_draws: Annotated[int, Field(ge=0)] = 0
+    """Also measure the test accuracy of the mean prediction over this many posterior draws; 0 does not."""
+
+
+class ResourcesConfig(_Frozen):
+    """What one trial occupies on the cluster."""
+
+    workers: Count = 1
+    """Data-parallel processes. One runs in the trial's own process; more run as Ray Train's workers."""
+    cpus_per_worker: Positive = 1
+    """CPUs, also the number of threads torch uses."""
+    gpus_per_worker: NonNegative = 0
+    """GPUs; a fraction lets several small trials share one."""
+    custom: dict[str, Positive] = {}
+    """Ray's custom resources per worker, to choose nodes of a mixed cluster, e.g. {a100: 1}."""
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> ResourcesConfig:
+        if self.gpus_per_worker > 1 and self.gpus_per_worker != int(self.gpus_per_worker):
+            raise ValueError(f"gpus_per_worker above 1 must be whole, but got {self.gpus_per_worker}")
+        return self
+
+
+class PwfnConfig(_Frozen):
+    """PWFN: learned weight noise decides how far each weight may move to a shared sum of powers of two."""
+
+    name: Literal["pwfn"] = "pwfn"
+    fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = PWFN_FRACTIONS
+    """Cumulative share of the weights fixed after each round: increasing, the last one 1."""
+    regularization: Literal["linear", "exponential", "linear_on_grad"] = "linear"
+    """Shape of the pull that keeps sigma from collapsing."""
+    regularization_strength: NonNegative = 2.0**-11
+    """Its factor, the paper's lambda."""
+    sigma_target: Positive = 0.05
+    """Sigma up to which it pulls, the paper's S; also the largest initial sigma."""
+    b: Annotated[int, Field(ge=1, le=20)] = 7
+    """The smallest non-zero value of the codebook is 2^-b."""
+    start_sigma: Positive = 1.0
+    """Radius of the first round: how many sigmas a weight may move."""
+    end_sigma: Positive = 1.0
+    """Radius of the last round; rounds between are spaced evenly."""
+    radius_growth: Annotated[float, Field(gt=1)] = 2.0
+    """Factor by which a round widens its radius when nothing is left within reach."""
+    max_order: Annotated[int, Field(ge=1, le=8)] = 4
+    """Most powers of two that one value may sum."""
+    zero_rule: bool = True
+    """Weights below 2^-b count as being at distance zero from the value zero."""
+    sigma_join: Literal["std_mu", "mean_sigma", "keep_the_same_divide_by_2", "keep_the_same_divide_by_10",
+                        "allow_retraining"] = "std_mu"  # fmt: skip
+    """Sigma of a group of weights that were just fixed together."""
+    recluster: Literal["all", "free"] = "all"
+    """all: every round assigns from nothing, weights fixed before may change their value. free: they keep it."""
+    noise: bool = True
+    """Draw weights from the posterior in training; without it this is plain training between fixings."""
+    prior: bool = True
+    """Initial sigma from each weight's distance to its powers of two; without it 1e-4 everywhere."""
+    sigma_scale: Positive = 0.0025
+    """Initial sigma at the 75 % quantile of a tensor."""
+    alternate: bool = False
+    """Train mu in the first half of each epoch's steps and sigma in the second, rather than both together."""
+
+    @model_validator(mode="after")
+    def _fractions_increase_to_one(self) -> PwfnConfig:
+        check_fractions(self.fractions)
+        return self
+
+
+def check_fractions(fractions: tuple[float, ...]) -> None:
+    """Raise ValueError unless the cumulative fractions strictly increase and end at 1."""
+    if fractions[-1] != 1 or any(later <= earlier for earlier, later in zip(fractions, fractions[1:], strict=False)):
+        raise ValueError(f"fractions must increase and end at 1.0, but got {list(fractions)}")
+
+
+MethodConfig = PwfnConfig
+
+
+class TrialConfig(_Frozen):
+    """Everything that one trial depends on."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    baseline: BaselineConfig = BaselineConfig()
+    training: TrainingConfig = TrainingConfig()
+    method: MethodConfig = PwfnConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    seed: int = 0
+    """Seeds everything random in this trial but the split; a sweep derives it from the study's seed."""

@@ -1,0 +1,90 @@
+"""Which parameters of a network share the codebook, and flat buffers behind them.
+
+The fixed set is every weight and bias of Conv1d/2d/3d and Linear layers, first and last layer included (PWFN,
+section 3). Everything else (norm layers, tokens, embeddings, raw parameters) still trains but is never fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pwfn.errors import UserError
+
+FIXABLE_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True)
+class ParameterSets:
+    """The parameters of a network by name, in registration order; shared ones once, under their first name."""
+
+    fixable: dict[str, nn.Parameter]
+    rest: dict[str, nn.Parameter]
+
+    @property
+    def num_fixable(self) -> int:
+        """Number of weights in the fixed set."""
+        return sum(parameter.numel() for parameter in self.fixable.values())
+
+    @property
+    def coverage(self) -> float:
+        """Share of all parameters that is in the fixed set."""
+        num_rest = sum(parameter.numel() for parameter in self.rest.values())
+        return self.num_fixable / (self.num_fixable + num_rest)
+
+
+def split_parameters(network: nn.Module, *, include_norm: bool = False) -> ParameterSets:
+    """Split a network's parameters into the fixed set and the rest.
+
+    Args:
+        network: any module with float32 parameters.
+        include_norm: also put the scale and shift of norm layers into the fixed set (WFN's ImageNet runs).
+
+    Raises:
+        UserError: no convolution or linear layer, or a parameter that is not float32.
+    """
+    layers = (*FIXABLE_LAYERS, *NORM_LAYERS) if include_norm else FIXABLE_LAYERS
+    in_fixable_layer = {
+        id(parameter)
+        for module in network.modules()
+        if isinstance(module, layers)
+        for parameter in module.parameters(recurse=False)
+    }
+    named = dict(network.named_parameters())  # a shared parameter appears once
+    for name, parameter in named.items():
+        if parameter.dtype != torch.float32:
+            raise UserError(f"parameter {name} is {parameter.dtype}; only float32 networks can be compressed")
+    fixable = {name: parameter for name, parameter in named.items() if id(parameter) in in_fixable_layer}
+    if not fixable:
+        raise UserError(f"{type(network).__name__} has no convolution or linear layer: nothing to fix")
+    return ParameterSets(fixable, {name: p for name, p in named.items() if name not in fixable})
+
+
+class FlatParameters:
+    """One float32 buffer, and one for its gradient, behind many parameters.
+
+    After construction each parameter is a view of `values` and its `.grad` a view of `gradient`, so that drawing
+    noise, clipping, reducing and updating are single operations on `(num_weights,)` whatever the number of layers.
+    Autograd adds into an existing `.grad` in place, which keeps the views; call `gradient.zero_()` before a backward
+    pass and never `zero_grad(set_to_none=True)`.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        parameters = list(parameters)
+        self.sizes = [parameter.numel() for parameter in parameters]
+        device = parameters[0].device if parameters else None
+        self.values = torch.empty(sum(self.sizes), device=device)
+        self.gradient = torch.zeros_like(self.values)
+        pieces = zip(parameters, self.values.split(self.sizes), self.gradient.split(self.sizes), strict=True)
+        for parameter, values, gradient in pieces:
+            values.copy_(parameter.detach().reshape(-1))
+            parameter.data = values.view(parameter.shape)
+            parameter.grad = gradient.view(parameter.shape)
+
+    def tensors(self, flat: Tensor) -> tuple[Tensor, ...]:
+        """Cut a flat `(num_weights,)` tensor into one 1-D piece per parameter."""
+        return flat.split(self.sizes)
