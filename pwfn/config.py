@@ -8,6 +8,7 @@ an empty search space is the paper's run. A field's docstring gives its meaning,
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -217,7 +218,7 @@ class PwfnConfig(_Frozen):
 
 def check_fractions(fractions: tuple[float, ...]) -> None:
     """Raise ValueError unless the cumulative fractions strictly increase and end at 1."""
-    if fractions[-1] != 1 or any(later <= earlier for earlier, later in zip(fractions, fractions[1:], strict=False)):
+    if fractions[-1] != 1 or any(later <= earlier for earlier, later in pairwise(fractions)):
         raise ValueError(f"fractions must increase and end at 1.0, but got {list(fractions)}")
 
 

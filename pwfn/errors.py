@@ -9,13 +9,13 @@ class UserError(Exception):
     """
 
 
-class TrialFailure(Exception):
+class TrialError(Exception):
     """One trial cannot go on (a loss that is not finite, no memory left); the sweep goes on without it."""
 
     failure_class: str = "error"
 
 
-class NonFiniteLossError(TrialFailure):
+class NonFiniteLossError(TrialError):
     """The training loss became NaN or infinite: the configuration diverges."""
 
     failure_class = "nan"
