@@ -71,20 +71,27 @@ class FlatParameters:
     noise, clipping, reducing and updating are single operations on `(num_weights,)` whatever the number of layers.
     Autograd adds into an existing `.grad` in place, which keeps the views; call `gradient.zero_()` before a backward
     pass and never `zero_grad(set_to_none=True)`.
+
+    Args:
+        parameters: of one network, on one device; their values are kept.
+        values: where to put them, `(num_weights,)`; None allocates.
+        gradient: likewise for their gradient.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], values: Tensor | None = None, gradient: Tensor | None = None
+    ) -> None:
         parameters = list(parameters)
-        self.sizes = [parameter.numel() for parameter in parameters]
         device = parameters[0].device if parameters else None
-        self.values = torch.empty(sum(self.sizes), device=device)
-        self.gradient = torch.zeros_like(self.values)
-        pieces = zip(parameters, self.values.split(self.sizes), self.gradient.split(self.sizes), strict=True)
-        for parameter, values, gradient in pieces:
-            values.copy_(parameter.detach().reshape(-1))
-            parameter.data = values.view(parameter.shape)
-            parameter.grad = gradient.view(parameter.shape)
+        self.sizes = [parameter.numel() for parameter in parameters]
+        self.values = torch.empty(sum(self.sizes), device=device) if values is None else values
+        self.gradient = torch.zeros_like(self.values) if gradient is None else gradient
+        pieces = zip(parameters, self.pieces(self.values), self.pieces(self.gradient), strict=True)
+        for parameter, piece, gradient_piece in pieces:
+            piece.copy_(parameter.detach().reshape(-1))
+            parameter.data = piece.view(parameter.shape)
+            parameter.grad = gradient_piece.view(parameter.shape)
 
-    def tensors(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """Cut a flat `(num_weights,)` tensor into one 1-D piece per parameter."""
+    def pieces(self, flat: Tensor) -> tuple[Tensor, ...]:
+        """Cut a flat `(num_weights,)` tensor into one 1-D view per parameter."""
         return flat.split(self.sizes)

@@ -1,0 +1,90 @@
+"""The float network that every trial of a study starts from: loaded or trained once, then kept with the results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from pwfn.config import TrialConfig
+from pwfn.descent import Descent
+from pwfn.parameters import FlatParameters
+from pwfn.seeds import derive_seed
+from pwfn.task import Task
+from pwfn.training import Accuracy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A float network's weights and accuracies."""
+
+    state: Mapping[str, Tensor]
+    validation: Accuracy
+    test: Accuracy
+
+    def to_bytes(self) -> bytes:
+        """Return the weights as a safetensors file."""
+        return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.state.items()})
+
+    @property
+    def card(self) -> dict[str, float]:
+        """What is written beside the weights."""
+        return {
+            "val_top1": self.validation.top1,
+            "val_top5": self.validation.top5,
+            "test_top1": self.test.top1,
+            "test_top5": self.test.top5,
+        }
+
+    @classmethod
+    def from_bytes(cls, weights: bytes, card: Mapping[str, float]) -> Baseline:
+        """Rebuild from `to_bytes` and `card`."""
+        validation = Accuracy(card["val_top1"], card["val_top5"])
+        return cls(load(weights), validation, Accuracy(card["test_top1"], card["test_top5"]))
+
+
+def baseline_key(config: TrialConfig) -> str:
+    """Name the float network that a trial starts from: equal for trials that differ only in how they compress it."""
+    parts = (config.model, config.data, config.baseline)
+    digest = derive_seed(*(part.model_dump_json() for part in parts))
+    return f"{config.model.name}-{digest:016x}"
+
+
+class PlainLearner:
+    """Trains a network as it is, all parameters alike, from flat buffers."""
+
+    def __init__(self, network: nn.Module, descent: Descent) -> None:
+        self.network = network
+        self.descent = descent
+
+    def prepare(self) -> None:
+        """Clear the gradients."""
+        self.descent.gradient.zero_()
+
+    def penalty(self, loss: Tensor) -> Tensor:
+        """Add nothing."""
+        return torch.zeros_like(loss)
+
+    def step(self) -> None:
+        """Update all parameters."""
+        self.descent.step()
+
+
+def make_baseline(task: Task) -> Baseline:
+    """Train the task's network as `config.baseline` says, in place, and measure it."""
+    config = task.config.baseline
+    flat = FlatParameters(task.network.parameters())
+    num_steps = task.num_steps(config)
+    descent = Descent(flat.values, flat.gradient, config, num_steps=config.epochs * num_steps, replicas=task.replicas)
+    learner = PlainLearner(task.network, descent)
+    for epoch in range(config.epochs):
+        label = f"baseline epoch {epoch + 1}"
+        loss = task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=config.batch_size)
+        log.info("%s/%d loss %.3f", label, config.epochs, loss)
+    return Baseline(task.network.state_dict(), task.measure("validation"), task.measure("test"))

@@ -1,0 +1,64 @@
+"""What a method works on: a float network, its data, the trial's configuration; and the accuracies it measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pwfn.config import OptimizationConfig, TrialConfig
+from pwfn.data import Data
+from pwfn.replicas import Replicas
+from pwfn.seeds import derive_seed, generator
+from pwfn.training import Accuracy, Learner, evaluate, recalibrate_batchnorm, train_epoch
+
+
+@dataclass(frozen=True)
+class Task:
+    """One trial's network (in place: a method changes its weights), data and configuration, on one device."""
+
+    network: nn.Module
+    data: Data
+    config: TrialConfig
+    device: torch.device
+    replicas: Replicas = Replicas()
+
+    def generator(self, *purpose: int | str) -> torch.Generator:
+        """Make a generator for a purpose: another on each replica, the same after an interruption."""
+        return generator(self.device, self.config.seed, *purpose, self.replicas.rank)
+
+    def measure(self, split: str) -> Accuracy:
+        """Measure the network as it stands on `train`, `validation` or `test`."""
+        batches = self.batches(split, batch_size=self.config.evaluation.batch_size)
+        return evaluate(self.network, batches, precision=self.config.training.precision, replicas=self.replicas)
+
+    def batches(self, split: str, *, batch_size: int, max_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """This replica's share of a split, in file order and without augmentation."""
+        rank, world_size = self.replicas.rank, self.replicas.world_size
+        return self.data.batches(split, batch_size=batch_size, max_images=max_images, rank=rank, world_size=world_size)
+
+    def train_epoch(self, learner: Learner, *, num_steps: int, label: str, batch_size: int) -> float:
+        """Train one epoch of `num_steps` global batches, shuffled and augmented by `label`; return the mean loss."""
+        batches = self.data.train_batches(
+            batch_size=batch_size,
+            seed=derive_seed(self.config.seed, "batches", label),
+            num_steps=num_steps,
+            rank=self.replicas.rank,
+            world_size=self.replicas.world_size,
+        )
+        precision = self.config.training.precision
+        return train_epoch(learner, batches, precision=precision, replicas=self.replicas, label=label)
+
+    def num_steps(self, optimization: OptimizationConfig) -> int:
+        """Steps of a whole epoch, before any limit."""
+        return self.data.num_steps(optimization.batch_size)
+
+    def recalibrate(self) -> bool:
+        """Estimate BatchNorm's statistics again where the configuration asks for it; say whether that was done."""
+        evaluation = self.config.evaluation
+        if not evaluation.recalibrate_bn:
+            return False
+        batches = self.batches("train", batch_size=evaluation.batch_size, max_images=evaluation.recalibration_images)
+        return recalibrate_batchnorm(self.network, batches, replicas=self.replicas)

@@ -1,0 +1,148 @@
+"""One epoch, one evaluation, one estimate of BatchNorm's statistics; nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from pwfn.errors import NonFiniteLossError
+from pwfn.replicas import Replicas
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Images, float32 `(batch, channels, height, width)`, and labels, int64 `(batch,)`, on the network's device."""
+
+STEPS_BETWEEN_CHECKS = 50
+"""Steps after which the losses are looked at: seldom enough to cost nothing, often enough to stop a lost trial."""
+
+
+class Learner(Protocol):
+    """A network with its way to learn."""
+
+    network: nn.Module
+
+    def prepare(self) -> None:
+        """Set the weights for the next forward pass and clear the gradients."""
+
+    def penalty(self, loss: Tensor) -> Tensor:
+        """Return what is added to this cross-entropy, a scalar."""
+
+    def step(self) -> None:
+        """Update from the gradients of the backward pass."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares in [0, 1] of images whose class is the most likely one, and is among the five most likely."""
+
+    top1: float
+    top5: float
+
+
+def train_epoch(learner: Learner, batches: Batches, *, precision: str, replicas: Replicas, label: str) -> float:
+    """Train on every batch once and return the mean loss over all replicas.
+
+    Raises:
+        NonFiniteLossError: the loss became NaN or infinite; names `label` (which epoch) and the step. All replicas
+            raise together.
+    """
+    network = learner.network.train()
+    losses: list[Tensor] = []
+    for images, labels in batches:
+        learner.prepare()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = cross_entropy(network(images), labels)
+        loss = loss + learner.penalty(loss)
+        loss.backward()
+        learner.step()
+        losses.append(loss.detach())
+        if len(losses) % STEPS_BETWEEN_CHECKS == 0:
+            _check_finite(losses, replicas, label)
+    replicas.average_buffers_(network)
+    return _check_finite(losses, replicas, label)
+
+
+def _check_finite(losses: list[Tensor], replicas: Replicas, label: str) -> float:
+    if not losses:
+        return 0.0
+    means = replicas.mean_(torch.stack(losses))
+    finite = means.isfinite()
+    if not finite.all():
+        step = int(finite.int().argmin())
+        raise NonFiniteLossError(f"the training loss is {means[step].item()} in {label}, step {step + 1}")
+    return float(means.mean())
+
+
+@torch.inference_mode()
+def evaluate(network: nn.Module, batches: Batches, *, precision: str, replicas: Replicas) -> Accuracy:
+    """Measure the accuracy over all batches of all replicas, in evaluation mode; NaN for no image.
+
+    Classes that score exactly alike count as ranked in favour of none: the true one is placed behind its ties, so
+    that a network whose outputs are all equal (or NaN) does not look accurate.
+    """
+    network.eval()
+    hits: Tensor | None = None
+    for images, labels in batches:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = network(images)
+        found = count_hits(logits, labels)
+        hits = found if hits is None else hits + found
+    if hits is None:
+        hits = torch.zeros(3, dtype=torch.int64, device=next(network.parameters()).device)
+    top1, top5, num_images = replicas.sum_(hits).tolist()
+    return Accuracy(top1 / num_images, top5 / num_images) if num_images else Accuracy(float("nan"), float("nan"))
+
+
+def count_hits(scores: Tensor, labels: Tensor) -> Tensor:
+    """Count top-1 hits, top-5 hits and images, int64 `(3,)`, for scores `(images, classes)`; see `evaluate` on ties."""
+    true = scores.gather(1, labels[:, None])
+    rank = scores.shape[1] - 1 - (scores < true).sum(dim=1)  # classes not strictly worse; NaN is never worse
+    return torch.stack([(rank < 1).sum(), (rank < 5).sum(), torch.ones_like(rank).sum()])
+
+
+@torch.no_grad()
+def recalibrate_batchnorm(network: nn.Module, batches: Batches, *, replicas: Replicas) -> bool:
+    """Estimate BatchNorm's running statistics again as the plain mean over these batches of training images.
+
+    Returns whether the network has any. Needed after weights were fixed: the statistics were gathered under weight
+    noise and from weights that have since moved.
+    """
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not layers:
+        return False
+    momenta = [layer.momentum for layer in layers]
+    network.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's spelling of "mean over all batches"
+        layer.train()
+    for images, _ in batches:
+        network(images)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    replicas.average_buffers_(network)
+    network.eval()
+    return True
+
+
+class Stopwatch:
+    """Seconds since the last lap, with the device's queue emptied first so that its work counts."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._last = self._now()
+
+    def lap(self) -> float:
+        """Return the seconds since construction or the last lap."""
+        last, self._last = self._last, self._now()
+        return self._last - last
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
