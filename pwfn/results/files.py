@@ -1,0 +1,155 @@
+"""Whole files on any filesystem pyarrow knows: a reader sees the old file or the new one, never a part."""
+
+from __future__ import annotations
+
+import functools
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import fs
+
+from pwfn.errors import UserError
+
+OBJECT_STORES = ("s3", "gcs", "abfs")
+"""pyarrow's names of the stores where one put is atomic; a local disk renames. Elsewhere neither is known to hold."""
+
+
+@functools.cache
+def resolve(location: str) -> tuple[Any, str]:
+    """Open the filesystem of a local path or URI and give it with the path inside it.
+
+    Raises:
+        UserError: The URI is malformed, or its filesystem cannot replace a file atomically.
+    """
+    if "://" not in location:
+        return fs.LocalFileSystem(), os.path.abspath(Path(location).expanduser())  # noqa: PTH100  resolve() follows links
+    with reported(location, "open"):
+        filesystem, path = fs.FileSystem.from_uri(_with_single_puts(location))
+    if filesystem.type_name not in (*OBJECT_STORES, "local"):
+        raise UserError(f"{location}: results are kept in a local folder or at s3://, gs:// or abfs://")
+    return filesystem, path
+
+
+def read(filesystem: Any, path: str) -> bytes | None:
+    """Read a file whole; None if it does not exist.
+
+    Raises:
+        UserError: It exists and cannot be read.
+    """
+    with reported(path, "read"):
+        try:
+            with filesystem.open_input_stream(path, compression=None) as stream:
+                content: bytes = stream.read()
+        except FileNotFoundError:
+            return None
+        return content
+
+
+def write(filesystem: Any, path: str, content: bytes) -> None:
+    """Write a file whole, in the place of an earlier one.
+
+    Locally: written and synced under a hidden name that ends in `.tmp`, then renamed, so that neither a kill nor a
+    full disk leaves a part under the final name. Object stores: one put.
+
+    Raises:
+        UserError: It cannot be written; an earlier file is as it was.
+    """
+    with reported(path, "write"):
+        if filesystem.type_name == "local":
+            _write_and_rename(Path(path), content)
+        else:
+            with filesystem.open_output_stream(path, compression=None) as stream:
+                stream.write(content)
+
+
+def delete(filesystem: Any, path: str) -> None:
+    """Delete a file; one that does not exist is none.
+
+    Raises:
+        UserError: It cannot be deleted.
+    """
+    with reported(path, "delete"), suppress(FileNotFoundError):
+        filesystem.delete_file(path)
+
+
+def names(filesystem: Any, folder: str, suffix: str) -> list[str]:
+    """The sorted names of the files directly in a folder that end in `suffix`; none if there is no folder.
+
+    Raises:
+        UserError: The folder cannot be listed.
+    """
+    with reported(folder, "list"):
+        found = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    return sorted(
+        entry.base_name
+        for entry in found
+        if entry.type == fs.FileType.File and entry.base_name.endswith(suffix) and not entry.base_name.startswith(".")
+    )
+
+
+def make_folders(filesystem: Any, folders: list[str]) -> None:
+    """Make folders, parents too, and try a write in each; if one fails, those made here are removed again.
+
+    Object stores have no folders; there only the write is tried.
+
+    Raises:
+        UserError: A folder cannot be made or written to.
+    """
+    made: list[Path] = []
+    try:
+        for folder in folders:
+            if filesystem.type_name == "local":
+                _make_folder(Path(folder), made)
+            probe = f"{folder}/.probe-{secrets.token_hex(4)}"
+            write(filesystem, probe, b"")
+            delete(filesystem, probe)
+    except UserError:
+        for path in reversed(made):
+            with suppress(OSError):  # another process has put something there
+                path.rmdir()
+        raise
+
+
+@contextmanager
+def reported(path: str, action: str) -> Iterator[None]:
+    """Turn an error of the filesystem or of a file's format into one line that a user can act on."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{path}: cannot {action}: {' '.join(reason.split())}") from error
+    except pa.ArrowException as error:
+        raise UserError(f"{path}: cannot {action}: {' '.join(str(error).split())}") from error
+
+
+def _with_single_puts(uri: str) -> str:
+    """Have pyarrow send a small S3 object as one put; by default it is a multipart upload of three requests."""
+    if not uri.startswith("s3://") or "allow_delayed_open" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
+
+
+def _make_folder(folder: Path, made: list[Path]) -> None:
+    with reported(str(folder), "make the folder"):
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            made.append(path)
+
+
+def _write_and_rename(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

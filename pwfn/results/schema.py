@@ -1,0 +1,213 @@
+"""The closed schemas of a results folder: what every column means, in which type and unit (DESIGN, section 6).
+
+Closed: a file has all columns of its schema, each nullable but the key, so that a folder of files is one table for
+pandas, DuckDB and Polars. A field's metadata holds `unit` and `description`; a file's metadata holds the version.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pwfn.results.configuration import config_fields, describe
+
+SCHEMA_VERSION = 1
+"""Raised with every change of a column's name, type or meaning; readers fill columns that a file lacks with null."""
+VERSION_KEY = b"pwfn.schema_version"
+
+STATES = ("complete", "pruned", "failed")
+"""How a trial ended."""
+
+Row = Mapping[str, Any]
+
+TEXT, FLAG, COUNT, NUMBER = pa.string(), pa.bool_(), pa.int64(), pa.float64()
+TIME = pa.timestamp("us")
+"""UTC without a zone in the type: every reader agrees on it, zone database or not."""
+
+
+class SchemaError(ValueError):
+    """A row does not fit its closed schema: a defect of the program that wrote it, not of a user's input."""
+
+
+_TRIAL_COLUMNS = (
+    describe("trial_id", TEXT, "text", "Identifier of the trial; also the name of its files.", key=True),
+    describe("number", COUNT, "index", "Position in the order in which the trials were proposed, from 0."),
+    describe("study", TEXT, "text", "Name of the study."),
+    describe("method", TEXT, "text", "Method of compression."),
+    describe("model", TEXT, "text", "Name of the network."),
+    describe("data", TEXT, "text", "Name of the data set."),
+    describe("seed", COUNT, "integer", "Seed of everything random in the trial but the split."),
+    describe("state", TEXT, "text", "How the trial ended: complete, pruned or failed."),
+    describe(
+        "failure_class", TEXT, "text", "Why it failed: nan, out_of_memory, lost, timeout, ...; null if it did not."
+    ),
+    describe("failure_message", TEXT, "text", "The failure in words; null if there was none."),
+    describe("config_json", TEXT, "JSON", "The whole configuration; enough to run the trial again."),
+    describe("val_top1", NUMBER, "fraction", "Top-1 validation accuracy with shared values."),
+    describe("val_top5", NUMBER, "fraction", "Top-5 validation accuracy with shared values."),
+    describe("test_top1", NUMBER, "fraction", "Top-1 test accuracy with shared values."),
+    describe("test_top5", NUMBER, "fraction", "Top-5 test accuracy with shared values."),
+    describe("val_top1_before", NUMBER, "fraction", "Top-1 validation accuracy before the last snap."),
+    describe("test_top1_before", NUMBER, "fraction", "Top-1 test accuracy before the last snap."),
+    describe("test_top5_before", NUMBER, "fraction", "Top-5 test accuracy before the last snap."),
+    describe(
+        "ensemble_test_top1", NUMBER, "fraction", "Top-1 test accuracy of the mean over posterior draws, if asked."
+    ),
+    describe("float_val_top1", NUMBER, "fraction", "Top-1 validation accuracy of the float network it started from."),
+    describe("float_test_top1", NUMBER, "fraction", "Top-1 test accuracy of the float network it started from."),
+    describe("unique_values", COUNT, "values", "Distinct values of the compressed weights, zero included."),
+    describe("unique_nonzero", COUNT, "values", "Distinct values of the compressed weights, zero left out."),
+    describe("entropy_bits", NUMBER, "bits per weight", "Entropy of the values, zero included."),
+    describe("entropy_nonzero_bits", NUMBER, "bits per weight", "Entropy of the values that are not zero."),
+    describe("sparsity", NUMBER, "fraction", "Share of the compressed weights that are zero."),
+    describe("coverage", NUMBER, "fraction", "Share of the network's parameters that are compressed."),
+    describe("mean_order", NUMBER, "powers of two", "Mean over weights of the powers of two that sum to the value."),
+    describe("max_order", COUNT, "powers of two", "Most powers of two in one value."),
+    describe("num_weights", COUNT, "weights", "Weights that are compressed."),
+    describe("size_bytes", COUNT, "bytes", "Size of the coded compressed weights."),
+    describe("compression_ratio", NUMBER, "ratio", "Bytes of the weights as float32 over size_bytes."),
+    describe("recalibrated_bn", FLAG, "yes/no", "BatchNorm statistics were estimated again before measuring."),
+    describe("rounds_done", COUNT, "rounds", "Rounds that were finished."),
+    describe("retries", COUNT, "starts", "Starts after the first one."),
+    describe("wall_seconds", NUMBER, "seconds", "Elapsed time of the trial, lost work left out."),
+    describe("gpu_seconds", NUMBER, "GPU seconds", "GPUs held times the time they were held, lost work included."),
+    describe("lost_seconds", NUMBER, "seconds", "Elapsed time of work that was lost and done again."),
+    describe("started_at", TIME, "UTC", "When the trial first started."),
+    describe("finished_at", TIME, "UTC", "When the trial ended."),
+    describe("host", TEXT, "text", "Machine of rank 0."),
+    describe("versions_json", TEXT, "JSON", "Versions of Python and the packages that compute."),
+    describe("commit", TEXT, "text", "Commit of the program; null outside a checkout."),
+)
+
+_ROUND_COLUMNS = (
+    describe("trial_id", TEXT, "text", "Identifier of the trial.", key=True),
+    describe("number", COUNT, "index", "Position in the order in which the trials were proposed, from 0."),
+    describe("study", TEXT, "text", "Name of the study."),
+    describe("method", TEXT, "text", "Method of compression."),
+    describe("round", COUNT, "index", "Round, from 0.", key=True),
+    describe("num_rounds", COUNT, "rounds", "Rounds that the trial plans."),
+    describe("fraction", NUMBER, "fraction", "Share of the weights to be fixed after this round."),
+    describe("num_fixed", COUNT, "weights", "Weights that are fixed after this round."),
+    describe("val_top1_before", NUMBER, "fraction", "Top-1 validation accuracy after training, before fixing."),
+    describe("val_top5_before", NUMBER, "fraction", "Top-5 validation accuracy after training, before fixing."),
+    describe("val_top1", NUMBER, "fraction", "Top-1 validation accuracy after fixing."),
+    describe("val_top5", NUMBER, "fraction", "Top-5 validation accuracy after fixing."),
+    describe("unique_values", COUNT, "values", "Distinct values of the fixed weights, zero included."),
+    describe("unique_nonzero", COUNT, "values", "Distinct values of the fixed weights, zero left out."),
+    describe("entropy_bits", NUMBER, "bits per weight", "Entropy of the fixed weights' values, zero included."),
+    describe("entropy_nonzero_bits", NUMBER, "bits per weight", "Entropy of the fixed values that are not zero."),
+    describe("sparsity", NUMBER, "fraction", "Share of the fixed weights that are zero."),
+    describe("mean_order", NUMBER, "powers of two", "Mean powers of two per fixed weight."),
+    describe("max_order", COUNT, "powers of two", "Most powers of two in one value."),
+    describe("radius_start", NUMBER, "sigmas", "How far a weight might move when the fixing began."),
+    describe("radius_end", NUMBER, "sigmas", "How far a weight might move when the fixing ended."),
+    *(
+        describe(f"sigma_q{percent:02d}", NUMBER, "weight", f"{percent} % quantile of sigma over the free weights.")
+        for percent in (5, 25, 50, 75, 95)
+    ),
+    describe("train_loss", NUMBER, "nats", "Mean training loss of the round's last epoch, regularisation left out."),
+    describe("train_seconds", NUMBER, "seconds", "Time of training."),
+    describe("fix_seconds", NUMBER, "seconds", "Time of clustering and fixing."),
+    describe("eval_seconds", NUMBER, "seconds", "Time of measuring, recalibration included."),
+    describe("finished_at", TIME, "UTC", "When the round ended."),
+)
+
+_VALUE_COLUMNS = (
+    describe("trial_id", TEXT, "text", "Identifier of the trial.", key=True),
+    describe("value", pa.float32(), "weight", "A value that weights share.", key=True),
+    describe("count", COUNT, "weights", "Weights that have it."),
+    describe("order", COUNT, "powers of two", "Powers of two that sum to it; 0 for zero."),
+)
+
+
+def _schema(columns: Iterable[Any]) -> Any:
+    return pa.schema(columns, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode()})
+
+
+_CORE = {column.name for column in _TRIAL_COLUMNS}
+TRIALS = _schema([*_TRIAL_COLUMNS, *(field for field in config_fields() if field.name not in _CORE)])
+"""One row per trial: the columns above, then one for each scalar field of the configuration."""
+ROUNDS = _schema(_ROUND_COLUMNS)
+"""One row per round of a trial."""
+VALUES = _schema(_VALUE_COLUMNS)
+"""One row per distinct value of a trial's weights: its codebook."""
+
+
+def to_table(rows: Sequence[Row], schema: Any) -> Any:
+    """Build a table of exactly `schema` from rows whose missing columns become null.
+
+    Raises:
+        SchemaError: A column that is not in the schema, a value of another type, or a key that is missing.
+    """
+    for row in rows:
+        for name in row:
+            if name not in schema.names:
+                raise SchemaError(f"column {name} is not in the closed schema")
+    columns = [pa.array([_checked(row.get(field.name), field) for row in rows], field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def to_rows(table: Any) -> list[dict[str, Any]]:
+    """Turn a table back into rows that `to_table` accepts: times carry their zone again."""
+    times = [field.name for field in table.schema if field.type == TIME]
+    rows: list[dict[str, Any]] = table.to_pylist()
+    for row in rows:
+        for name in times:
+            row[name] = row[name] and row[name].replace(tzinfo=dt.UTC)
+    return rows
+
+
+def conform(table: Any, schema: Any) -> Any:
+    """Bring a table written under another version to `schema`: columns it lacks are null, unknown ones are dropped.
+
+    Raises:
+        pyarrow.ArrowInvalid: A column cannot be converted.
+    """
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.schema.names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _checked(value: Any, field: Any) -> Any:
+    """Return `value` as pyarrow takes it for `field`, or raise SchemaError naming the column."""
+    if value is None:
+        if not field.nullable:
+            raise SchemaError(f"column {field.name} is the key and must be given")
+        return None
+    if pa.types.is_list(field.type):
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise _wrong_type(field, value)
+        return [_checked(item, field.type.field(0).with_name(field.name)) for item in value]
+    if not _ACCEPTS[field.type](value):
+        raise _wrong_type(field, value)
+    return value.astimezone(dt.UTC).replace(tzinfo=None) if field.type == TIME else value
+
+
+def _wrong_type(field: Any, value: Any) -> SchemaError:
+    return SchemaError(f"column {field.name} takes {field.type}, but got {value!r} of type {type(value).__name__}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+_ACCEPTS: dict[Any, Callable[[Any], bool]] = {
+    TEXT: lambda value: isinstance(value, str),
+    FLAG: lambda value: isinstance(value, bool | np.bool_),
+    COUNT: _is_count,
+    NUMBER: _is_number,
+    pa.float32(): _is_number,
+    TIME: lambda value: isinstance(value, dt.datetime) and value.tzinfo is not None,
+}
+"""What each type takes. A time needs its zone: without one it would be read as another hour on another host."""

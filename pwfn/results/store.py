@@ -1,0 +1,270 @@
+"""One study's folder of results: the state of record, written by the trials themselves while others read it.
+
+    RESULTS/STUDY/study.json                   what the study is
+    RESULTS/STUDY/trials/TRIAL.parquet         one row
+    RESULTS/STUDY/rounds/TRIAL.parquet         one row per round
+    RESULTS/STUDY/values/TRIAL.parquet         the codebook
+    RESULTS/STUDY/models/TRIAL.safetensors     the compressed network
+    RESULTS/STUDY/checkpoints/TRIAL            where an interrupted trial continues
+    RESULTS/STUDY/baseline/KEY.safetensors     the float network, and KEY.json: its card
+
+Each trial has one writer and files of its own, so nothing is locked. Every write replaces a file whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pwfn.errors import UserError
+from pwfn.results import files
+from pwfn.results.schema import ROUNDS, SCHEMA_VERSION, TRIALS, VALUES, VERSION_KEY, Row, conform, to_rows, to_table
+
+if TYPE_CHECKING:
+    from pwfn.metrics import Codebook
+
+_TABLES = {"trials": TRIALS, "rounds": ROUNDS, "values": VALUES}
+_FOLDERS = (*_TABLES, "models", "checkpoints", "baseline")
+_COMPACTED = "compacted-"
+"""Begins the name of a file that holds many trials. A file of one trial is newer and goes before it."""
+_NAME = re.compile(rf"(?!{_COMPACTED})[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
+_READERS = 16
+"""Files read at once, for stores where a file costs a round trip."""
+_LISTINGS = 10
+"""Times that a reader lists a folder again because a compaction ran meanwhile."""
+
+
+@dataclass(frozen=True)
+class ResultsStore:
+    """The results of one study, in a local folder or at a URI that pyarrow opens (s3://, gs://, abfs://).
+
+    Only two strings, so that it is cheap to send to other processes. Every method raises UserError where the
+    filesystem refuses, with path and reason.
+    """
+
+    results: str
+    """Folder of all studies. A relative path counts from where the store was made, also in other processes."""
+    study: str
+    """Name of the study: letters, digits and `_ . = + -`."""
+
+    def __post_init__(self) -> None:
+        """Check the name and pin a relative path."""
+        if not _NAME.fullmatch(self.study):
+            raise UserError(f"study {self.study!r} is not a name: letters, digits and _ . = + - are allowed")
+        if "://" not in self.results:
+            object.__setattr__(self, "results", files.resolve(self.results)[1])
+
+    def create(self) -> None:
+        """Make the study's folders and try that they can be written; where they cannot, leave nothing behind."""
+        files.make_folders(self._filesystem, [self._path(folder) for folder in _FOLDERS])
+
+    # The study
+
+    def write_study(self, study: Mapping[str, Any]) -> None:
+        """Write study.json: resolved space, seed, objectives, versions, commit; adds the schema version."""
+        content = {"schema_version": SCHEMA_VERSION, **study}
+        self._write("study.json", (json.dumps(content, indent=2) + "\n").encode())
+
+    def read_study(self) -> dict[str, Any] | None:
+        """Read study.json; None if the study has none yet."""
+        return self._read_json("study.json")
+
+    # Tables
+
+    def write_trial(self, row: Row) -> None:
+        """Write a trial's row, in the place of an earlier one.
+
+        Raises:
+            SchemaError: A column or type that the closed schema does not have.
+        """
+        table = to_table([row], TRIALS)
+        self._write_table("trials", _checked_name(row["trial_id"]), table)
+
+    def read_trial(self, trial_id: str) -> dict[str, Any] | None:
+        """Read a trial's row; None if it has not ended."""
+        return next(iter(self._read_rows("trials", trial_id)), None)
+
+    def read_trials(self) -> list[dict[str, Any]]:
+        """Read the rows of all trials that have ended, ordered by trial_id, each once."""
+        return to_rows(self._read_joined("trials", lambda name: True).sort_by("trial_id"))
+
+    def append_round(self, trial_id: str, row: Row) -> None:
+        """Add a round to a trial's file; a round that is there already is replaced, so that a retry never doubles it.
+
+        Raises:
+            SchemaError: A column or type that the closed schema does not have, or a missing `round`.
+        """
+        new = to_table([{**row, "trial_id": trial_id}], ROUNDS)
+        kept = [old for old in self.read_rounds(trial_id) if old["round"] != row["round"]]
+        table = pa.concat_tables([to_table(kept, ROUNDS), new]).sort_by("round")
+        self._write_table("rounds", _checked_name(trial_id), table)
+
+    def read_rounds(self, trial_id: str) -> list[dict[str, Any]]:
+        """Read a trial's rounds in order; none if it has finished none."""
+        return sorted(self._read_rows("rounds", trial_id), key=lambda row: int(row["round"]))
+
+    def write_values(self, trial_id: str, codebook: Codebook) -> None:
+        """Write a trial's codebook: each value, how many weights have it and its order."""
+        from pwfn.metrics import value_orders  # the caller has imported it with torch; a reader of results has not
+
+        orders = value_orders(codebook.values)
+        columns = [[trial_id] * len(orders), codebook.values, codebook.counts, orders]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, VALUES, strict=True)]
+        self._write_table("values", _checked_name(trial_id), pa.Table.from_arrays(arrays, schema=VALUES))
+
+    # Files
+
+    def model_path(self, trial_id: str) -> str:
+        """Where a trial's compressed network lies: a local path, or the path inside the URI's filesystem."""
+        return self._path(f"models/{_checked_name(trial_id)}.safetensors")
+
+    def write_model(self, trial_id: str, content: bytes) -> None:
+        """Write a trial's compressed network."""
+        self._write(f"models/{_checked_name(trial_id)}.safetensors", content)
+
+    def read_model(self, trial_id: str) -> bytes | None:
+        """Read a trial's compressed network; None if it was not kept."""
+        return self._read(f"models/{_checked_name(trial_id)}.safetensors")
+
+    def delete_model(self, trial_id: str) -> None:
+        """Delete a trial's compressed network, if it was kept."""
+        files.delete(self._filesystem, self.model_path(trial_id))
+
+    def write_checkpoint(self, trial_id: str, content: bytes) -> None:
+        """Write the state from which a trial continues, in the place of the earlier one."""
+        self._write(f"checkpoints/{_checked_name(trial_id)}", content)
+
+    def read_checkpoint(self, trial_id: str) -> bytes | None:
+        """Read the state from which a trial continues; None if it has none."""
+        return self._read(f"checkpoints/{_checked_name(trial_id)}")
+
+    def delete_checkpoint(self, trial_id: str) -> None:
+        """Delete a trial's checkpoint, if it has one."""
+        files.delete(self._filesystem, self._path(f"checkpoints/{_checked_name(trial_id)}"))
+
+    def write_baseline(self, key: str, content: bytes, card: Mapping[str, Any]) -> None:
+        """Write a float network and then its card, whose presence says that the network is whole."""
+        name = f"baseline/{_checked_name(key)}"
+        files.delete(self._filesystem, self._path(f"{name}.json"))
+        self._write(f"{name}.safetensors", content)
+        self._write(f"{name}.json", (json.dumps(card, indent=2) + "\n").encode())
+
+    def read_baseline(self, key: str) -> tuple[bytes, dict[str, Any]] | None:
+        """Read a float network and its card; None if it is not there whole."""
+        name = f"baseline/{_checked_name(key)}"
+        card = self._read_json(f"{name}.json")
+        content = None if card is None else self._read(f"{name}.safetensors")
+        return None if card is None or content is None else (content, card)
+
+    # Compaction
+
+    def compact(self) -> None:
+        """Join the files of ended trials into one per folder; only while no ended trial is being written again.
+
+        The joined file is written before the single ones are deleted, so no row is ever missing. In between, and after
+        a crash there, rows are found twice: `read_trials` and `analysis` take each trial once, other readers use
+        DISTINCT on trial_id (and round, value). A reader that had listed the folder may find a file gone: list again.
+        """
+        ended = {row["trial_id"] for row in self.read_trials()}
+        for folder in _TABLES:
+            names = [name for name in self._names(folder) if _is_compacted(name) or _trial_of(name) in ended]
+            if len(names) > 1:
+                table = self._read_joined(folder, names.__contains__)
+                self._write_table(folder, f"{_COMPACTED}{time.time_ns():020}", table)
+                for name in names:
+                    files.delete(self._filesystem, self._path(f"{folder}/{name}"))
+
+    # How it is done
+
+    @property
+    def _filesystem(self) -> Any:
+        return files.resolve(self.results)[0]
+
+    def _path(self, name: str) -> str:
+        return f"{files.resolve(self.results)[1].rstrip('/')}/{self.study}/{name}"
+
+    def _read(self, name: str) -> bytes | None:
+        return files.read(self._filesystem, self._path(name))
+
+    def _write(self, name: str, content: bytes) -> None:
+        files.write(self._filesystem, self._path(name), content)
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        content = self._read(name)
+        try:
+            return None if content is None else dict(json.loads(content))
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self._path(name)}: not a JSON object: {error}") from error
+
+    def _write_table(self, folder: str, stem: str, table: Any) -> None:
+        sink = pa.BufferOutputStream()
+        # Most files hold a row or a few: dictionaries and statistics would be a third of each.
+        pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_statistics=False)
+        self._write(f"{folder}/{stem}.parquet", sink.getvalue().to_pybytes())
+
+    def _read_table(self, folder: str, name: str) -> Any | None:
+        """Read one file as its folder's schema; None if it is gone."""
+        content = self._read(f"{folder}/{name}")
+        if content is None:
+            return None
+        with files.reported(self._path(f"{folder}/{name}"), "read"):
+            parquet = pq.ParquetFile(pa.BufferReader(content))
+            version = int((parquet.schema_arrow.metadata or {}).get(VERSION_KEY, 0))
+            if version > SCHEMA_VERSION:
+                raise UserError(
+                    f"{self._path(f'{folder}/{name}')}: written with schema version {version}; "
+                    f"this program knows versions up to {SCHEMA_VERSION}: use a newer one"
+                )
+            return conform(parquet.read(use_threads=False), _TABLES[folder])
+
+    def _names(self, folder: str) -> list[str]:
+        """The Parquet files of a folder, oldest authority first: compacted ones by age, then those of one trial."""
+        names = files.names(self._filesystem, self._path(folder), ".parquet")
+        return sorted(names, key=lambda name: (not _is_compacted(name), name))
+
+    def _read_rows(self, folder: str, trial_id: str) -> list[dict[str, Any]]:
+        table = self._read_table(folder, f"{_checked_name(trial_id)}.parquet")
+        if table is None:
+            table = self._read_joined(folder, _is_compacted).filter(pc.field("trial_id") == trial_id)
+        return to_rows(table)
+
+    def _read_joined(self, folder: str, wanted: Callable[[str], bool]) -> Any:
+        """Join a folder's files; where one vanishes meanwhile, a compaction has run, and the folder is listed again."""
+        for _ in range(_LISTINGS):
+            names = [name for name in self._names(folder) if wanted(name)]
+            with ThreadPoolExecutor(_READERS) as pool:
+                tables = list(pool.map(lambda name: self._read_table(folder, name), names))
+            if all(table is not None for table in tables):
+                return pa.concat_tables([_TABLES[folder].empty_table(), *_last_of_each_trial(tables)])
+        raise UserError(f"{self._path(folder)}: cannot read: files vanish faster than they are read")
+
+
+def _last_of_each_trial(tables: list[Any]) -> Iterator[Any]:
+    owner = {trial_id: index for index, table in enumerate(tables) for trial_id in table["trial_id"].to_pylist()}
+    for index, table in enumerate(tables):
+        mine = [owner[trial_id] == index for trial_id in table["trial_id"].to_pylist()]
+        yield table if all(mine) else table.filter(pa.array(mine))
+
+
+def _is_compacted(name: str) -> bool:
+    return name.startswith(_COMPACTED)
+
+
+def _trial_of(name: str) -> str:
+    return name.removesuffix(".parquet")
+
+
+def _checked_name(name: str) -> str:
+    """Refuse what cannot be a file's name; trials and baselines are named by us, so this is our defect."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot name a file: letters, digits and _ . = + - are allowed")
+    return name

@@ -1,0 +1,85 @@
+"""The same store at a real S3 server on loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import boto3
+import pytest
+
+from pwfn.errors import UserError
+from pwfn.results.store import ResultsStore
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """`HOST:PORT` of an S3 server that has one bucket, `bucket`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    os.environ |= {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "word", "AWS_EC2_METADATA_DISABLED": "true"}
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
+        client.create_bucket(Bucket="bucket")
+        client.close()
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def at(bucket: str, endpoint: str) -> ResultsStore:
+    uri = f"s3://{bucket}/team/results?endpoint_override={endpoint}&scheme=http&region=us-east-1"
+    return ResultsStore(uri, "digits")
+
+
+def test_everything_is_read_back(s3: str) -> None:
+    store = at("bucket", s3)
+    assert store.read_study() is None
+    assert store.read_trials() == []
+    assert store.read_rounds("t0") == []
+    assert store.read_baseline("key") is None
+    store.create()
+    store.write_study({"study": "digits"})
+    for number in range(3):
+        store.append_round(f"t{number}", {"round": 1})
+        store.append_round(f"t{number}", {"round": 0})
+        store.append_round(f"t{number}", {"round": 1, "fraction": 1.0})
+        store.write_trial({"trial_id": f"t{number}", "number": number})
+    store.write_baseline("key", b"weights", {"epochs": 3})
+    store.write_checkpoint("t0", b"state")
+    for _ in range(2):
+        assert [row["number"] for row in store.read_trials()] == [0, 1, 2]
+        assert [(row["round"], row["fraction"]) for row in store.read_rounds("t1")] == [(0, None), (1, 1.0)]
+        store.compact()
+    assert store.read_study() == {"schema_version": 1, "study": "digits"}
+    assert store.read_baseline("key") == (b"weights", {"epochs": 3})
+    store.delete_checkpoint("t0")
+    assert store.read_checkpoint("t0") is None
+
+
+def test_a_large_object_arrives_whole(s3: str) -> None:
+    store = at("bucket", s3)
+    content = os.urandom(12_000_000)
+    store.write_model("t0", content)
+    assert store.model_path("t0") == "bucket/team/results/digits/models/t0.safetensors"
+    assert store.read_model("t0") == content
+
+
+def test_a_missing_bucket_is_named(s3: str) -> None:
+    with pytest.raises(UserError, match=r"^nobucket/team/results/.*: cannot write: .*bucket does not exist"):
+        at("nobucket", s3).create()
+
+
+def test_a_server_that_does_not_answer_is_named() -> None:
+    with pytest.raises(UserError, match=r"^bucket/team/results/.*: cannot write: .*Could not connect to server"):
+        at("bucket", "127.0.0.1:1").create()
