@@ -38,7 +38,7 @@ def pwfn(task: Task, state: State | None = None) -> Iterator[RoundRecord]:
         before = task.measure("validation")
         test_before = task.measure("test") if is_last else None
         eval_seconds = watch.lap()
-        sigma_quantiles = {name: float(quantile(posterior.sigma, q)) for name, q in SIGMA_QUANTILES.items()}
+        sigma_quantiles = quantiles_of_free(posterior)
         clustering = fix(posterior, config.fractions[index], float(radii[index]))
         recalibrated = is_last and task.recalibrate()
         fix_seconds = watch.lap()
@@ -126,6 +126,12 @@ def epochs_and_steps(training: TrainingConfig, index: int, steps_per_epoch: int)
     if index > 0:
         return training.rest_epochs, steps_per_epoch
     return training.start_epochs, max(1, round(training.start_fraction * steps_per_epoch))
+
+
+def quantiles_of_free(posterior: Posterior) -> dict[str, float]:
+    """Quantiles of sigma over the weights that are not fixed yet; empty if there are none."""
+    free = posterior.sigma[~posterior.fixed]
+    return {name: float(quantile(free, q)) for name, q in SIGMA_QUANTILES.items()} if free.numel() else {}
 
 
 def fix(posterior: Posterior, fraction: float, radius: float) -> ClusterRound:

@@ -57,6 +57,14 @@ class RoundRecord:
         """Whether every weight is fixed now and the network is final."""
         return self.round == self.num_rounds - 1
 
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        return (
+            f"round {self.round + 1}/{self.num_rounds} fixed {self.fraction:.0%} "
+            f"values {self.metrics.unique_values} entropy {self.metrics.entropy_bits:.2f} top1 {self.after.top1:.1%}"
+        )
+
 
 class Method(Protocol):
     """A way to give a network few distinct weights.
