@@ -1,0 +1,187 @@
+"""A network to a file's bytes, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pwfn.config import ModelConfig
+from pwfn.errors import UserError
+from pwfn.export.codec import encode
+from pwfn.export.container import FORMAT_VERSION, Contents, Description, Layer, pack, unpack
+from pwfn.export.metadata import Architecture, ModelMetadata
+from pwfn.models import build_network
+from pwfn.parameters import split_parameters
+
+RestDtype = Literal["float32", "float16", "bfloat16"]
+NAMES_SHOWN = 3
+
+
+def encode_network(
+    network: nn.Module,
+    metadata: ModelMetadata | Mapping[str, Any],
+    *,
+    rest_dtype: RestDtype = "float32",
+    include_norm: bool = False,
+) -> bytes:
+    """Write a network as a file's bytes; the fixed set to the bit, whatever sharing it has.
+
+    Args:
+        network: with its final weights, on any device.
+        metadata: of `describe_network`; a mapping has the same fields.
+        rest_dtype: of the parameters outside the fixed set and of floating-point buffers; the narrow ones round them.
+        include_norm: the norm layers belong to the fixed set.
+
+    Raises:
+        UserError: a parameter that is not float32, a value that `rest_dtype` cannot hold, metadata of a wrong form.
+    """
+    fixed = split_parameters(network, include_norm=include_norm).fixable
+    state = stored_state(network)
+    rest = {name: tensor for name, tensor in state.items() if name not in fixed}
+    return encode_state({name: state[name] for name in fixed}, rest, metadata, rest_dtype=rest_dtype)
+
+
+def encode_state(
+    fixed: Mapping[str, Tensor],
+    rest: Mapping[str, Tensor],
+    metadata: ModelMetadata | Mapping[str, Any],
+    *,
+    rest_dtype: RestDtype = "float32",
+) -> bytes:
+    """Write float32 tensors to be coded, and others that are stored as they are; see `encode_network`."""
+    coded = encode({name: tensor.detach().cpu().numpy() for name, tensor in fixed.items()})
+    untouched = {name: tensor for name, tensor in fixed.items() if name not in coded.table_of}
+    untouched |= {name: _narrow(name, tensor, getattr(torch, rest_dtype)) for name, tensor in rest.items()}
+    layers = tuple(
+        Layer(name=name, shape=list(tensor.shape), table=coded.table_of.get(name)) for name, tensor in fixed.items()
+    )
+    model = metadata if isinstance(metadata, ModelMetadata) else ModelMetadata.model_validate(metadata)
+    return pack(Contents(Description(format_version=FORMAT_VERSION, layers=layers, model=model), coded, untouched))
+
+
+def decode_state(contents: Contents) -> dict[str, Tensor]:
+    """Return all tensors by name: the fixed set as it was, the rest widened to float32 where it is narrower.
+
+    Raises:
+        UserError: the stream of indices is not valid.
+    """
+    try:
+        weights = contents.weights()
+    except ValueError as error:
+        raise UserError(f"not a valid pwfn file: {error}") from error
+    rest = {name: tensor for name, tensor in contents.untouched.items() if name not in weights}
+    narrow = (torch.float16, torch.bfloat16)
+    return weights | {name: tensor.float() if tensor.dtype in narrow else tensor for name, tensor in rest.items()}
+
+
+def read_contents(path: str | Path) -> Contents:
+    """Read a file without decoding its weights.
+
+    Raises:
+        UserError: it is missing, unreadable, damaged, foreign or of an unknown version; names the path.
+    """
+    try:
+        return unpack(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def load(path: str | Path) -> nn.Module:
+    """Build the network that a file holds, in evaluation mode on the CPU; its weights are the trained ones to the bit.
+
+    Raises:
+        UserError: as `read_contents`; or the file names no architecture, or one that its tensors do not fit.
+    """
+    contents = read_contents(path)
+    try:
+        return build_from(contents)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def build_from(contents: Contents) -> nn.Module:
+    """Build the network of a file that was read; see `load`."""
+    metadata = contents.description.model
+    architecture = metadata.architecture
+    if architecture is None:
+        raise UserError("the file names no architecture; read its tensors with pwfn.export.load_state")
+    _check_size(architecture, contents)
+    network = build_network(
+        ModelConfig(name=architecture.name),
+        num_classes=architecture.num_classes,
+        in_channels=architecture.in_channels,
+        image_size=architecture.image_size,
+    )
+    _check_names(architecture.name, stored_state(network), contents)
+    network.load_state_dict(_with_shared_names(network, decode_state(contents)))
+    _set_preprocessing(network, metadata)
+    return network
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """Return a file's tensors by name without building a network; see `decode_state`."""
+    contents = read_contents(path)
+    try:
+        return decode_state(contents)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def stored_state(network: nn.Module) -> dict[str, Tensor]:
+    """Return what a file holds of a network: parameters, each once, and the buffers of its state dict."""
+    parameters = dict(network.named_parameters())
+    every_name = dict(network.named_parameters(remove_duplicate=False))
+    buffers = {name: tensor for name, tensor in network.state_dict().items() if name not in every_name}
+    return {name: parameter.detach() for name, parameter in parameters.items()} | buffers
+
+
+def _narrow(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if tensor.dtype != torch.float32:
+        return tensor
+    narrow = tensor.to(dtype)
+    if not torch.equal(narrow.isfinite(), tensor.isfinite()):
+        raise UserError(f"tensor {name} has values beyond the range of {dtype}; use --rest-dtype bfloat16 or float32")
+    return narrow
+
+
+def _check_size(architecture: Architecture, contents: Contents) -> None:
+    """Refuse before building: a classifier has at least one weight per class."""
+    num_weights = contents.description.num_weights
+    if architecture.num_classes > num_weights:
+        raise UserError(f"{architecture.num_classes} classes, but the file holds only {num_weights} weights")
+
+
+def _check_names(architecture: str, expected: Mapping[str, Tensor], contents: Contents) -> None:
+    found = {name: list(tensor.shape) for name, tensor in contents.untouched.items()}
+    found |= {layer.name: layer.shape for layer in contents.description.layers}
+    missing = [name for name in expected if name not in found]
+    unexpected = [name for name in found if name not in expected]
+    misshapen = [
+        f"{name} {found[name]} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name] != list(tensor.shape)
+    ]
+    kinds = {"missing": missing, "unexpected": unexpected, "wrongly shaped": misshapen}
+    problems = [f"{len(names)} {kind} ({', '.join(names[:NAMES_SHOWN])})" for kind, names in kinds.items() if names]
+    if problems:
+        raise UserError(f"the tensors are not those of the architecture {architecture}: {'; '.join(problems)}")
+
+
+def _with_shared_names(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add the further names of parameters that several layers share."""
+    first = {id(parameter): name for name, parameter in network.named_parameters()}
+    every_name = network.named_parameters(remove_duplicate=False)
+    return state | {name: state[first[id(parameter)]] for name, parameter in every_name}
+
+
+def _set_preprocessing(network: Any, metadata: ModelMetadata) -> None:
+    found = metadata.preprocessing
+    if found is not None:
+        known = {"mean": found.mean, "std": found.std, "interpolation": found.interpolation}
+        network.pretrained_cfg = {**network.pretrained_cfg, **known, "crop_pct": found.crop_fraction}
