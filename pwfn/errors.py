@@ -1,5 +1,10 @@
 """The errors a user can cause; everything else is a defect of ours."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Input that cannot be used; the message says where, what was found and what is allowed.
@@ -19,3 +24,9 @@ class NonFiniteLossError(TrialError):
     """The training loss became NaN or infinite: the configuration diverges."""
 
     failure_class = "nan"
+
+
+def nearest_names(name: str, known: Iterable[str], *, count: int = 3) -> str:
+    """Return `; did you mean a, b?` with the known names most like a misspelt one, or nothing where none is like it."""
+    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    return f"; did you mean {', '.join(matches)}?" if matches else ""

@@ -1,0 +1,122 @@
+"""A network by name, with its weights, for a data set's channels, size and classes."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+import timm
+import torch
+from timm.models import get_arch_pretrained_cfgs, is_model, split_model_name_tag
+from torch import nn
+
+from pwfn.config import ModelConfig
+from pwfn.data.contract import Preprocessing
+from pwfn.errors import UserError, nearest_names
+from pwfn.models import networks  # noqa: F401  (registers ours with timm)
+from pwfn.models.checkpoints import load_checkpoint
+from pwfn.paths import expand_path
+
+log = logging.getLogger(__name__)
+
+
+def build_network(
+    config: ModelConfig, *, num_classes: int, in_channels: int, image_size: int | None = None, seed: int = 0
+) -> nn.Module:
+    """Build the network that a trial starts from: float32, in evaluation mode, on the CPU.
+
+    Args:
+        config: which network, and where its weights come from.
+        num_classes: classes of the data. A pretrained network of another number gets a new head.
+        in_channels: channels of the data. timm adapts a pretrained first convolution.
+        image_size: side of the input in pixels; None takes the network's own.
+        seed: seeds every weight that is not loaded; torch's global generator is left as it was.
+
+    Raises:
+        UserError: unknown name, weights that cannot be had or do not fit, an image size it cannot take.
+    """
+    name = config.name
+    _check_name(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network: Any = _create(config, num_classes, in_channels, image_size)
+    if config.checkpoint is not None:
+        load_checkpoint(network, expand_path(config.checkpoint, "model.checkpoint"))
+    side = image_size or network.pretrained_cfg["input_size"][-1]
+    network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (in_channels, side, side)}
+    network.float().eval()
+    _check_forward(name, network, num_classes)
+    return cast(nn.Module, network)
+
+
+def preprocessing_of(network: nn.Module) -> Preprocessing:
+    """Return how images are prepared for a network of `build_network`.
+
+    Where the data has another number of channels than the network was made for, the channels' mean statistics serve
+    for each.
+    """
+    record: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    channels, _, side = record["input_size"]
+    return Preprocessing(
+        mean=_per_channel(record["mean"], channels),
+        std=_per_channel(record["std"], channels),
+        image_size=side,
+        interpolation=record["interpolation"],
+        crop_fraction=record["crop_pct"],
+    )
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def _check_name(name: str) -> None:
+    if ":" in name:  # hf-hub:... and local-dir:... name their own sources
+        return
+    architecture, tag = split_model_name_tag(name)
+    if not is_model(architecture):
+        known = timm.list_models()
+        raise UserError(f"model.name: {name!r} is neither timm's nor ours{nearest_names(architecture, known)}")
+    tags = [full.partition(".")[2] for full in get_arch_pretrained_cfgs(architecture)]
+    if tag and tag not in tags:
+        raise UserError(f"model.name: {architecture} has no weights {tag!r}; known are {', '.join(filter(None, tags))}")
+
+
+def _create(config: ModelConfig, num_classes: int, in_channels: int, image_size: int | None) -> Any:
+    name = config.name
+    sizes: dict[str, int] = {}
+    if image_size is not None and _has_fixed_size(name):
+        sizes["img_size"] = image_size
+    try:
+        network: Any = timm.create_model(
+            name, pretrained=config.pretrained, num_classes=num_classes, in_chans=in_channels, **sizes
+        )
+    except OSError as error:
+        fix = "fetch them on a machine with network access, or give model.checkpoint"
+        raise UserError(f"model.pretrained: the weights of {name} cannot be downloaded: {fix}") from error
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        what = f"{num_classes} classes and {in_channels} channels"
+        raise UserError(f"model: {name} cannot be built for {what}: {reason}") from error
+    own_classes = network.pretrained_cfg.get("num_classes", num_classes)
+    if config.pretrained and own_classes != num_classes:
+        log.info("%s: the pretrained head has %d classes, the data %d: new head", name, own_classes, num_classes)
+    return network
+
+
+def _has_fixed_size(name: str) -> bool:
+    record = timm.get_pretrained_cfg(name) if ":" not in name else None
+    return bool(record is not None and record.fixed_input_size)
+
+
+def _check_forward(name: str, network: nn.Module, num_classes: int) -> None:
+    """Pass one black image through, since only that says whether the network takes this size."""
+    channels, side, _ = cast(tuple[int, int, int], network.pretrained_cfg["input_size"])  # type: ignore[index]
+    try:
+        with torch.inference_mode():
+            scores = network(torch.zeros(1, channels, side, side))
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"data.image_size: {name} cannot take {side}x{side} images: {reason}") from error
+    if not isinstance(scores, torch.Tensor) or scores.shape != (1, num_classes):
+        raise UserError(f"model.name: {name} does not give one score per class; only image classifiers can be used")

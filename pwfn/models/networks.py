@@ -1,0 +1,196 @@
+"""Our own small architectures, registered with timm: CIFAR's ResNets, two networks for digits, one for MNIST."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import pairwise
+from math import prod
+from typing import Any, cast
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import Tensor, nn
+from torch.nn.functional import pad, relu
+
+CIFAR_RESNET_DEPTHS = (20, 32, 44, 56)
+
+_CIFAR = {
+    "num_classes": 10,
+    "input_size": (3, 32, 32),
+    "crop_pct": 1.0,
+    "interpolation": "bicubic",
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "first_conv": "conv1",
+    "classifier": "linear",
+}
+_DIGITS = {**_CIFAR, "input_size": (1, 8, 8), "mean": (0.305,), "std": (0.376,), "interpolation": "bilinear"}
+_MNIST = {**_DIGITS, "input_size": (1, 28, 28), "mean": (0.1307,), "std": (0.3081,)}
+_MLP = {"fixed_input_size": True, "first_conv": None}
+
+default_cfgs = generate_default_cfgs(
+    {
+        **{f"cifar_resnet{depth}": _CIFAR for depth in CIFAR_RESNET_DEPTHS},
+        "digits_cnn": _DIGITS,
+        "digits_mlp": {**_DIGITS, **_MLP},
+        "mlp_500_300": {**_MNIST, **_MLP},
+    }
+)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a parameter-free shortcut (He et al. 2016, section 4.2, option A).
+
+    Where the block changes resolution, the shortcut takes every second pixel and pads the new channels with zeros,
+    half of them on each side.
+    """
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.stride = stride
+        self.new_channels = channels - in_channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map `(n, in_channels, h, w)` to `(n, channels, h / stride, w / stride)`."""
+        residual = self.bn2(self.conv2(relu(self.bn1(self.conv1(images)))))
+        shortcut = images[:, :, :: self.stride, :: self.stride]
+        before = self.new_channels // 2
+        return relu(residual + pad(shortcut, (0, 0, 0, 0, before, self.new_channels - before)))
+
+
+class CifarResNet(nn.Module):
+    """The ResNet of 6n + 2 layers for 32x32 images (He et al. 2016, section 4.2); three stages of n blocks."""
+
+    def __init__(self, blocks: int, num_classes: int = 10, in_chans: int = 3) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = _stage(16, 16, blocks, stride=1)
+        self.layer2 = _stage(16, 32, blocks, stride=2)
+        self.layer3 = _stage(32, 64, blocks, stride=2)
+        self.linear = nn.Linear(64, num_classes)
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map `(n, in_chans, h, w)` to class scores `(n, num_classes)`."""
+        features = relu(self.bn1(self.conv1(images)))
+        features = self.layer3(self.layer2(self.layer1(features)))
+        return cast(Tensor, self.linear(features.mean(dim=(2, 3))))
+
+
+class DigitsCnn(nn.Module):
+    """Three 3x3 convolutions with BatchNorm and one linear layer, for images of about 8x8 pixels."""
+
+    def __init__(self, num_classes: int = 10, in_chans: int = 1) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        widths = (in_chans, 24, 48, 48)
+        strides = (1, 2, 1)
+        self.features = nn.Sequential(
+            *(_conv_bn_relu(a, b, stride) for (a, b), stride in zip(pairwise(widths), strides, strict=True))
+        )
+        self.linear = nn.Linear(widths[-1], num_classes)
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map `(n, in_chans, h, w)` to class scores `(n, num_classes)`."""
+        return cast(Tensor, self.linear(self.features(images).mean(dim=(2, 3))))
+
+
+class Mlp(nn.Module):
+    """Linear layers with ReLU between, no norm layer; takes one image size, since it reads all pixels at once."""
+
+    def __init__(
+        self, hidden: tuple[int, ...], img_size: int | tuple[int, int], num_classes: int = 10, in_chans: int = 1
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        sides = (img_size, img_size) if isinstance(img_size, int) else img_size
+        widths = (in_chans * prod(sides), *hidden)
+        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)]
+        self.layers = nn.Sequential(*layers)
+        self.linear = nn.Linear(widths[-1], num_classes)
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map `(n, in_chans, h, w)` to class scores `(n, num_classes)`."""
+        return cast(Tensor, self.linear(self.layers(images.flatten(1))))
+
+
+def _stage(in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_channels, channels, stride)
+    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
+
+
+def _conv_bn_relu(in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(channels), relu=nn.ReLU()))
+
+
+def _initialise(network: nn.Module) -> None:
+    """Draw weights as He et al. 2015 for ReLU, set biases to zero; BatchNorm keeps torch's ones and zeros."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _cifar_resnet(depth: int, pretrained: bool, **kwargs: Any) -> nn.Module:
+    blocks = (depth - 2) // 6
+    name = f"cifar_resnet{depth}"
+    return cast(nn.Module, build_model_with_cfg(CifarResNet, name, pretrained, blocks=blocks, **kwargs))
+
+
+# timm's registry takes functions of (pretrained, **kwargs) and reads the model's name off the function.
+
+
+def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-20 for CIFAR: 0.27 M parameters."""
+    return _cifar_resnet(20, pretrained, **kwargs)
+
+
+def cifar_resnet32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-32 for CIFAR: 0.46 M parameters."""
+    return _cifar_resnet(32, pretrained, **kwargs)
+
+
+def cifar_resnet44(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-44 for CIFAR: 0.66 M parameters."""
+    return _cifar_resnet(44, pretrained, **kwargs)
+
+
+def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ResNet-56 for CIFAR: 0.85 M parameters."""
+    return _cifar_resnet(56, pretrained, **kwargs)
+
+
+def digits_cnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Small convolutional network with BatchNorm for 8x8 grey digits: 32 k parameters."""
+    return cast(nn.Module, build_model_with_cfg(DigitsCnn, "digits_cnn", pretrained, **kwargs))
+
+
+def digits_mlp(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """64-128-64-10 perceptron for 8x8 grey digits: 17 k parameters."""
+    return cast(nn.Module, build_model_with_cfg(Mlp, "digits_mlp", pretrained, hidden=(128, 64), **kwargs))
+
+
+def mlp_500_300(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """784-500-300-10 perceptron for MNIST: 0.55 M parameters."""
+    return cast(nn.Module, build_model_with_cfg(Mlp, "mlp_500_300", pretrained, hidden=(500, 300), **kwargs))
+
+
+for _function in (
+    cifar_resnet20,
+    cifar_resnet32,
+    cifar_resnet44,
+    cifar_resnet56,
+    digits_cnn,
+    digits_mlp,
+    mlp_500_300,
+):
+    register_model(_function)

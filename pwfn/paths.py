@@ -1,0 +1,34 @@
+"""Paths as users write them in configurations."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from pwfn.config import shared_data_folder
+from pwfn.errors import UserError
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def expand_path(text: str, field: str) -> Path:
+    """Fill `${NAME}` from the environment and `~` with the home folder.
+
+    Args:
+        text: the path as written; `${PWFN_DATA}` falls back to `pwfn.config.shared_data_folder()`.
+        field: dotted name of the configuration's field, for the message.
+
+    Raises:
+        UserError: a variable that is not set.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        if name == "PWFN_DATA" and (folder := shared_data_folder()) is not None:
+            return str(folder)
+        if name not in os.environ:
+            raise UserError(f"{field}: {text!r} needs the environment variable {name}, which is not set; export it")
+        return os.environ[name]
+
+    return Path(_VARIABLE.sub(value, text)).expanduser()
