@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -67,7 +67,7 @@ class DataConfig(_Frozen):
 
     name: Literal["digits", "parquet", "imagefolder", "torchvision"] = "imagefolder"
     """digits: scikit-learn's, embedded. parquet: Hugging Face's image layout, `train.parquet` and `test.parquet`
-    under `root`. imagefolder: `train/CLASS/*` and `val/CLASS/*` under `root`. torchvision: `dataset` by its class name."""
+    under `root`. imagefolder: `train/CLASS/*` and `val/CLASS/*` under `root`. torchvision: `dataset` by class name."""
     root: str | None = None
     """Folder of the data. `${NAME}` is an environment variable; `${PWFN_DATA}` falls back to `../shared/data`."""
     dataset: str | None = None
@@ -88,7 +88,7 @@ class DataConfig(_Frozen):
     """Training images: flip mirrors at random; crop_flip also shifts by up to 1/8 of the side (imagefolder: a random
     resized crop)."""
     loader_workers: Annotated[int, Field(ge=0)] = 4
-    """Processes that decode images, per training worker (imagefolder and torchvision sets that do not fit in memory)."""
+    """Processes that decode images, per training worker (imagefolder, and torchvision sets too large for memory)."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> DataConfig:
@@ -209,6 +209,13 @@ class PwfnConfig(_Frozen):
     """Initial sigma at the 75 % quantile of a tensor."""
     alternate: bool = False
     """Train mu in the first half of each epoch's steps and sigma in the second, rather than both together."""
+
+    @field_validator("sigma_join", mode="before")
+    @classmethod
+    def _has_a_meaning(cls, sigma_join: object) -> object:
+        if sigma_join == "mean_mu":
+            raise ValueError("mean_mu, the research code's default, has no definition and gives NaN; use std_mu")
+        return sigma_join
 
     @model_validator(mode="after")
     def _fractions_increase_to_one(self) -> PwfnConfig:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -15,4 +17,6 @@ def derive_seed(*parts: int | str) -> int:
 
 def generator(device: torch.device, *parts: int | str) -> torch.Generator:
     """Make a generator on a device, seeded by what it is for."""
+    import torch  # late: a search space derives seeds, and must load in a moment
+
     return torch.Generator(device).manual_seed(derive_seed(*parts))
