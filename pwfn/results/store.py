@@ -211,20 +211,20 @@ class ResultsStore:
         pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_statistics=False)
         self._write(f"{folder}/{stem}.parquet", sink.getvalue().to_pybytes())
 
-    def _read_table(self, folder: str, name: str) -> Any | None:
-        """Read one file as its folder's schema; None if it is gone."""
-        content = self._read(f"{folder}/{name}")
-        if content is None:
-            return None
+    def _parse(self, folder: str, name: str, content: bytes) -> Any:
+        """Read a file's content as its folder's schema."""
+        schema = _TABLES[folder]
         with files.reported(self._path(f"{folder}/{name}"), "read"):
             parquet = pq.ParquetFile(pa.BufferReader(content))
-            version = int((parquet.schema_arrow.metadata or {}).get(VERSION_KEY, 0))
+            written = parquet.schema_arrow
+            version = int((written.metadata or {}).get(VERSION_KEY, 0))
             if version > SCHEMA_VERSION:
                 raise UserError(
                     f"{self._path(f'{folder}/{name}')}: written with schema version {version}; "
                     f"this program knows versions up to {SCHEMA_VERSION}: use a newer one"
                 )
-            return conform(parquet.read(use_threads=False), _TABLES[folder])
+            table = parquet.read(use_threads=False)
+            return table if written.equals(schema) else conform(table, schema)
 
     def _names(self, folder: str) -> list[str]:
         """The Parquet files of a folder, oldest authority first: compacted ones by age, then those of one trial."""
@@ -232,18 +232,20 @@ class ResultsStore:
         return sorted(names, key=lambda name: (not _is_compacted(name), name))
 
     def _read_rows(self, folder: str, trial_id: str) -> list[dict[str, Any]]:
-        table = self._read_table(folder, f"{_checked_name(trial_id)}.parquet")
-        if table is None:
-            table = self._read_joined(folder, _is_compacted).filter(pc.field("trial_id") == trial_id)
-        return to_rows(table)
+        name = f"{_checked_name(trial_id)}.parquet"
+        content = self._read(f"{folder}/{name}")
+        if content is None:
+            return to_rows(self._read_joined(folder, _is_compacted).filter(pc.field("trial_id") == trial_id))
+        return to_rows(self._parse(folder, name, content))
 
     def _read_joined(self, folder: str, wanted: Callable[[str], bool]) -> Any:
         """Join a folder's files; where one vanishes meanwhile, a compaction has run, and the folder is listed again."""
         for _ in range(_LISTINGS):
             names = [name for name in self._names(folder) if wanted(name)]
             with ThreadPoolExecutor(_READERS) as pool:
-                tables = list(pool.map(lambda name: self._read_table(folder, name), names))
-            if all(table is not None for table in tables):
+                contents = dict(zip(names, pool.map(lambda name: self._read(f"{folder}/{name}"), names), strict=True))
+            if None not in contents.values():
+                tables = [self._parse(folder, name, content or b"") for name, content in contents.items()]
                 return pa.concat_tables([_TABLES[folder].empty_table(), *_last_of_each_trial(tables)])
         raise UserError(f"{self._path(folder)}: cannot read: files vanish faster than they are read")
 
