@@ -166,8 +166,8 @@ def find_space(path_or_name: str | Path) -> Path:
     for path in (given, SHIPPED / given, SHIPPED / f"{given}.yaml"):
         if path.is_file():
             return path
-    names = sorted(path.name for path in SHIPPED.glob("*.yaml"))
-    hint = nearest_names(given.with_suffix(".yaml").name, names)
+    names = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    hint = nearest_names(given.stem, names, count=1)
     raise UserError(f"no search space {str(path_or_name)!r}: neither a file nor one of {', '.join(names)}{hint}")
 
 

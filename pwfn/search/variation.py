@@ -102,13 +102,16 @@ class Variation:
         try:
             return self.fields.model.model_validate_json(to_json(self.fields.nest(values)))
         except ValidationError as error:
-            culprit = self.fields.field_of(error.errors()[0]["loc"])
-            if culprit in params:
-                raise complain(self.source.at("vary", culprit), error, verb="includes") from None
-            if suspect is not None and culprit not in self.fixed:
-                where = f"{self.source.at('vary', suspect)} includes {show(params[suspect])}"
-                raise complain(where, error) from None
-            raise complain(self.source.at("fixed", culprit), error) from None
+            raise self._blame(error, params, suspect) from None
+
+    def _blame(self, error: ValidationError, params: Mapping[str, Any], suspect: str | None) -> UserError:
+        culprit = self.fields.field_of(error.errors()[0]["loc"])
+        if culprit in params:
+            return complain(self.source.at("vary", culprit), error, verb="includes")
+        if culprit not in self.fixed and suspect is not None:
+            return complain(f"{self.source.at('vary', suspect)} includes {show(params[suspect])}", error)
+        overridden = [name for name in self.source.overrides if name.startswith(f"{culprit}.")]
+        return complain(self.source.at("fixed", overridden[-1] if overridden else culprit), error)
 
     def _given_or_default(self, name: str, setting: Mapping[str, Any], before: Params, where: str) -> Any:
         value = setting[name] if name in setting else self.value(name, before)
