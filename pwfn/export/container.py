@@ -167,7 +167,8 @@ def _header(description: Description, tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _to_bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    flat = torch.empty(tensor.numel(), dtype=tensor.dtype)  # a copy: bytes need a stride of 1, empty tensors included
+    return flat.copy_(tensor.detach().reshape(-1)).view(torch.uint8).numpy().tobytes()
 
 
 def _from_bytes(data: bytes, base: int, entry: _Entry) -> Tensor:
