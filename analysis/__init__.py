@@ -1,0 +1,22 @@
+"""Reads a results folder and says what it holds: the front, its hypervolume, tables and figures.
+
+Stands on the Parquet schema alone: neither torch, ray nor pwfn is imported, so it runs on a laptop, during a sweep.
+"""
+
+from analysis.errors import AnalysisError
+from analysis.front import Hypervolume, front, hypervolume
+from analysis.report import front_tables, write_report
+from analysis.study import Study, load, studies, study_folder
+
+__all__ = [
+    "AnalysisError",
+    "Hypervolume",
+    "Study",
+    "front",
+    "front_tables",
+    "hypervolume",
+    "load",
+    "studies",
+    "study_folder",
+    "write_report",
+]

@@ -1,0 +1,107 @@
+"""The Pareto front and its hypervolume, both by moocore, on costs: smaller is better everywhere in this module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import moocore
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from analysis.metrics import Array, metric
+
+Mask = npt.NDArray[np.bool_]
+Objectives = Mapping[str, str]
+"""Metric -> `maximize` or `minimize`, as study.json declares it."""
+
+
+def costs(trials: pd.DataFrame, objectives: Objectives) -> Array:
+    """Turn objectives into costs `(num_trials, num_objectives)` on each metric's scale; the only place that negates.
+
+    A row is NaN throughout unless its trial is complete and has every objective: pruned and failed trials have no
+    result that could be on a front.
+    """
+    columns = [
+        _cost(metric(name).scaled(trials[name].to_numpy(np.float64, na_value=np.nan)), direction)
+        for name, direction in objectives.items()
+    ]
+    matrix = np.stack(columns, axis=1)
+    usable = np.isfinite(matrix).all(axis=1) & (trials["state"] == "complete").to_numpy(bool)
+    return np.where(usable[:, None], matrix, np.nan)
+
+
+def on_front(trials: pd.DataFrame, objectives: Objectives) -> Mask:
+    """Mark `(num_trials,)` the trials that no other one dominates: as good everywhere, better somewhere.
+
+    Trials with equal objectives stand or fall together.
+    """
+    matrix = costs(trials, objectives)
+    usable = np.isfinite(matrix).all(axis=1)
+    mask = np.zeros(len(trials), dtype=bool)
+    if usable.any():
+        mask[usable] = moocore.is_nondominated(matrix[usable], keep_weakly=True)
+    return mask
+
+
+def front(trials: pd.DataFrame, objectives: Objectives) -> pd.DataFrame:
+    """Select the trials on the front, best in the last objective first (by default: fewest values first)."""
+    members = trials[on_front(trials, objectives)]
+    order = np.lexsort((members["trial_id"].to_numpy(str), *costs(members, objectives).T))
+    return members.iloc[order]
+
+
+@dataclass(frozen=True)
+class Hypervolume:
+    """What the front dominates, as a share in [0, 1] of the box from the worst to the best value of each objective."""
+
+    share: float
+    worst: dict[str, float]
+    """The reference point, in each metric's own unit."""
+    best: dict[str, float]
+
+    def __str__(self) -> str:
+        corners = [
+            ", ".join(f"{metric(name).label} {metric(name).show(value)}" for name, value in corner.items())
+            for corner in (self.worst, self.best)
+        ]
+        logs = [metric(name).label for name in self.worst if metric(name).log2]
+        scale = f" ({' and '.join(logs)}: log2 scale)" if logs else ""
+        return f"hypervolume {self.share:.4f} of the box from {corners[0]} (the reference point) to {corners[1]}{scale}"
+
+
+def hypervolume(trials: pd.DataFrame, objectives: Objectives) -> Hypervolume:
+    """Measure the volume that the front dominates, on the metrics' scales.
+
+    The reference point is accuracy 0 and 4,096 values (counts on a log2 scale), the same for every study, so that
+    shares can be compared between studies and over time. A metric without such a fixed span (size, seconds) takes the
+    worst and best complete trial, and compares only within one set of trials.
+    """
+    worst, best = _box(trials, objectives)
+    corners = pd.DataFrame([worst, best]).assign(state="complete")
+    reference, ideal = costs(corners, objectives)
+    matrix = costs(trials, objectives)
+    points = matrix[np.isfinite(matrix).all(axis=1)]
+    extent = np.prod(reference - ideal)
+    if len(points) == 0 or not extent > 0:
+        return Hypervolume(0.0, worst, best)
+    volume = moocore.hypervolume(np.maximum(points, ideal), ref=reference)
+    return Hypervolume(float(volume / extent), worst, best)
+
+
+def _cost(values: Array, direction: str) -> Array:
+    return -values if direction == "maximize" else values
+
+
+def _box(trials: pd.DataFrame, objectives: Objectives) -> tuple[dict[str, float], dict[str, float]]:
+    """The worst and the best value of each objective: the metric's span, its open ends from the complete trials."""
+    complete = trials[trials["state"] == "complete"]
+    worst, best = {}, {}
+    for name, direction in objectives.items():
+        span, seen = metric(name), complete[name].to_numpy(np.float64, na_value=np.nan)
+        seen = seen[np.isfinite(span.scaled(seen))]
+        low = span.low if span.low is not None else float(seen.min()) if len(seen) else np.nan
+        high = span.high if span.high is not None else float(seen.max()) if len(seen) else np.nan
+        worst[name], best[name] = (low, high) if direction == "maximize" else (high, low)
+    return worst, best

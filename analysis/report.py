@@ -1,0 +1,132 @@
+"""Writes the report of one study or several: figures, tables and the numbers behind them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+from rich.table import Table
+
+from analysis.errors import AnalysisError
+from analysis.figure import Series, draw, encode
+from analysis.front import hypervolume, on_front
+from analysis.storage import Folder
+from analysis.study import Study, load
+from analysis.table import front_rows, markdown, terminal
+
+Panel = tuple[str, list[Series]]
+"""A model and data set in words, and the studies that have trials on it."""
+
+
+def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list[str]:
+    """Write the report of studies (folders, or already loaded) into the folder `out`; give the paths written.
+
+    There is one figure for each model and data set, as PNG and SVG (`front` or `front-MODEL-DATA`); `front.md`,
+    `front.csv` (the fronts, with each configuration) and `trials.csv` (everything) hold all of them.
+
+    Raises:
+        AnalysisError: A study is not there, two studies have different objectives, or `out` cannot be written.
+    """
+    loaded = as_studies(studies)
+    _check_comparable(loaded)
+    folder, paths = Folder.at(out), []
+    parts = panels(loaded)
+    for title, series in parts:
+        name = "front" if len(parts) == 1 else f"front-{re.sub(r'[^A-Za-z0-9_.]+', '-', title)}"
+        figure = draw(series, title, _subtitle(loaded, series), _footnote(series))
+        paths += [folder.write(f"{name}.{kind}", encode(figure, kind)) for kind in ("png", "svg")]
+    fronts = [front_rows(one.trials, one.objectives) for _, series in parts for one in series]
+    trials = [one.trials.assign(on_front=on_front(one.trials, one.objectives)) for _, series in parts for one in series]
+    paths.append(folder.write("front.md", _document(loaded, parts).encode()))
+    paths.append(folder.write("front.csv", _csv(fronts)))
+    paths.append(folder.write("trials.csv", _csv(trials)))
+    return paths
+
+
+def front_tables(studies: str | Study | Sequence[str | Study]) -> list[Table]:
+    """The fronts as tables for the terminal, one for each study, model and data set."""
+    return [
+        terminal(front_rows(one.trials, one.objectives), one.objectives, f"{title} \N{MIDDLE DOT} study {one.study}")
+        for title, series in panels(as_studies(studies))
+        for one in series
+    ]
+
+
+def as_studies(studies: str | Study | Sequence[str | Study]) -> list[Study]:
+    """Load what is given as a folder."""
+    several = [studies] if isinstance(studies, str | Study) else studies
+    return [load(study) if isinstance(study, str) else study for study in several]
+
+
+def panels(studies: Sequence[Study]) -> list[Panel]:
+    """Sort trials by model and data set: accuracies are compared within one only. Without trials: one empty panel."""
+    sorted_out: dict[str, list[Series]] = {}
+    for study in studies:
+        places = study.trials[["model", "data"]].fillna("unknown")
+        keys = places["model"] + " on " + places["data"]
+        for key in keys.unique():
+            sorted_out.setdefault(key, []).append(Series(study.name, study.trials[keys == key], study.objectives))
+    if not sorted_out:
+        return [("no trials yet", [Series(study.name, study.trials, study.objectives) for study in studies])]
+    return sorted(sorted_out.items())
+
+
+def _check_comparable(studies: Sequence[Study]) -> None:
+    for study in studies[1:]:
+        if study.objectives != studies[0].objectives:
+            raise AnalysisError(
+                f"studies {studies[0].name} and {study.name} have different objectives "
+                f"({_words(studies[0])}; {_words(study)}) and cannot share a front; report them one by one"
+            )
+
+
+def _words(study: Study) -> str:
+    return ", ".join(f"{direction} {name}" for name, direction in study.objectives.items())
+
+
+def _subtitle(studies: Sequence[Study], series: Sequence[Series]) -> str:
+    """Which studies, how far they are, and how their trials ended."""
+    names = ", ".join(one.study for one in series)
+    states = pd.concat([one.trials["state"] for one in series]).value_counts()
+    counts = [f"{states.get(state, 0)} {state}" for state in ("complete", "pruned", "failed") if states.get(state, 0)]
+    running = sum(study.num_running for study in studies)
+    planned = sum(int(study.card.get("num_trials") or 0) for study in studies)
+    ended = sum(len(study.trials) for study in studies)
+    progress = [f"{running} running"] if running else []
+    progress += [f"{ended} of {planned} trials ended"] if planned > ended else []
+    plural = "studies" if len(series) > 1 else "study"
+    return " \N{MIDDLE DOT} ".join([f"{plural} {names}", *counts, *progress])
+
+
+def _footnote(series: Sequence[Series]) -> str:
+    statements = [str(hypervolume(one.trials, one.objectives)) for one in series]
+    names = [f"{one.study}: " if len(series) > 1 else "" for one in series]
+    return "\n".join(f"{name}{statement}" for name, statement in zip(names, statements, strict=True))
+
+
+def _document(studies: Sequence[Study], parts: Sequence[Panel]) -> str:
+    """The Markdown page: a table for each study of each panel, then what was missing."""
+    return "\n".join([*_sections(studies, parts), *_notes(studies)])
+
+
+def _sections(studies: Sequence[Study], parts: Sequence[Panel]) -> Iterator[str]:
+    for title, series in parts:
+        yield f"# {title}\n"
+        yield f"{_subtitle(studies, series)}\n"
+        for one in series:
+            yield f"## Front of {one.study}\n"
+            yield markdown(front_rows(one.trials, one.objectives), one.objectives)
+            yield f"{str(hypervolume(one.trials, one.objectives)).capitalize()}.\n"
+
+
+def _notes(studies: Sequence[Study]) -> Iterator[str]:
+    noted = [f"- {study.name}: {note}" for study in studies for note in study.notes]
+    if noted:
+        yield "## Notes\n"
+        yield "\n".join([*noted, ""])
+
+
+def _csv(tables: Sequence[pd.DataFrame]) -> bytes:
+    content: str = pd.concat(tables, ignore_index=True).to_csv(index=False)
+    return content.encode()

@@ -1,0 +1,74 @@
+"""The front as a table: for the terminal, for Markdown, for CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+from rich.table import Table
+
+from analysis.front import Objectives, front
+from analysis.metrics import metric
+
+MISSING = "\N{EN DASH}"
+COLUMNS = {
+    "unique_values": "values",
+    "val_top1": "validation",
+    "test_top1": "test",
+    "test_minus_float": "test vs float",
+    "entropy_bits": "entropy",
+    "mean_order": "order",
+    "sparsity": "zeros",
+    "size_bytes": "size",
+    "compression_ratio": "smaller",
+    "trial_id": "trial",
+}
+"""Column of a front -> its heading."""
+_KEYS = ("study", "model", "data", "method", "trial_id", "number", "seed")
+
+
+def front_rows(trials: pd.DataFrame, objectives: Objectives) -> pd.DataFrame:
+    """The front with the numbers a reader compares, in their own units; `test_minus_float` is a fraction."""
+    members = front(trials, objectives)
+    members = members.assign(test_minus_float=members["test_top1"] - members["float_test_top1"])
+    numbers = dict.fromkeys([*objectives, *(name for name in COLUMNS if name != "trial_id")])
+    floats = ["float_val_top1", "float_test_top1"]
+    return members[[*_KEYS, *numbers, *floats, "config_json"]].reset_index(drop=True)
+
+
+def markdown(rows: pd.DataFrame, objectives: Objectives) -> str:
+    """The front as a Markdown table, numbers to the right; a sentence if it is empty."""
+    if rows.empty:
+        return "No trial is complete yet.\n"
+    headings, lines = _cells(rows, objectives)
+    rules = [":---" if heading == "trial" else "---:" for heading in headings]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [headings, rules, *lines])
+
+
+def terminal(rows: pd.DataFrame, objectives: Objectives, title: str) -> Table:
+    """The front as a table for the terminal."""
+    headings, lines = _cells(rows, objectives)
+    table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "trial" else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    table.caption = None if lines else "no trial is complete yet"
+    return table
+
+
+def _cells(rows: pd.DataFrame, objectives: Objectives) -> tuple[list[str], list[list[str]]]:
+    """Headings, and the rows of a front as text with units."""
+    further = {name: metric(name).label for name in objectives if name not in COLUMNS}
+    shown = {**further, **COLUMNS}
+    columns = [[_text(name, value) for value in rows[name]] for name in shown]
+    return list(shown.values()), [list(line) for line in zip(*columns, strict=True)]
+
+
+def _text(name: str, value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return MISSING if pd.isna(value) else _SHOW.get(name, metric(name).show)(value)
+
+
+_SHOW: dict[str, Callable[[float], str]] = {"test_minus_float": lambda value: f"{100 * value:+.2f}"}

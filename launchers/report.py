@@ -1,0 +1,53 @@
+"""Reports a sweep, while it runs or after: `python launchers/report.py --study digits`.
+
+Needs neither torch nor ray: copy the results folder to a laptop and run it there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout that is not installed
+
+import analysis
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Load the studies, print their fronts, write the report; 2 where that cannot be done."""
+    options = _parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    folders = [analysis.study_folder(options.results, study) for study in options.study]
+    out = options.out or analysis.study_folder(folders[0], "report")
+    try:
+        studies = [analysis.load(folder) for folder in folders]
+        paths = analysis.write_report(studies, out)
+    except analysis.AnalysisError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for table in analysis.front_tables(studies):
+        console.print(table)
+    for study in studies:
+        for note in study.notes:
+            print(f"note: {study.name}: {note}", file=sys.stderr)
+    for path in paths:
+        print(path)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Report a sweep, while it runs or after.")
+    parser.add_argument(
+        "--study", nargs="+", action="extend", required=True, metavar="NAME", help="one study, or several to compare"
+    )
+    parser.add_argument("--results", default="results", metavar="DIR", help="folder or URI of all studies [results]")
+    parser.add_argument("--out", metavar="DIR", help="where the report goes [RESULTS/STUDY/report]")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
