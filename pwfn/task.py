@@ -23,7 +23,7 @@ class Task:
     data: Data
     config: TrialConfig
     device: torch.device
-    replicas: Replicas = Replicas()
+    replicas: Replicas
 
     def generator(self, *purpose: int | str) -> torch.Generator:
         """Make a generator for a purpose: another on each replica, the same after an interruption."""
@@ -41,6 +41,8 @@ class Task:
 
     def train_epoch(self, learner: Learner, *, num_steps: int, label: str, batch_size: int) -> float:
         """Train one epoch of `num_steps` global batches, shuffled and augmented by `label`; return the mean loss."""
+        # Dropout and the like draw from torch's global generator.
+        torch.manual_seed(derive_seed(self.config.seed, "layers", label, self.replicas.rank))
         batches = self.data.train_batches(
             batch_size=batch_size,
             seed=derive_seed(self.config.seed, "batches", label),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pwfn.clustering import ClusterRound, cluster_round
-from pwfn.config import PwfnConfig, TrainingConfig
+from pwfn.config import TrainingConfig
 from pwfn.descent import Descent
 from pwfn.methods.records import RoundRecord, State
 from pwfn.metrics import Codebook, measure_codebook
@@ -150,7 +150,8 @@ def fix(posterior: Posterior, fraction: float, radius: float) -> ClusterRound:
         recluster=config.recluster,
     )
     clustering.apply_(posterior.mu, posterior.sigma, config.sigma_join)
-    posterior.fixed.copy_(clustering.fixed)
+    assigned = clustering.step_of_weight >= 0
+    posterior.fixed.copy_(posterior.fixed | assigned if config.recluster == "free" else assigned)
     posterior.show_mean_()
     return clustering
 

@@ -61,7 +61,7 @@ class RoundRecord:
     def summary(self) -> str:
         """One line for people."""
         return (
-            f"round {self.round + 1}/{self.num_rounds} fixed {self.fraction:.0%} "
+            f"round {self.round + 1}/{self.num_rounds} fixed {100 * self.fraction:.4g}% "
             f"values {self.metrics.unique_values} entropy {self.metrics.entropy_bits:.2f} top1 {self.after.top1:.1%}"
         )
 

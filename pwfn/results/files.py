@@ -77,6 +77,16 @@ def delete(filesystem: Any, path: str) -> None:
         filesystem.delete_file(path)
 
 
+def delete_folder(filesystem: Any, path: str) -> None:
+    """Delete a folder with all it holds; one that does not exist is none.
+
+    Raises:
+        UserError: It cannot be deleted.
+    """
+    with reported(path, "delete"), suppress(FileNotFoundError):
+        filesystem.delete_dir(path)
+
+
 def names(filesystem: Any, folder: str, suffix: str) -> list[str]:
     """The sorted names of the files directly in a folder that end in `suffix`; none if there is no folder.
 

@@ -1,6 +1,7 @@
 """One study's folder of results: the state of record, written by the trials themselves while others read it.
 
     RESULTS/STUDY/study.json                   what the study is
+    RESULTS/STUDY/proposals/TRIAL.json         its number and parameters, written before it starts
     RESULTS/STUDY/trials/TRIAL.parquet         one row
     RESULTS/STUDY/rounds/TRIAL.parquet         one row per round
     RESULTS/STUDY/values/TRIAL.parquet         the codebook
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pwfn.metrics import Codebook
 
 _TABLES = {"trials": TRIALS, "rounds": ROUNDS, "values": VALUES}
-_FOLDERS = (*_TABLES, "models", "checkpoints", "baseline")
+_FOLDERS = ("proposals", *_TABLES, "models", "checkpoints", "baseline")
 _COMPACTED = "compacted-"
 """Begins the name of a file that holds many trials. A file of one trial is newer and goes before it."""
 _NAME = re.compile(rf"(?!{_COMPACTED})[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
@@ -77,6 +78,17 @@ class ResultsStore:
     def read_study(self) -> dict[str, Any] | None:
         """Read study.json; None if the study has none yet."""
         return self._read_json("study.json")
+
+    def write_proposal(self, trial_id: str, proposal: Mapping[str, Any]) -> None:
+        """Write what a trial is going to try; before it starts, so that it can be finished after an interruption."""
+        self._write(f"proposals/{_checked_name(trial_id)}.json", (json.dumps(proposal) + "\n").encode())
+
+    def read_proposals(self) -> list[dict[str, Any]]:
+        """Read what all trials of the study try or have tried, ordered by trial_id."""
+        names = files.names(self._filesystem, self._path("proposals"), ".json")
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = pool.map(lambda name: self._read_json(f"proposals/{name}"), names)
+        return [proposal for proposal in found if proposal is not None]
 
     # Tables
 
@@ -164,6 +176,15 @@ class ResultsStore:
         card = self._read_json(f"{name}.json")
         content = None if card is None else self._read(f"{name}.safetensors")
         return None if card is None or content is None else (content, card)
+
+    @property
+    def scratch(self) -> str:
+        """A path or URI beside the results for what Ray Train wants every node to see; nothing there is a result."""
+        return f"{self.results.rstrip('/')}/{self.study}/ray"
+
+    def delete_scratch(self) -> None:
+        """Delete what Ray Train left there."""
+        files.delete_folder(self._filesystem, self._path("ray"))
 
     # Compaction
 

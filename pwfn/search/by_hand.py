@@ -1,0 +1,79 @@
+"""One trial without a search: in this process, or on a cluster where it has several workers."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from pwfn.config import TrialConfig
+from pwfn.errors import UserError
+from pwfn.methods import RoundRecord
+from pwfn.replicas import Replicas
+from pwfn.results.store import ResultsStore
+from pwfn.search.rows import Row, Trial, commit, versions
+from pwfn.search.space import SearchSpace
+from pwfn.search.trial import own_device, run_trial
+
+
+def config_of_space(space: SearchSpace) -> TrialConfig:
+    """Take a space's first known good setting, or its defaults; fields set on the command line no longer vary."""
+    settings = space.start_settings()
+    params = settings[0] if settings else space.variation.complete({}, f"{space.name}: the default setting")
+    return space.trial_config(params, 0)
+
+
+def config_of_trial(store: ResultsStore, trial_id: str) -> TrialConfig:
+    """Read the configuration of a recorded trial, its seed included.
+
+    Raises:
+        UserError: the study has no such trial.
+    """
+    row = store.read_trial(trial_id)
+    if row is None:
+        known = [each["trial_id"] for each in store.read_trials()]
+        some = f"it has {known[0]} to {known[-1]}" if known else "it has none"
+        raise UserError(f"study {store.study} in {store.results} has no finished trial {trial_id}; {some}")
+    return TrialConfig.model_validate_json(row["config_json"])
+
+
+def run_by_hand(config: TrialConfig, store: ResultsStore, *, address: str | None, command: str) -> Row:
+    """Run a trial under the next free number of a study, which is begun where it does not exist.
+
+    Raises:
+        UserError: the results cannot be written, or the cluster cannot hold the trial.
+    """
+    if store.read_study() is None:
+        store.create()
+        store.write_study(
+            {
+                "study": store.study,
+                "versions": versions(),
+                "commit": commit(),
+                "created_at": dt.datetime.now(dt.UTC).isoformat(),
+                "command": command,
+            }
+        )
+    number = len(store.read_proposals())
+    trial = Trial(f"{number:04d}", number, store.study, config)
+    store.write_proposal(trial.trial_id, {"trial_id": trial.trial_id, "number": number, "config": config.model_dump()})
+    if config.resources.workers == 1:
+        device = own_device(config.resources)
+        return run_trial(trial, store, device=device, replicas=Replicas(), on_round=_nobody_else_is_told)
+    return _run_on_cluster(trial, store, address)
+
+
+def _run_on_cluster(trial: Trial, store: ResultsStore, address: str | None) -> Row:
+    from pwfn.search.cluster import connected
+
+    with connected(address, dashboard=True):
+        from pwfn.search.distributed import run_distributed
+        from pwfn.search.sweep import check_resources, make_baselines
+
+        check_resources(trial.config.resources)
+        make_baselines([trial.config], store)
+        row = run_distributed(trial, store, _nobody_else_is_told)
+    store.delete_scratch()
+    return row
+
+
+def _nobody_else_is_told(trial: Trial, record: RoundRecord) -> None:
+    """The row on disk and the log line are all that a trial by hand leaves of a round."""

@@ -1,0 +1,121 @@
+"""What a person sees while a sweep runs: how far it is, what each trial is doing, the best front so far."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+import ray
+from ray import tune
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from analysis.front import front
+from analysis.metrics import metric
+from pwfn.search.rows import Row
+from pwfn.search.study import Study
+
+REFRESH_SECONDS = 1.0
+LONGEST_FRONT = 8
+"""Members of the front that are shown; the report has them all."""
+
+
+class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
+    """Follows a sweep: a live panel on a terminal, one line per finished trial elsewhere.
+
+    Use it as a context around the sweep and give it to Tune as a callback.
+    """
+
+    def __init__(self, study: Study, desk: Any, console: Console) -> None:
+        self._study = study
+        self._desk = desk
+        self._console = console
+        self._rows: list[Row] = study.store.read_trials()
+        self._num_known = len(self._rows)
+        self._running: dict[str, str] = {}
+        self._started = time.monotonic()
+        self._refreshed = self._started
+        self._live = Live(console=console, get_renderable=self._panel, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Progress:
+        """Begin to show, on a terminal."""
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the panel away: what lasts is printed after it."""
+        self._live.stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore that we do not use; a terminal cannot be pickled."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Show a trial as running."""
+        self._running[trial.config["trial_id"]] = "starting"
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Take up the row that the trial has written."""
+        self._end(trial.config["trial_id"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Take up a trial whose process was lost for good."""
+        self._end(trial.config["trial_id"])
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Ask the trials' desk for news, once a second."""
+        if self._live.is_started and time.monotonic() - self._refreshed > REFRESH_SECONDS:
+            self._refreshed = time.monotonic()
+            rounds: dict[str, str] = ray.get(self._desk.rounds.remote())
+            self._running |= {trial_id: rounds[trial_id] for trial_id in self._running if trial_id in rounds}
+            self._live.refresh()
+
+    def _end(self, trial_id: str) -> None:
+        self._running.pop(trial_id, None)
+        row = self._study.store.read_trial(trial_id)
+        if row is None:
+            return
+        self._rows.append(row)
+        if not self._console.is_terminal:
+            self._console.print(f"{self._counts()}: trial {trial_id} {self._result(row)}", soft_wrap=True)
+
+    def _panel(self) -> Group:
+        lines = [Text(f"{self._study.store.study}  {self._counts()}", style="bold")]
+        lines += [Text(f"  trial {trial_id}  {state}") for trial_id, state in sorted(self._running.items())]
+        members = front(pd.DataFrame(self._rows), self._study.space.objectives) if self._rows else pd.DataFrame()
+        lines += [Text("front so far" if len(members) else "no trial is complete yet", style="bold")]
+        lines += [Text(f"  {self._result(row)}") for row in members[:LONGEST_FRONT].to_dict("records")]
+        if len(members) > LONGEST_FRONT:
+            lines.append(Text(f"  and {len(members) - LONGEST_FRONT} more"))
+        return Group(*lines)
+
+    def _counts(self) -> str:
+        failed = sum(row["state"] == "failed" for row in self._rows)
+        done, planned = len(self._rows), self._study.space.search.trials
+        elapsed = time.monotonic() - self._started
+        parts = [
+            f"{done}/{planned} done",
+            f"{len(self._running)} running",
+            f"{failed} failed",
+            f"{_clock(elapsed)} elapsed",
+        ]
+        if done > self._num_known:
+            parts.append(f"about {_clock(elapsed / (done - self._num_known) * (planned - done))} left")
+        return ", ".join(parts)
+
+    def _result(self, row: Row) -> str:
+        if row["state"] != "complete":
+            return f"{row['state']}: {row['failure_class']}: {row['failure_message']}"
+        objectives = self._study.space.objectives
+        return ", ".join(f"{metric(name).label} {metric(name).show(row[name])}" for name in objectives)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
