@@ -28,5 +28,6 @@ class NonFiniteLossError(TrialError):
 
 def nearest_names(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Return `; did you mean a, b?` with the known names most like a misspelt one, or nothing where none is like it."""
-    matches = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
-    return f"; did you mean {', '.join(matches)}?" if matches else ""
+    by_lower = {right.lower(): right for right in known}
+    matches = difflib.get_close_matches(name.lower(), list(by_lower), n=count, cutoff=0.5)
+    return f"; did you mean {', '.join(by_lower[match] for match in matches)}?" if matches else ""

@@ -101,6 +101,7 @@ class LoaderData(Data):
             num_workers=self._num_workers,
             collate_fn=_collate,
             pin_memory=on_gpu,
+            generator=torch.Generator(),  # else each iterator draws from the global one
         )
         for batch in loader:
             if isinstance(batch, _Broken):

@@ -1,0 +1,75 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pwfn.config import DataConfig
+from pwfn.data import Preprocessing, Source, open_source
+from pwfn.data.named import SETS
+from pwfn.errors import UserError
+
+
+def _open(root: Path, dataset: str) -> Source:
+    config = DataConfig(name="torchvision", root=str(root), dataset=dataset, augmentation="none", loader_workers=0)
+    return open_source(config, seed=0)
+
+
+def _write_idx(path: Path, array: Any) -> None:
+    """MNIST's own format: type and number of dimensions, their sizes, then bytes."""
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, num in (("train", 50), ("t10k", 20)):
+        rows = np.arange(num)
+        _write_idx(raw / f"{part}-images-idx3-ubyte", np.broadcast_to(rows[:, None, None], (num, 28, 28)))
+        _write_idx(raw / f"{part}-labels-idx1-ubyte", rows % 10)
+    return tmp_path
+
+
+def test_set_held_in_memory(mnist: Path) -> None:
+    source = _open(mnist, "MNIST")
+    assert (source.num_classes, source.in_channels, source.image_size) == (10, 1, 28)
+    assert source.class_names[3] == "3 - three"
+    data = source.prepare(Preprocessing((0.0,), (1 / 255,), 28), torch.device("cpu"))
+    assert (data.num_train, data.num_validation, data.num_test) == (45, 5, 20)
+    images, labels = next(data.batches("test", batch_size=20))
+    assert images[:, 0, 5, 5].round().tolist() == list(range(20))
+    assert labels.tolist() == [row % 10 for row in range(20)]
+
+
+def test_set_of_image_files(tmp_path: Path) -> None:
+    for split, num in (("train", 6), ("test", 2)):
+        for label, country in enumerate(("AD", "AE")):
+            (tmp_path / "country211" / split / country).mkdir(parents=True)
+            for number in range(num):
+                image = Image.new("RGB", (20 + number, 16), (120 * label, 0, 0))
+                image.save(tmp_path / "country211" / split / country / f"{number}.png")
+    source = _open(tmp_path, "Country211")
+    assert (source.class_names, source.in_channels, source.image_size) == (("AD", "AE"), 3, None)
+    data = source.prepare(Preprocessing((0.0,) * 3, (1 / 255,) * 3, 8), torch.device("cpu"))
+    images, labels = next(data.batches("test", batch_size=4))
+    assert labels.tolist() == [0, 0, 1, 1]
+    assert images[:, 0].mean(dim=(1, 2)).round().tolist() == [0, 0, 120, 120]
+
+
+@pytest.mark.parametrize("name", sorted(SETS))
+def test_missing_data_says_how_to_fetch_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.root: {name} \(.*\) is not complete under .*; (fetch|put)") as caught:
+        _open(tmp_path, name)
+    assert "\n" not in str(caught.value)
+    assert f"{name}('{tmp_path}', " in str(caught.value) or name == "ImageNet"
+
+
+@pytest.mark.parametrize(("name", "hint"), [("CIFAR", "CIFAR10"), ("Mnist", "MNIST"), ("CocoDetection", None)])
+def test_unknown_set(tmp_path: Path, name: str, hint: str | None) -> None:
+    end = rf"; did you mean .*\b{hint}\b.*\?$" if hint else ""
+    with pytest.raises(UserError, match=rf"data\.dataset: '{name}' is not one of CIFAR10, CIFAR100, .*USPS{end}"):
+        _open(tmp_path, name)
