@@ -136,7 +136,7 @@ def _nsga3(space: SearchSpace) -> BaseSampler:
 
 def _population_size(space: SearchSpace) -> int:
     """Leave room for five generations: the first is random, so Optuna's 50 would search nothing within 50 trials."""
-    return min(50, max(4, space.search.trials // 5))
+    return min(50, max(10, space.search.trials // 5))
 
 
 def _gp(space: SearchSpace) -> BaseSampler:

@@ -205,7 +205,8 @@ def _parse(text: str, where: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
-        raise UserError(f"{where}: not valid YAML at {place}: {error.problem}") from None
+        problem = ", ".join(filter(None, (error.context, error.problem)))
+        raise UserError(f"{where}: not valid YAML at {place}: {problem}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
 

@@ -124,7 +124,7 @@ class Variation:
 
     def _belongs(self, name: str, params: Mapping[str, Any]) -> bool:
         selector = self.fields.selector(name)
-        if selector is None:
+        if selector is None or selector == name:
             return True
         return bool({*self.fields.members(name, [self.value(selector, params)])} & {*self.fields.owners[name]})
 
@@ -162,21 +162,18 @@ class Variation:
     def _is_selected(self, name: str, when: Mapping[str, tuple[Any, ...]], part: str) -> bool:
         """Whether the models that can be selected have the field: all of them if it varies, any of them if fixed."""
         selector = self.fields.selector(name)
-        if selector is None or name == selector:
+        if selector is None or selector == name:
             return True
-        where = self.source.at(part, name)
-        selected = self.fields.members(name, self._tags(selector, when))
-        having = [model for model in selected if model in self.fields.owners[name]]
-        if len(having) == len(selected) or (having and part == "fixed"):
+        owners, selected = self.fields.owners[name], self.fields.members(name, self._tags(selector, when))
+        lacking = [model.__name__ for model in selected if model not in owners]
+        if not lacking or (part == "fixed" and len(lacking) < len(selected)):
             return True
         if selector in self.source.overrides:
             return False
-        found, owners = (
-            ", ".join(model.__name__ for model in models) for models in (selected, self.fields.owners[name])
-        )
-        raise UserError(
-            f"{where} needs `when: {{{selector}: ...}}`: it is a field of {owners} only, not of all of {found}"
-        )
+        found = f"a field of {', '.join(model.__name__ for model in owners)}"
+        cure = f"; add `when: {{{selector}: ...}}`" if len(lacking) < len(selected) else ""
+        where = self.source.at(part, name)
+        raise UserError(f"{where} is {found}, but {selector} selects {', '.join(lacking)}{cure}")
 
     def _check_values(self) -> None:
         self.config(self.example({}))
