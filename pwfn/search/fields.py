@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -43,12 +43,13 @@ class Fields:
         section = field.partition(".")[0]
         return f"{section}.name" if len(self.sections.get(section, ())) > 1 else None
 
-    def members(self, field: str, tags: Iterable[Any]) -> Members:
+    def members(self, field: str, tags: Sequence[Any]) -> Members:
         """Models of the field's section that one of the `tags` selects; all of them where nothing selects."""
         section = self.sections.get(field.partition(".")[0], (self.model,))
         if self.selector(field) is None:
             return section
-        return tuple(member for member in section if set(get_args(member.model_fields["name"].annotation)) & {*tags})
+        names = [get_args(member.model_fields["name"].annotation) for member in section]
+        return tuple(member for member, own in zip(section, names, strict=True) if any(tag in own for tag in tags))
 
     def default(self, field: str, tag: Any = None) -> Any:
         """Default of a field as JSON data, in the model that `tag` selects; None where that has no such field."""

@@ -1,5 +1,15 @@
 """A search space: what is fixed, what varies and how, what is optimised; read from YAML and checked whole.
 
+    fixed:                                    # fields of TrialConfig, nested
+      data: {name: digits}
+    vary:                                     # dotted field -> domain: float, log_float, int, log_int or choice
+      method.b: {int: [3, 8]}
+      training.optimizer: {choice: [sgd, adam]}
+      training.momentum: {float: [0, 0.95], when: {training.optimizer: sgd}}
+    objectives: {val_top1: maximize, unique_values: minimize}
+    search: {sampler: tpe, trials: 64, seed: 0}
+    start_with: [{method.b: 7}]               # known good settings; what one leaves out has its default
+
 Only this module reads YAML. It imports neither torch nor Ray nor Optuna, so that a plan shows in a moment.
 """
 
@@ -8,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -26,6 +37,7 @@ from pwfn.search.declaration import (
     read_search,
     read_vary,
 )
+from pwfn.search.domains import Choice
 from pwfn.search.fields import Fields, show
 from pwfn.search.variation import Params, Variation
 from pwfn.seeds import derive_seed
@@ -121,6 +133,22 @@ class SearchSpace:
         }
         return cast(TrialConfig, self.variation.config({**params, **derived}))
 
+    def float_networks(self) -> list[TrialConfig]:
+        """Give one configuration for each way in which trials differ before they are compressed.
+
+        Raises:
+            UserError: such a field varies over a range, so that each trial would need a float network of its own.
+        """
+        options = {}
+        for name, varied in self.variation.vary.items():
+            if name.partition(".")[0] in ("model", "data", "baseline"):
+                if not isinstance(varied.domain, Choice):
+                    where = self.variation.source.at("vary", name)
+                    raise UserError(f"{where} must be a choice: every value needs a float network of its own")
+                options[name] = varied.domain.options
+        chosen = (dict(zip(options, values, strict=True)) for values in product(*options.values()))
+        return [self.trial_config(self.variation.example(forced), 0) for forced in chosen]
+
     @property
     def resources(self) -> ResourcesConfig:
         """What each trial occupies."""
@@ -175,6 +203,7 @@ def _read_override(text: str) -> tuple[str, Override]:
     name, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"--set {text}: write FIELD=VALUE, such as method.b=7")
+    name = name.strip()
     return name, Override(f"--set {name}", _parse(value, f"--set {text}"))
 
 
@@ -209,6 +238,8 @@ def _parse(text: str, where: str) -> Any:
         raise UserError(f"{where}: not valid YAML at {place}: {problem}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply") from None
 
 
 class _Loader(yaml.BaseLoader):

@@ -99,13 +99,18 @@ class Variation:
             UserError: naming the field at fault; `suspect` is blamed where the fault lies between several fields.
         """
         values = {name: value for name, value in self.fixed.items() if self._belongs(name, params)} | dict(params)
+        selectors = {self.fields.selector(name) for name in values} - {None}
+        values |= {selector: self.value(selector, params) for selector in selectors if selector is not None}
         try:
             return self.fields.model.model_validate_json(to_json(self.fields.nest(values)))
         except ValidationError as error:
             raise self._blame(error, params, suspect) from None
 
     def _blame(self, error: ValidationError, params: Mapping[str, Any], suspect: str | None) -> UserError:
-        culprit = self.fields.field_of(error.errors()[0]["loc"])
+        first = error.errors()[0]
+        culprit = self.fields.field_of(first["loc"])
+        if first["type"] == "union_tag_invalid":
+            culprit = self.fields.selector(culprit) or culprit
         if culprit in params:
             return complain(self.source.at("vary", culprit), error, verb="includes")
         if culprit not in self.fixed and suspect is not None:

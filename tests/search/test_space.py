@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pwfn.config import DataConfig, ResourcesConfig, TrialConfig
 from pwfn.errors import UserError
-from pwfn.search.declaration import Override, Source
+from pwfn.results.schema import TRIALS
+from pwfn.search.declaration import METRICS, Override, Source
 from pwfn.search.fields import Fields
 from pwfn.search.space import SHIPPED, SearchSpace
 
@@ -193,6 +194,7 @@ class TestYaml:
                 "at line 2, column 1: expected a single document in the stream, but found another",
             ),
             ("a: \x00", "mine.yaml: not valid YAML: unacceptable character #x0000"),
+            pytest.param("[" * 9999, "mine.yaml: nested too deeply", id="deep"),
             ("", "mine.yaml is empty, but must be a mapping with the keys fixed, vary, objectives, search, start_with"),
             ("[1]", "mine.yaml is [1], but must be a mapping with the keys fixed"),
             ("vari: {}", "mine.yaml: vari is not a key of a search space"),
@@ -388,6 +390,10 @@ print([name for name in ("torch", "ray", "optuna", "timm", "numpy") if name in s
     assert done.stdout == "[]\n"
 
 
+def test_every_metric_is_a_column_of_a_trial():
+    assert set(METRICS) <= set(TRIALS.names)
+
+
 class TestShipped:
     PATHS = sorted(SHIPPED.glob("*.yaml"))
 
@@ -476,6 +482,11 @@ vary:
         space = self.read("{fixed: {method: {name: fine}}, vary: {method.b: {int: [3, 20]}}, start_with: [{}]}")
         assert space.start_settings() == [{"method.b": 9}]
 
+    def test_a_method_need_not_be_named(self):
+        space = self.read("vary: {method.b: {int: [3, 8]}}")
+        assert space.trial_config({"method.b": 4}, 0).method == Coarse(b=4)
+        assert self.read("fixed: {method: {b: 3}}").trial_config({}, 0).method == Coarse(b=3)
+
     def test_an_override_of_the_method_drops_what_other_methods_have(self):
         text = self.VARIED + "  method.delta: {float: [0.1, 1], when: {method.name: fine}}\n"
         space = self.read(text.replace("fixed: {method: {delta: 0.02}}", ""), method__name="coarse")
@@ -497,8 +508,12 @@ vary:
                 "{fixed: {method: {delta: 0.1}}}",
                 "toy.yaml: fixed.method.delta is a field of Fine, but method.name selects Coarse",
             ),
-            ("{fixed: {method: {name: corse}}}", "fixed.method: 'corse' is none of 'coarse', 'fine'; did you mean"),
-            ("{vary: {method.name: {choice: [fine, x]}}}", "vary.method.name includes 'x': 'x' is none of 'coarse'"),
+            (
+                "{fixed: {method: {name: corse}}}",
+                "fixed.method.name: 'corse' is none of 'coarse', 'fine'; did you mean",
+            ),
+            ("{vary: {method.name: {choice: [fine, x]}}}", "vary.method.name: 'x' is none of 'coarse', 'fine'"),
+            ("{vary: {method.name: {choice: [[fine]]}}}", "vary.method.name: \"['fine']\" is none of"),
             ("{fixed: {method: {bb: 3}}}", "fixed.method.bb is not a field of Coarse or Fine; did you mean method.b?"),
         ],
     )
