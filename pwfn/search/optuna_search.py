@@ -23,7 +23,9 @@ from ray.tune.search import Searcher
 
 from pwfn.search.domains import Choice
 from pwfn.search.space import SearchSpace
+from pwfn.search.study import Study
 from pwfn.search.variation import Params
+from pwfn.seeds import derive_seed
 
 log = logging.getLogger(__name__)
 
@@ -40,27 +42,42 @@ class Proposal(NamedTuple):
 class Proposer:
     """An Optuna study over a search space: asked for parameters, told how their trials ended.
 
-    The same space, seed and order of asking and telling give the same proposals in every process.
+    A proposal follows from the space, the study's seed, its number and what was told before, in every process: the
+    sampler is seeded anew for each number. So a study that was interrupted goes on as if it had not been.
+
+    Args:
+        space: what is searched.
+        num_proposed: how many proposals an earlier process made; the next one has this number.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, num_proposed: int = 0) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would report each trial on stderr
         self.space = space
-        self.study = optuna.create_study(directions=list(space.objectives.values()), sampler=make_sampler(space))
-        self._num_asked = 0
+        self.study = optuna.create_study(directions=list(space.objectives.values()))
+        self._num_asked = num_proposed
+        conditional = [name for name, varied in space.variation.vary.items() if varied.when]
+        if space.search.sampler == "gp" and conditional:
+            log.warning("the gp sampler draws fields with conditions at random: %s", ", ".join(conditional))
         self._open: dict[int, optuna.Trial] = {}
-        for setting in space.start_settings():
-            self.study.enqueue_trial({name: self._label(name, value) for name, value in setting.items()})
 
     def ask(self) -> Proposal | None:
         """Propose the next trial; None when the study has all it may start."""
         if self._num_asked >= self.space.search.trials:
             return None
-        trial = self.study.ask()
-        proposal = Proposal(self._num_asked, self._suggest(trial))
-        self._open[proposal.number] = trial
+        number = self._num_asked
         self._num_asked += 1
-        return proposal
+        settings = self.space.start_settings()
+        if number < len(settings):
+            return Proposal(number, self.reopen(number, settings[number]))
+        self.study.sampler = make_sampler(self.space, derive_seed(self.space.search.seed, "sampler", number) % 2**32)
+        self._open[number] = self.study.ask()
+        return Proposal(number, self._suggest(self._open[number]))
+
+    def reopen(self, number: int, params: Params) -> Params:
+        """Take up a trial whose parameters are known: it will be told, and until then counts as running."""
+        self.study.enqueue_trial({name: self._label(name, value) for name, value in params.items()})
+        self._open[number] = self.study.ask()
+        return self._suggest(self._open[number])
 
     def tell(self, number: int, state: State, metrics: Mapping[str, Any]) -> None:
         """Say how a trial ended; the metrics of a complete one hold the objectives.
@@ -115,23 +132,23 @@ class Proposer:
         return json.dumps(value) if is_choice and isinstance(value, list | dict) else value
 
 
-def make_sampler(space: SearchSpace) -> BaseSampler:
-    """Make the sampler that the space names, seeded by the study's seed."""
+def make_sampler(space: SearchSpace, seed: int) -> BaseSampler:
+    """Make the sampler that the space names."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` and NSGA-III are called so
-        return SAMPLERS[space.search.sampler](space)
+        return SAMPLERS[space.search.sampler](space, seed)
 
 
-def _tpe(space: SearchSpace) -> BaseSampler:
-    return TPESampler(multivariate=True, group=True, constant_liar=True, seed=space.search.seed)
+def _tpe(space: SearchSpace, seed: int) -> BaseSampler:
+    return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
 
 
-def _nsga2(space: SearchSpace) -> BaseSampler:
-    return NSGAIISampler(population_size=_population_size(space), seed=space.search.seed)
+def _nsga2(space: SearchSpace, seed: int) -> BaseSampler:
+    return NSGAIISampler(population_size=_population_size(space), seed=seed)
 
 
-def _nsga3(space: SearchSpace) -> BaseSampler:
-    return NSGAIIISampler(population_size=_population_size(space), seed=space.search.seed)
+def _nsga3(space: SearchSpace, seed: int) -> BaseSampler:
+    return NSGAIIISampler(population_size=_population_size(space), seed=seed)
 
 
 def _population_size(space: SearchSpace) -> int:
@@ -139,18 +156,15 @@ def _population_size(space: SearchSpace) -> int:
     return min(50, max(10, space.search.trials // 5))
 
 
-def _gp(space: SearchSpace) -> BaseSampler:
-    conditional = [name for name, varied in space.variation.vary.items() if varied.when]
-    if conditional:
-        log.warning("the gp sampler draws fields with conditions at random: %s", ", ".join(conditional))
-    return GPSampler(seed=space.search.seed, warn_independent_sampling=False)
+def _gp(space: SearchSpace, seed: int) -> BaseSampler:
+    return GPSampler(seed=seed, warn_independent_sampling=False)
 
 
-def _random(space: SearchSpace) -> BaseSampler:
-    return RandomSampler(seed=space.search.seed)
+def _random(space: SearchSpace, seed: int) -> BaseSampler:
+    return RandomSampler(seed=seed)
 
 
-SAMPLERS: dict[str, Callable[[SearchSpace], BaseSampler]] = {
+SAMPLERS: dict[str, Callable[[SearchSpace, int], BaseSampler]] = {
     "tpe": _tpe,
     "nsga2": _nsga2,
     "nsga3": _nsga3,
@@ -160,20 +174,42 @@ SAMPLERS: dict[str, Callable[[SearchSpace], BaseSampler]] = {
 
 
 class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
-    """Gives Tune the proposals of a `Proposer`, as plain `{"number": 7, "trial_id": "0007", "params": {...}}`."""
+    """Gives Tune the proposals of a `Proposer`, as plain `{"number": 7, "trial_id": "0007", "params": {...}}`.
 
-    def __init__(self, space: SearchSpace) -> None:
+    Goes on where the study's folder stands: finished trials are told, those that were interrupted come first, and
+    each new proposal is written there before its trial starts.
+    """
+
+    def __init__(self, study: Study) -> None:
         super().__init__()
-        self.proposer = Proposer(space)
+        self._store = study.store
+        proposals = sorted(study.store.read_proposals(), key=lambda proposal: int(proposal["number"]))
+        rows = {row["trial_id"]: row for row in study.store.read_trials()}
+        self.proposer = Proposer(study.space, num_proposed=len(proposals))
+        self._interrupted = []
+        for proposal in proposals:
+            if (row := rows.get(proposal["trial_id"])) is not None:
+                self.proposer.add_finished(proposal["params"], row["state"], row)
+            else:
+                self.proposer.reopen(proposal["number"], proposal["params"])
+                self._interrupted.append(proposal)
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Return the next proposal, or FINISHED when there is none."""
-        proposal = self.proposer.ask()
+        proposal = self._interrupted.pop(0) if self._interrupted else self._propose()
         if proposal is None:
             return str(Searcher.FINISHED)
-        self._numbers[trial_id] = proposal.number
-        return {"number": proposal.number, "trial_id": f"{proposal.number:04d}", "params": proposal.params}
+        self._numbers[trial_id] = proposal["number"]
+        return proposal
+
+    def _propose(self) -> dict[str, Any] | None:
+        new = self.proposer.ask()
+        if new is None:
+            return None
+        proposal = {"number": new.number, "trial_id": f"{new.number:04d}", "params": new.params}
+        self._store.write_proposal(proposal["trial_id"], proposal)
+        return proposal
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna the last result, which has the objectives and `state`; an error or no state is a failure."""
@@ -184,9 +220,9 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
     def save(self, checkpoint_path: str) -> None:
         """Write the whole search to a file, for Tune's snapshots."""
         partial = Path(f"{checkpoint_path}.partial")
-        partial.write_bytes(pickle.dumps((self.proposer, self._numbers)))
+        partial.write_bytes(pickle.dumps((self.proposer, self._interrupted, self._numbers)))
         partial.replace(checkpoint_path)
 
     def restore(self, checkpoint_path: str) -> None:
         """Take the place of the search that was saved to a file."""
-        self.proposer, self._numbers = pickle.loads(Path(checkpoint_path).read_bytes())
+        self.proposer, self._interrupted, self._numbers = pickle.loads(Path(checkpoint_path).read_bytes())

@@ -15,12 +15,16 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.search import Searcher
+from rich.console import Console
 
 from pwfn.config import ResourcesConfig, TrialConfig
 from pwfn.errors import UserError
 from pwfn.methods import RoundRecord
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
+from pwfn.search.cluster import connected
+from pwfn.search.optuna_search import OptunaSearch
+from pwfn.search.progress import Progress
 from pwfn.search.rows import Trial
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import Study
@@ -196,3 +200,22 @@ def _task_options(resources: ResourcesConfig) -> dict[str, Any]:
         "num_gpus": resources.gpus_per_worker,
         "resources": resources.custom,
     }
+
+
+def search(study: Study, *, address: str | None, console: Console) -> None:
+    """Run the trials that a study still lacks and show how it goes.
+
+    Raises:
+        UserError: input that no trial can use, or a cluster that cannot hold a trial; what is finished is kept.
+    """
+    space, store = study.space, study.store
+    resources = space.resources
+    with connected(address, dashboard=resources.workers > 1):
+        check_resources(resources)
+        configs = space.float_networks()
+        with console.status(f"making {len({*map(baseline_key, configs)})} float networks"):
+            make_baselines(configs, store)
+        desk = Desk.remote()
+        with Progress(study, desk, console) as progress:
+            run_sweep(study, OptunaSearch(study), desk, [progress])
+    store.delete_scratch()

@@ -1,0 +1,96 @@
+"""Search for the Pareto front of a space: how few values at what accuracy.
+
+python launchers/search.py --space digits.yaml
+python launchers/search.py --space deit.yaml --address auto --set data.root=/data/imagenet
+
+The same command again goes on where the results folder stands.
+"""
+
+import argparse
+import shlex
+import sys
+from itertools import groupby
+
+from rich.console import Console
+from rich.table import Table
+
+import analysis
+from pwfn.errors import UserError
+from pwfn.search.cluster import prepare_environment
+from pwfn.search.space import SearchSpace
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Search a space for its Pareto front.")
+    parser.add_argument("--space", required=True, help="a YAML file, or the name of one in search_spaces/")
+    parser.add_argument("--trials", type=int, help="how many trials (default: the space's search.trials)")
+    parser.add_argument("--results", default="results", help="folder or URI of all results (default: results)")
+    parser.add_argument("--study", help="name of the study (default: the space's name)")
+    parser.add_argument("--address", help="Ray cluster, as in ray.init (default: start Ray on this machine)")
+    parser.add_argument("--seed", type=int, help="seed of the study (default: the space's search.seed)")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", dest="overrides",
+                        help="fields of the configuration or of the search, e.g. method.b=7 search.sampler=gp")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="check the space, print the plan, start nothing")
+    return parser.parse_args()
+
+
+def show_plan(space: SearchSpace, console: Console) -> None:
+    """Print what would run."""
+    table = Table(title=f"Plan of {space.name}", title_justify="left", show_header=False, show_lines=False)
+    for part, rows in groupby(space.plan(), key=lambda row: row.part):
+        for index, row in enumerate(rows):
+            table.add_row(part if index == 0 else "", row.name, row.value)
+        table.add_section()
+    console.print(table)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Search, then print the front and what to do with it."""
+    space = SearchSpace.load(arguments.space, arguments.overrides, seed=arguments.seed, trials=arguments.trials)
+    if arguments.dry_run:
+        show_plan(space, console)
+        return
+    prepare_environment(local=arguments.address is None)
+    # Ray reads that environment when it is imported, and imports take seconds that a dry run need not spend.
+    from pwfn.results.store import ResultsStore
+    from pwfn.search.study import open_study
+    from pwfn.search.sweep import search
+
+    store = ResultsStore(arguments.results, arguments.study or space.name)
+    study = open_study(space, store, command=shlex.join(sys.argv))
+    search(study, address=arguments.address, console=console)
+    finish(arguments.results, store.study, console)
+
+
+def finish(results: str, study: str, console: Console) -> None:
+    """Print the front, the report's path and the command that exports a point."""
+    loaded = analysis.load(analysis.study_folder(results, study))
+    paths = analysis.write_report(loaded, analysis.study_folder(analysis.study_folder(results, study), "report"))
+    for table in analysis.front_tables(loaded):
+        console.print(table)
+    for path in paths:
+        console.print(f"report: {path}", soft_wrap=True)
+    members = analysis.front(loaded.trials, loaded.objectives)
+    if len(members):
+        best = members.iloc[-1]["trial_id"]
+        command = (
+            f"python launchers/export.py --results {results} --study {study} --trial {best} --out {study}.safetensors"
+        )
+        console.print(f"export a point: {command}", soft_wrap=True)
+
+
+def main() -> int:
+    """Run, and turn a user's error into one line and exit code 2."""
+    arguments = parse()
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    try:
+        run(arguments, console)
+    except (UserError, analysis.AnalysisError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
