@@ -61,24 +61,24 @@ class Hypervolume:
     """The reference point, in each metric's own unit."""
     best: dict[str, float]
 
-    def __str__(self) -> str:
-        corners = [
+    @property
+    def box(self) -> str:
+        """The reference point and the ideal, in words."""
+        worst, best = (
             ", ".join(f"{metric(name).label} {metric(name).show(value)}" for name, value in corner.items())
             for corner in (self.worst, self.best)
-        ]
-        logs = [metric(name).label for name in self.worst if metric(name).log2]
-        scale = f" ({' and '.join(logs)}: log2 scale)" if logs else ""
-        return f"hypervolume {self.share:.4f} of the box from {corners[0]} (the reference point) to {corners[1]}{scale}"
+        )
+        return f"reference point: {worst}; ideal: {best}; counts on a log2 scale"
 
 
-def hypervolume(trials: pd.DataFrame, objectives: Objectives) -> Hypervolume:
+def hypervolume(trials: pd.DataFrame, objectives: Objectives, among: pd.DataFrame | None = None) -> Hypervolume:
     """Measure the volume that the front dominates, on the metrics' scales.
 
     The reference point is accuracy 0 and 4,096 values (counts on a log2 scale), the same for every study, so that
     shares can be compared between studies and over time. A metric without such a fixed span (size, seconds) takes the
-    worst and best complete trial, and compares only within one set of trials.
+    worst and the best complete trial of `among` (by default of `trials`), and compares only for the same `among`.
     """
-    worst, best = _box(trials, objectives)
+    worst, best = _box(trials if among is None else among, objectives)
     corners = pd.DataFrame([worst, best]).assign(state="complete")
     reference, ideal = costs(corners, objectives)
     matrix = costs(trials, objectives)

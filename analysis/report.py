@@ -34,7 +34,9 @@ def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list
     parts = panels(loaded)
     for title, series in parts:
         name = "front" if len(parts) == 1 else f"front-{re.sub(r'[^A-Za-z0-9_.]+', '-', title)}"
-        figure = draw(series, title, _subtitle(loaded, series), _footnote(series))
+        figure = draw(
+            series, f"{title}: accuracy against distinct weight values", _subtitle(loaded, series), _footnote(series)
+        )
         paths += [folder.write(f"{name}.{kind}", encode(figure, kind)) for kind in ("png", "svg")]
     fronts = [front_rows(one.trials, one.objectives) for _, series in parts for one in series]
     trials = [one.trials.assign(on_front=on_front(one.trials, one.objectives)) for _, series in parts for one in series]
@@ -87,22 +89,26 @@ def _words(study: Study) -> str:
 
 def _subtitle(studies: Sequence[Study], series: Sequence[Series]) -> str:
     """Which studies, how far they are, and how their trials ended."""
-    names = ", ".join(one.study for one in series)
+    names = [one.study for one in series]
+    shown = [study for study in studies if study.name in names]
     states = pd.concat([one.trials["state"] for one in series]).value_counts()
     counts = [f"{states.get(state, 0)} {state}" for state in ("complete", "pruned", "failed") if states.get(state, 0)]
-    running = sum(study.num_running for study in studies)
-    planned = sum(int(study.card.get("num_trials") or 0) for study in studies)
-    ended = sum(len(study.trials) for study in studies)
+    running = sum(study.num_running for study in shown)
+    planned = sum(plan for study in shown if isinstance(plan := study.card.get("num_trials"), int))
+    ended = sum(len(study.trials) for study in shown)
     progress = [f"{running} running"] if running else []
     progress += [f"{ended} of {planned} trials ended"] if planned > ended else []
-    plural = "studies" if len(series) > 1 else "study"
-    return " \N{MIDDLE DOT} ".join([f"{plural} {names}", *counts, *progress])
+    words = f"{'studies' if len(names) > 1 else 'study'} {', '.join(names)}"
+    return " \N{MIDDLE DOT} ".join([words, *counts, *progress])
 
 
 def _footnote(series: Sequence[Series]) -> str:
-    statements = [str(hypervolume(one.trials, one.objectives)) for one in series]
-    names = [f"{one.study}: " if len(series) > 1 else "" for one in series]
-    return "\n".join(f"{name}{statement}" for name, statement in zip(names, statements, strict=True))
+    """The hypervolume of each study in one box, and that box."""
+    everything = pd.concat([one.trials for one in series])
+    volumes = [hypervolume(one.trials, one.objectives, everything) for one in series]
+    names = [f" of {one.study}" if len(series) > 1 else "" for one in series]
+    shares = ", ".join(f"{volume.share:.4f}{name}" for volume, name in zip(volumes, names, strict=True))
+    return f"Hypervolume {shares}, at most 1; {volumes[0].box}"
 
 
 def _document(studies: Sequence[Study], parts: Sequence[Panel]) -> str:
@@ -117,7 +123,7 @@ def _sections(studies: Sequence[Study], parts: Sequence[Panel]) -> Iterator[str]
         for one in series:
             yield f"## Front of {one.study}\n"
             yield markdown(front_rows(one.trials, one.objectives), one.objectives)
-            yield f"{str(hypervolume(one.trials, one.objectives)).capitalize()}.\n"
+        yield f"{_footnote(series)}.\n"
 
 
 def _notes(studies: Sequence[Study]) -> Iterator[str]:

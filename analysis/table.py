@@ -10,7 +10,7 @@ from rich.table import Table
 from analysis.front import Objectives, front
 from analysis.metrics import metric
 
-MISSING = "\N{EN DASH}"
+MISSING = "-"
 COLUMNS = {
     "unique_values": "values",
     "val_top1": "validation",

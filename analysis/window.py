@@ -1,0 +1,83 @@
+"""Which part of the plane a figure shows, and where its ticks are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.metrics import Array, metric
+
+WINDOWS = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
+"""Spans of accuracy below the best that an axis may show; the smallest that shows most of the front is taken."""
+SHOWN_FRONT = 0.7
+"""Share of the front that the window must show; the rest is marked at its edge."""
+SHOWN_TRIALS = 0.35
+"""Share of all trials that it must show: ruined networks may lie below it."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which metric an axis shows, from where to where, in the metric's unit."""
+
+    name: str
+    low: float
+    high: float
+
+    def place(self, value: float) -> float:
+        """Where along the axis a value lies: 0 at its beginning, 1 at its end."""
+        low, at, high = metric(self.name).scaled(np.array([self.low, value, self.high]))
+        return float((at - low) / (high - low))
+
+
+def count_span(name: str, values: Array) -> Span:
+    """The span of a horizontal axis: all values with a margin; some span even if there are none."""
+    log2 = metric(name).log2
+    scaled = metric(name).scaled(values)
+    scaled = scaled[np.isfinite(scaled)]
+    if len(scaled) == 0:
+        return Span(name, 2, 256) if log2 else Span(name, 0, 1)
+    margin = 0.05 * max(float(np.ptp(scaled)), 1.0) + 0.05
+    low, high = float(scaled.min()) - margin, float(scaled.max()) + margin
+    return Span(name, 2**low, 2**high) if log2 else Span(name, low, high)
+
+
+def accuracy_span(name: str, values: Array, members: Array, marks: Array) -> Span:
+    """The span of a vertical axis.
+
+    Args:
+        name: The metric. Only fractions are cut off at the lower end.
+        values: Of all trials, `(num_trials,)`.
+        members: Of those on the front.
+        marks: What else must be shown at the upper end: the float network, test accuracies.
+    """
+    values, members, marks = (array[np.isfinite(array)] for array in (values, members, marks))
+    drawn = np.concatenate([values, marks])
+    if len(drawn) == 0:
+        return Span(name, 0, 1)
+    high = float(drawn.max())
+    low = float(drawn.min())
+    if metric(name).high == 1 and len(values):
+        low = max(float(values.min()), high - next(span for span in WINDOWS if _shows(high - span, values, members)))
+    margin = 0.07 * (high - low) or 0.01
+    return Span(name, low - margin, high + margin)
+
+
+def log_ticks(span: Span) -> list[float]:
+    """Whole numbers on a log2 axis: powers of two; where these are fewer than four, numbers between them too."""
+    exponents = range(math.floor(math.log2(span.low)), math.ceil(math.log2(span.high)) + 1)
+    ticks: list[float] = []
+    for parts in (1, 2, 4, 8):
+        steps = [2.0**exponent * (1 + part / parts) for exponent in exponents for part in range(parts)]
+        ticks = [tick for tick in steps if span.low <= tick <= span.high and tick == int(tick)]
+        if len(ticks) >= 4:
+            break
+    return ticks[:: max(math.ceil(len(ticks) / 12), 1)]
+
+
+def _shows(low: float, values: Array, members: Array) -> bool:
+    """Whether a window from `low` up shows enough; the widest always does, since accuracies are at least 0."""
+    low -= 1e-9
+    front_share = float(np.mean(members >= low)) if len(members) else 1.0
+    return front_share >= SHOWN_FRONT and float(np.mean(values >= low)) >= SHOWN_TRIALS

@@ -1,0 +1,54 @@
+"""`python launchers/report.py`: thin, and without torch, ray or pwfn."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from recorded import SMALL, Record
+
+ROOT = Path(__file__).parents[2]
+WITHOUT = """
+import runpy, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "ray", "pwfn", "optuna", "timm"):
+            raise ImportError(f"{name} is not there")
+
+sys.meta_path.insert(0, Refuse())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def report(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", WITHOUT, str(ROOT / "launchers" / "report.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_it_runs_where_torch_ray_and_pwfn_are_not_installed(record: Record, tmp_path: Path) -> None:
+    record("digits", SMALL)
+    result = report(tmp_path, "--study", "digits")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "digits_cnn on digits · study digits" in result.stdout
+    assert result.stdout.splitlines()[-1] == str(tmp_path / "results" / "digits" / "report" / "trials.csv")
+    assert (tmp_path / "results" / "digits" / "report" / "front.png").exists()
+
+
+def test_several_studies_go_where_they_are_asked_to(record: Record, tmp_path: Path) -> None:
+    record("a", SMALL)
+    record("b", SMALL)
+    (tmp_path / "results" / "b" / "study.json").unlink()
+    arguments = ["--study", "a", "--study", "b", "--results", str(tmp_path / "results"), "--out", "here"]
+    result = report(tmp_path, *arguments)
+    assert result.returncode == 0
+    assert result.stderr == "note: b: study.json is missing: objectives are assumed, the plan is not known\n"
+    assert (tmp_path / "here" / "front.svg").exists()
+
+
+def test_a_misspelt_study_is_one_line_and_exit_code_2(record: Record, tmp_path: Path) -> None:
+    record("digits", SMALL)
+    result = report(tmp_path, "--study", "digit")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == f"{tmp_path / 'results'}: no study digit; did you mean digits?\n"

@@ -1,0 +1,122 @@
+"""Reading a results folder: complete, running, half there, older, broken."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from recorded import SMALL, Record
+
+from analysis.errors import AnalysisError
+from analysis.study import DEFAULT_OBJECTIVES, NUMBERS, TEXTS, load, studies, study_folder
+
+
+def test_a_study_is_read(record: Record, tmp_path: Path) -> None:
+    store = record("digits", SMALL)
+    store.append_round("t0", {"round": 0})
+    store.append_round("running", {"round": 0})
+    study = load(str(tmp_path / "results" / "digits"))
+    assert study.name == "digits"
+    assert study.objectives == DEFAULT_OBJECTIVES
+    assert study.trials["trial_id"].tolist() == [f"t{number}" for number in range(8)]
+    assert study.trials["unique_values"].tolist()[:6] == [4, 17, 17, 54, 54, 2]
+    assert study.trials["val_top1"].isna().tolist()[-2:] == [True, True]
+    assert "method.b" in study.trials
+    assert study.num_running == 1
+    assert study.notes == []
+
+
+def test_an_empty_study_has_every_column(record: Record, tmp_path: Path) -> None:
+    record("digits", [])
+    study = load(str(tmp_path / "results" / "digits"))
+    assert len(study.trials) == 0
+    assert {*TEXTS, *NUMBERS} <= set(study.trials)
+    assert study.notes == []
+
+
+def test_missing_files_are_said(record: Record, tmp_path: Path) -> None:
+    record("digits", SMALL)
+    folder = tmp_path / "results" / "digits"
+    (folder / "study.json").unlink()
+    (folder / "trials" / "t1.parquet").write_bytes(b"PAR1 not really")
+    (folder / "trials" / "t2.parquet").write_bytes(b"")
+    study = load(str(folder))
+    assert len(study.trials) == 6
+    assert study.notes[0] == "study.json is missing: objectives are assumed, the plan is not known"
+    assert study.notes[1].startswith("trials/t1.parquet cannot be read and is left out: ")
+    assert study.notes[2].startswith("trials/t2.parquet cannot be read and is left out: ")
+    assert len(study.notes) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [
+        ("{", "study.json is not a JSON object"),
+        ("[]x", "study.json is not a JSON object"),
+        ('{"objectives": {"val_top1": "up"}}', 'study.json: objectives {"val_top1": "up"} is not a mapping'),
+        ('{"objectives": ["val_top1"]}', 'study.json: objectives ["val_top1"] is not a mapping'),
+    ],
+)
+def test_a_study_json_that_says_nonsense_is_said(content: str, note: str, record: Record, tmp_path: Path) -> None:
+    record("digits", SMALL)
+    (tmp_path / "results" / "digits" / "study.json").write_text(content)
+    study = load(str(tmp_path / "results" / "digits"))
+    assert study.notes[0].startswith(note)
+    assert study.objectives == DEFAULT_OBJECTIVES
+
+
+def test_an_older_schema_is_said_and_its_gaps_are_empty(record: Record, tmp_path: Path) -> None:
+    record("digits", SMALL[:3])
+    folder = tmp_path / "results" / "digits" / "trials"
+    for name in ("t0.parquet", "t1.parquet"):
+        table = pq.ParquetFile(folder / name).read().drop_columns(["test_top1", "method"])
+        pq.write_table(table.replace_schema_metadata({"pwfn.schema_version": "0"}), folder / name)
+    study = load(str(folder.parent))
+    assert study.trials["test_top1"].tolist()[2] == 0.96
+    assert np.isnan(study.trials["test_top1"].tolist()[0])
+    assert study.notes == [
+        "2 files of trials have the older schema version 0 (this report knows 1): columns they lack are empty"
+    ]
+
+
+def test_a_column_that_no_file_has_is_said(record: Record, tmp_path: Path) -> None:
+    store = record("digits", SMALL, {"objectives": {"val_top1": "maximize", "energy": "minimize"}})
+    study = load(str(tmp_path / "results" / store.study))
+    assert study.notes == ["no trial has the column energy"]
+    assert study.trials["energy"].isna().all()
+
+
+def test_compacted_files_are_read_and_each_trial_once(record: Record, tmp_path: Path) -> None:
+    store = record("digits", SMALL)
+    store.compact()
+    store.write_trial({"trial_id": "t0", "number": 0, "state": "complete", "val_top1": 0.5, "unique_values": 4})
+    store.append_round("t9", {"round": 0})
+    store.compact()
+    store.write_trial({"trial_id": "t0", "number": 0, "state": "complete", "val_top1": 0.6, "unique_values": 4})
+    study = load(str(tmp_path / "results" / "digits"))
+    assert sorted(study.trials["trial_id"]) == [f"t{number}" for number in range(8)]
+    assert study.trials.set_index("trial_id").loc["t0", "val_top1"] == 0.6
+    assert study.num_running == 1
+
+
+def test_a_misspelt_study_names_the_nearest(record: Record, tmp_path: Path) -> None:
+    record("digits", [])
+    record("cifar10", [])
+    (tmp_path / "results" / "notes").mkdir()
+    assert studies(str(tmp_path / "results")) == ["cifar10", "digits"]
+    with pytest.raises(AnalysisError, match=r"/results: no study digts; did you mean digits\?$"):
+        load(str(tmp_path / "results" / "digts"))
+    with pytest.raises(AnalysisError, match=r"/results: no study zzz; there are: cifar10, digits$"):
+        load(str(tmp_path / "results" / "zzz"))
+    with pytest.raises(AnalysisError, match=r"/none: no study zzz; there is none yet$"):
+        load(str(tmp_path / "none" / "zzz"))
+
+
+def test_a_malformed_uri_is_said() -> None:
+    with pytest.raises(AnalysisError, match=r"foo://x/digits: cannot open: Unrecognized filesystem type"):
+        load("foo://x/digits")
+
+
+def test_the_folder_of_a_study() -> None:
+    assert study_folder("results/", "digits") == "results/digits"
+    assert study_folder("s3://bucket/r?region=x", "digits") == "s3://bucket/r/digits?region=x"
