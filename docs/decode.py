@@ -31,7 +31,7 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict]:
     metadata = json.loads(header.pop("__metadata__")["pwfn"])
     tensors = {name: read_tensor(data[start:], entry) for name, entry in header.items()}
     own = {name: tensors.pop("pwfn." + name) for name in ("codebook", "tables", "spans", "words", "sha256")}
-    return decode_layers(own, metadata["layers"]) | tensors, metadata
+    return decode_layers(own, metadata["layers"] + metadata["sigmas"]) | tensors, metadata
 
 
 def read_tensor(buffer: bytes, entry: dict) -> np.ndarray:

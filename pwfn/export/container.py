@@ -24,6 +24,7 @@ from pwfn.export.metadata import ModelMetadata
 
 FORMAT_VERSION = 1
 PREFIX = "pwfn."
+"""Begins the names of our own tensors."""
 CODED = {"pwfn.codebook": "F32", "pwfn.words": "U32", "pwfn.spans": "U32", "pwfn.tables": "U8"}
 """Our own tensors beside the untouched ones, and their types."""
 CHECKSUM = "pwfn.sha256"
@@ -63,12 +64,19 @@ class Description(BaseModel):
     format_version: int
     layers: tuple[Layer, ...]
     """The fixed set, in coding order."""
+    sigmas: tuple[Layer, ...] = ()
+    """The posterior's sigma of each layer, after them in coding order, or none."""
     model: ModelMetadata
 
     @property
     def num_weights(self) -> int:
         """Number of weights in the fixed set."""
         return sum(prod(layer.shape) for layer in self.layers)
+
+    @property
+    def all_layers(self) -> tuple[Layer, ...]:
+        """Whatever may be coded, in coding order."""
+        return self.layers + self.sigmas
 
 
 class _Entry(_Strict):
@@ -82,41 +90,40 @@ _ENTRIES = TypeAdapter(dict[str, _Entry])
 
 @dataclass(frozen=True)
 class Contents:
-    """A file's contents: the fixed set is in `coded` and `untouched`, everything else in `untouched`."""
+    """A file's contents: layers are in `coded` and `untouched`, everything else in `untouched`."""
 
     description: Description
     coded: CodedTensors
     untouched: dict[str, Tensor]
 
-    def weights(self) -> dict[str, Tensor]:
-        """Decode the fixed set, float32, in its order.
+    def decode(self) -> dict[str, Tensor]:
+        """Decode the fixed set, and the sigmas if there are any, in coding order.
 
         Raises:
-            ValueError: the stream of indices is not valid.
+            UserError: the stream of indices is not valid.
         """
-        shapes = {layer.name: layer.shape for layer in self.description.layers}
-        decoded = decode(self.coded, shapes)
-        return {
-            name: torch.from_numpy(decoded[name]) if name in decoded else self.untouched[name].float()
-            for name in shapes
-        }
+        layers = self.description.all_layers
+        try:
+            decoded = decode(self.coded, {layer.name: layer.shape for layer in layers})
+        except ValueError as error:
+            raise _malformed(str(error)) from error
+        coded = {name: torch.from_numpy(array) for name, array in decoded.items()}
+        stored = {layer.name: self.untouched[layer.name] for layer in layers if layer.table is None}
+        return {layer.name: (stored if layer.table is None else coded)[layer.name] for layer in layers}
 
 
 def pack(contents: Contents) -> bytes:
     """Write a file; the same contents give the same bytes.
 
     Raises:
-        UserError: a tensor whose name is reserved or whose type safetensors does not have.
+        UserError: a tensor of a type that safetensors does not have.
     """
     coded = contents.coded
     ours = dict(zip(CODED, (coded.codebook, coded.words, coded.spans, coded.tables), strict=True))
-    tensors = {name: torch.from_numpy(array) for name, array in ours.items()}
-    for name, tensor in contents.untouched.items():
-        if name.startswith(PREFIX):
-            raise UserError(f"tensor {name}: names that begin with {PREFIX} are reserved")
+    tensors = {name: torch.from_numpy(array) for name, array in ours.items()} | contents.untouched
+    for name, tensor in tensors.items():
         if tensor.dtype not in NAMES:
             raise UserError(f"tensor {name} is {tensor.dtype}, which safetensors files do not have")
-        tensors[name] = tensor
     rank = {dtype: place for place, dtype in enumerate(DTYPES.values())}
     ordered = dict(sorted(tensors.items(), key=lambda item: rank[item[1].dtype]))
     header = _header(contents.description, ordered)
@@ -144,7 +151,7 @@ def unpack(data: bytes) -> Contents:
         tables=tables,
         spans=spans,
         words=words,
-        table_of={layer.name: layer.table for layer in description.layers if layer.table is not None},
+        table_of={layer.name: layer.table for layer in description.all_layers if layer.table is not None},
     )
     contents = Contents(description, coded, tensors)
     _check_layers(contents, len(data))
@@ -236,8 +243,8 @@ def _locate(header: dict[str, Any], num_bytes: int) -> dict[str, _Entry]:
 
 
 def _check_layers(contents: Contents, num_bytes: int) -> None:
-    layers = contents.description.layers
-    num_weights = contents.description.num_weights
+    layers = contents.description.all_layers
+    num_weights = sum(prod(layer.shape) for layer in layers)
     if num_weights > WEIGHTS_PER_BYTE * num_bytes:
         raise _malformed(f"{num_weights} weights in {num_bytes} bytes, more than {WEIGHTS_PER_BYTE} per byte")
     if len({layer.name for layer in layers}) < len(layers):

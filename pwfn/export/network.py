@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from pwfn.config import ModelConfig
 from pwfn.errors import UserError
-from pwfn.export.codec import encode
-from pwfn.export.container import FORMAT_VERSION, Contents, Description, Layer, pack, unpack
+from pwfn.export.codec import CodedTensors, encode
+from pwfn.export.container import FORMAT_VERSION, PREFIX, Contents, Description, Layer, pack, unpack
 from pwfn.export.metadata import Architecture, ModelMetadata
 from pwfn.models import build_network
 from pwfn.parameters import split_parameters
 
 RestDtype = Literal["float32", "float16", "bfloat16"]
+SIGMA_PREFIX = f"{PREFIX}sigma."
 NAMES_SHOWN = 3
 
 
@@ -27,6 +28,7 @@ def encode_network(
     *,
     rest_dtype: RestDtype = "float32",
     include_norm: bool = False,
+    sigmas: Mapping[str, Tensor] | None = None,
 ) -> bytes:
     """Write a network as a file's bytes; the fixed set to the bit, whatever sharing it has.
 
@@ -35,14 +37,15 @@ def encode_network(
         metadata: of `describe_network`; a mapping has the same fields.
         rest_dtype: of the parameters outside the fixed set and of floating-point buffers; the narrow ones round them.
         include_norm: the norm layers belong to the fixed set.
+        sigmas: of the posterior, by name of the fixed parameter, to keep the ensemble; None keeps the mean only.
 
     Raises:
-        UserError: a parameter that is not float32, a value that `rest_dtype` cannot hold, metadata of a wrong form.
+        UserError: a parameter that is not float32, or a value that `rest_dtype` cannot hold.
     """
     fixed = split_parameters(network, include_norm=include_norm).fixable
     state = stored_state(network)
     rest = {name: tensor for name, tensor in state.items() if name not in fixed}
-    return encode_state({name: state[name] for name in fixed}, rest, metadata, rest_dtype=rest_dtype)
+    return encode_state({name: state[name] for name in fixed}, rest, metadata, rest_dtype=rest_dtype, sigmas=sigmas)
 
 
 def encode_state(
@@ -51,16 +54,28 @@ def encode_state(
     metadata: ModelMetadata | Mapping[str, Any],
     *,
     rest_dtype: RestDtype = "float32",
+    sigmas: Mapping[str, Tensor] | None = None,
 ) -> bytes:
-    """Write float32 tensors to be coded, and others that are stored as they are; see `encode_network`."""
-    coded = encode({name: tensor.detach().cpu().numpy() for name, tensor in fixed.items()})
-    untouched = {name: tensor for name, tensor in fixed.items() if name not in coded.table_of}
+    """Write float32 tensors to be coded, and others that are stored as they are; see `encode_network`.
+
+    Raises:
+        UserError: also a name that is reserved, and a type that safetensors does not have.
+    """
+    for name in (*fixed, *rest):
+        if name.startswith(PREFIX):
+            raise UserError(f"tensor {name}: names that begin with {PREFIX} are reserved")
+    sigmas = {SIGMA_PREFIX + name: sigma for name, sigma in (sigmas or {}).items()}
+    layers = {**fixed, **sigmas}
+    coded = encode({name: tensor.detach().cpu().numpy() for name, tensor in layers.items()})
+    untouched = {name: tensor for name, tensor in layers.items() if name not in coded.table_of}
     untouched |= {name: _narrow(name, tensor, getattr(torch, rest_dtype)) for name, tensor in rest.items()}
-    layers = tuple(
-        Layer(name=name, shape=list(tensor.shape), table=coded.table_of.get(name)) for name, tensor in fixed.items()
+    description = Description(
+        format_version=FORMAT_VERSION,
+        layers=_layers(fixed, coded),
+        sigmas=_layers(sigmas, coded),
+        model=metadata if isinstance(metadata, ModelMetadata) else ModelMetadata.model_validate(metadata),
     )
-    model = metadata if isinstance(metadata, ModelMetadata) else ModelMetadata.model_validate(metadata)
-    return pack(Contents(Description(format_version=FORMAT_VERSION, layers=layers, model=model), coded, untouched))
+    return pack(Contents(description, coded, untouched))
 
 
 def decode_state(contents: Contents) -> dict[str, Tensor]:
@@ -69,13 +84,21 @@ def decode_state(contents: Contents) -> dict[str, Tensor]:
     Raises:
         UserError: the stream of indices is not valid.
     """
-    try:
-        weights = contents.weights()
-    except ValueError as error:
-        raise UserError(f"not a valid pwfn file: {error}") from error
-    rest = {name: tensor for name, tensor in contents.untouched.items() if name not in weights}
+    layers = contents.decode()
+    rest = {name: tensor for name, tensor in contents.untouched.items() if name not in layers}
+    weights = {name: tensor for name, tensor in layers.items() if not name.startswith(SIGMA_PREFIX)}
     narrow = (torch.float16, torch.bfloat16)
     return weights | {name: tensor.float() if tensor.dtype in narrow else tensor for name, tensor in rest.items()}
+
+
+def decode_sigmas(contents: Contents) -> dict[str, Tensor]:
+    """Return the posterior's sigmas by the name of their weights; none where the file keeps none.
+
+    Raises:
+        UserError: the stream of indices is not valid.
+    """
+    layers = contents.decode()
+    return {layer.name.removeprefix(SIGMA_PREFIX): layers[layer.name] for layer in contents.description.sigmas}
 
 
 def read_contents(path: str | Path) -> Contents:
@@ -141,6 +164,12 @@ def stored_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in parameters.items()} | buffers
 
 
+def _layers(tensors: Mapping[str, Tensor], coded: CodedTensors) -> tuple[Layer, ...]:
+    return tuple(
+        Layer(name=name, shape=list(tensor.shape), table=coded.table_of.get(name)) for name, tensor in tensors.items()
+    )
+
+
 def _narrow(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     if tensor.dtype != torch.float32:
         return tensor
@@ -158,7 +187,7 @@ def _check_size(architecture: Architecture, contents: Contents) -> None:
 
 
 def _check_names(architecture: str, expected: Mapping[str, Tensor], contents: Contents) -> None:
-    found = {name: list(tensor.shape) for name, tensor in contents.untouched.items()}
+    found = {name: list(tensor.shape) for name, tensor in contents.untouched.items() if not name.startswith(PREFIX)}
     found |= {layer.name: layer.shape for layer in contents.description.layers}
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]

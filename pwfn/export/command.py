@@ -1,0 +1,224 @@
+"""What `launchers/export.py` does: a trial's network, or a checkpoint of any tool, to a checked file and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from pwfn.config import DataConfig, ModelConfig, TrialConfig
+from pwfn.errors import UserError
+from pwfn.export.checked import Checked, whole_file, write_checked, write_checked_state
+from pwfn.export.container import unpack
+from pwfn.export.evaluation import TestImages, evaluate_ensemble, evaluate_mean
+from pwfn.export.hardware import measure_hardware
+from pwfn.export.metadata import ModelMetadata, Scalar, describe_network
+from pwfn.export.network import RestDtype, build_from, decode_sigmas, encode_state, read_contents, stored_state
+from pwfn.export.onnx import check_scores, share_codebook, to_onnx
+from pwfn.export.report import describe_file, describe_hardware, measure_file
+from pwfn.models import build_network
+from pwfn.models.checkpoints import read_state
+from pwfn.parameters import split_parameters
+from pwfn.results.store import ResultsStore
+
+Lines = list[tuple[str, str]]
+"""A report for people: labels and texts."""
+SAMPLE = 32
+"""Images on which ONNX's scores are compared."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to write."""
+
+    out: Path
+    rest_dtype: RestDtype = "float32"
+    onnx: Path | None = None
+    """Where the ONNX file with a codebook goes; the dense one beside it, as `NAME.dense.onnx`."""
+    device: str | torch.device = "cpu"
+    """Where accuracy is measured."""
+    batch_size: int = 512
+    """Images per pass."""
+
+
+def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
+    """Export a finished trial's network; measure it on the trial's own test images.
+
+    Raises:
+        UserError: no such trial, its network was not kept, or a check failed.
+    """
+    row = store.read_trial(trial_id)
+    if row is None or row["state"] != "complete":
+        found = "has not ended" if row is None else f"is {row['state']}"
+        raise UserError(f"study {store.study}: trial {trial_id} {found}; only a complete one can be exported")
+    content = store.read_model(trial_id)
+    if content is None:
+        raise UserError(
+            f"study {store.study}: the network of trial {trial_id} was not kept; make it again with "
+            f"launchers/train.py --study {store.study} --trial {trial_id}"
+        )
+    contents = unpack(content)
+    network = build_from(contents).to(target.device)
+    config = _trial_config(store, trial_id, row)
+    seed = config.seed if config.data.split_seed is None else config.data.split_seed
+    images = TestImages(config.data, network, batch_size=target.batch_size, seed=seed)
+    names = [layer.name for layer in contents.description.layers]
+    metadata = contents.description.model
+    lines = _export(network, names, metadata, target, images=images, recorded=row, sigmas=decode_sigmas(contents))
+    return [("float accuracy", _percent(row["float_test_top1"])), *lines]
+
+
+def export_checkpoint(checkpoint: Path, model: str, target: Target, data: DataConfig | None) -> Lines:
+    """Export a state dict of a known architecture, whatever sharing its weights have.
+
+    The numbers of classes and channels come from its first convolution and its last tensor.
+
+    Raises:
+        UserError: a checkpoint that cannot be read or does not fit, or a check failed.
+    """
+    state = read_state(checkpoint)
+    network = build_network(
+        ModelConfig(name=model, checkpoint=str(checkpoint)),
+        num_classes=_classes_of(state),
+        in_channels=_channels_of(state),
+    ).to(target.device)
+    images = None if data is None else TestImages(data, network, batch_size=target.batch_size)
+    names = list(split_parameters(network).fixable)
+    metadata = describe_network(network, provenance={"checkpoint": checkpoint.name})
+    return _export(network, names, metadata, target, images=images, recorded={}, sigmas={})
+
+
+def export_state(checkpoint: Path, target: Target) -> Lines:
+    """Code a state dict of unknown architecture: every float32 tensor that shares enough values.
+
+    Raises:
+        UserError: a checkpoint that cannot be read.
+    """
+    state = read_state(checkpoint)
+    fixed = {name: tensor for name, tensor in state.items() if tensor.dtype == torch.float32 and tensor.ndim > 0}
+    rest = {name: tensor for name, tensor in state.items() if name not in fixed}
+    metadata = ModelMetadata(provenance={"checkpoint": checkpoint.name})
+    content = encode_state(fixed, rest, metadata, rest_dtype=target.rest_dtype)
+    return describe_file(write_checked_state(target.out, content, fixed=fixed))
+
+
+def evaluate_file(
+    path: Path, data: DataConfig | None, *, device: torch.device, batch_size: int, draws: int, seed: int
+) -> Lines:
+    """Count what a file holds, and measure its network on test images; None measures no accuracy.
+
+    Raises:
+        UserError: a file that cannot be read, or data that does not fit its network.
+    """
+    contents = read_contents(path)
+    lines = describe_file(measure_file(path.read_bytes()))
+    if data is None:
+        return lines
+    network = build_from(contents).to(device)
+    images = TestImages(data, network, batch_size=batch_size)
+    mean = evaluate_mean(network, images)
+    lines.append(("accuracy", f"top-1 {_percent(mean.top1)}, top-5 {_percent(mean.top5)} on {len(images):,} images"))
+    sigmas = decode_sigmas(contents)
+    if sigmas and draws:
+        found = evaluate_ensemble(network, sigmas, images, draws=draws, seed=seed)
+        lines.append((f"ensemble of {draws}", f"top-1 {_percent(found.top1)}, top-5 {_percent(found.top5)}"))
+    return lines
+
+
+def _export(
+    network: nn.Module,
+    names: list[str],
+    metadata: ModelMetadata,
+    target: Target,
+    *,
+    images: TestImages | None,
+    recorded: Mapping[str, Scalar],
+    sigmas: Mapping[str, Tensor],
+) -> Lines:
+    state = stored_state(network)
+    fixed = {name: state[name] for name in names}
+    rest = {name: tensor for name, tensor in state.items() if name not in fixed}
+    content = encode_state(fixed, rest, metadata, rest_dtype=target.rest_dtype, sigmas=sigmas)
+    onnx_lines, onnx_files = _make_onnx(content, names, target.onnx, images) if target.onnx else ([], {})
+    checked = write_checked(
+        target.out,
+        content,
+        network,
+        fixed=fixed,
+        exact=target.rest_dtype == "float32",
+        images=images,
+        recorded=recorded,
+    )
+    for path, model in onnx_files.items():
+        with whole_file(path, model):
+            pass
+    cost = measure_hardware(network, _blank_image(network), list(fixed.values()))
+    return [
+        *describe_file(checked.report),
+        ("coverage", f"{sum(t.numel() for t in fixed.values()) / _num_parameters(network):.1%} of all parameters"),
+        *_describe_accuracy(checked),
+        *describe_hardware(cost),
+        *onnx_lines,
+    ]
+
+
+def _make_onnx(
+    content: bytes, names: list[str], path: Path, images: TestImages | None
+) -> tuple[Lines, dict[Path, bytes]]:
+    """Make both ONNX files of what the exported file holds, and compare their scores with torch's."""
+    network = build_from(unpack(content))
+    blank = _blank_image(network)
+    dense = to_onnx(network, blank)
+    files = {path: share_codebook(dense, names), path.with_suffix(f".dense{path.suffix}"): dense}
+    sample = next(iter(images))[0][:SAMPLE].cpu() if images else torch.randn(SAMPLE, *blank.shape[1:])
+    difference = check_scores(network, files, sample)
+    sizes = " and ".join(f"{file} ({len(model):,} bytes)" for file, model in files.items())
+    return [("onnx", f"{sizes}; scores alike, and as torch's to {difference:.1g}")], files
+
+
+def _describe_accuracy(checked: Checked) -> Lines:
+    before, after = checked.before, checked.after
+    if before is None or after is None:
+        return [("accuracy", "not measured: give --data")]
+    return [
+        ("accuracy before", f"top-1 {_percent(before.top1)}, top-5 {_percent(before.top5)} on the test images"),
+        ("accuracy after", f"top-1 {_percent(after.top1)}, top-5 {_percent(after.top5)}, loaded from the file"),
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{share:.2%}"
+
+
+def _num_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _blank_image(network: Any) -> Tensor:
+    channels, height, width = network.pretrained_cfg["input_size"]
+    return torch.zeros(1, channels, height, width, device=next(network.parameters()).device)
+
+
+def _trial_config(store: ResultsStore, trial_id: str, row: Mapping[str, Any]) -> TrialConfig:
+    try:
+        return TrialConfig.model_validate_json(row["config_json"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        where = f"study {store.study}: trial {trial_id}"
+        raise UserError(f"{where}: its configuration is of another version of pwfn: {field}: {first['msg']}") from error
+
+
+def _classes_of(state: Mapping[str, Tensor]) -> int:
+    """Rows of the last weight or bias: the classifier comes last."""
+    return [len(tensor) for tensor in state.values() if tensor.ndim in (1, 2)][-1]
+
+
+def _channels_of(state: Mapping[str, Tensor]) -> int:
+    """Input channels of the first convolution, or 1 where there is none."""
+    return next((tensor.shape[1] for tensor in state.values() if tensor.ndim == 4), 1)

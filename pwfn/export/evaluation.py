@@ -1,0 +1,91 @@
+"""The accuracy of an exported network on any data set, of its mean weights and of its posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pwfn.config import DataConfig
+from pwfn.data import open_source
+from pwfn.errors import UserError
+from pwfn.models import preprocessing_of
+from pwfn.posterior import MIN_SIGMA
+from pwfn.replicas import Replicas
+from pwfn.seeds import generator
+from pwfn.training import Accuracy, Batches, count_hits, evaluate
+
+
+class TestImages:
+    """The test images of a data set as a network wants them; iterate as often as needed.
+
+    Args:
+        config: which data; its `image_size` gives way to the network's.
+        network: of `pwfn.models.build_network` or `pwfn.load`, on the device to measure on.
+        batch_size: images per forward pass.
+        seed: of the split where the configuration gives none; it chooses the images where only some are used.
+
+    Raises:
+        UserError: data that cannot be read, or of other classes or channels than the network's.
+    """
+
+    __test__ = False  # not a test for pytest
+
+    def __init__(self, config: DataConfig, network: nn.Module, *, batch_size: int, seed: int = 0) -> None:
+        preprocessing = preprocessing_of(network)
+        source = open_source(config.model_copy(update={"image_size": preprocessing.image_size}), seed=seed)
+        if source.num_classes != network.num_classes:
+            found = f"{config.name} has {source.num_classes} classes"
+            raise UserError(f"data: {found}, but the network tells {network.num_classes} apart")
+        self.device = next(network.parameters()).device
+        self.batch_size = batch_size
+        self.data = source.prepare(preprocessing, self.device)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all test images in file order."""
+        return self.data.batches("test", batch_size=self.batch_size)
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return self.data.num_test
+
+
+def evaluate_mean(network: nn.Module, batches: Batches) -> Accuracy:
+    """Measure a network as it stands, in float32."""
+    return evaluate(network, batches, precision="float32", replicas=Replicas())
+
+
+@torch.inference_mode()
+def evaluate_ensemble(
+    network: nn.Module, sigmas: Mapping[str, Tensor], batches: Batches, *, draws: int, seed: int = 0
+) -> Accuracy:
+    """Measure the mean prediction over draws from the posterior around a network's weights (PWFN, section 4).
+
+    The network is left as it was.
+
+    Args:
+        network: whose weights are the posterior's means.
+        sigmas: by name of the weight.
+        batches: the images.
+        draws: networks per image.
+        seed: of the noise.
+    """
+    network.eval()
+    parameters = dict(network.named_parameters())
+    means = {name: parameters[name].clone() for name in sigmas}
+    device = next(network.parameters()).device
+    floors = {name: sigma.to(device).clamp(min=MIN_SIGMA) for name, sigma in sigmas.items()}
+    noise = generator(device, seed, "ensemble")
+    hits = torch.zeros(3, dtype=torch.int64, device=device)
+    for images, labels in batches:
+        mean_scores = torch.zeros((), device=device)
+        for _ in range(draws):
+            for name, mean in means.items():
+                parameters[name].copy_(mean + floors[name] * torch.randn(mean.shape, generator=noise, device=device))
+            mean_scores = mean_scores + network(images).softmax(dim=1)
+        hits += count_hits(mean_scores, labels)
+    for name, mean in means.items():
+        parameters[name].copy_(mean)
+    top1, top5, num_images = hits.tolist()
+    return Accuracy(top1 / num_images, top5 / num_images) if num_images else Accuracy(float("nan"), float("nan"))

@@ -1,0 +1,121 @@
+"""The network as ONNX: weights as they are, or as one codebook from which each layer gathers its own."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pwfn.errors import UserError
+
+OPSET = 17
+CODEBOOK = "codebook"
+TOLERANCE = 1e-3
+"""Largest difference between torch's and onnxruntime's scores, relative to the largest score (or 1)."""
+
+
+def import_onnx() -> tuple[Any, Any]:
+    """Import onnx and onnxruntime.
+
+    Raises:
+        UserError: they are not installed.
+    """
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"--onnx needs onnx and onnxruntime: pip install 'pwfn[onnx]' ({error})") from error
+    return onnx, onnxruntime
+
+
+def to_onnx(network: nn.Module, image: torch.Tensor) -> bytes:
+    """Write a network as ONNX with dense float32 weights; any number of images.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        image: an input, float32 `(1, channels, height, width)`.
+    """
+    import_onnx()
+    target = io.BytesIO()
+    with warnings.catch_warnings():
+        # The exporter that torch prefers needs one more package and renames weights; this one keeps their names.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (image,),
+            target,  # type: ignore[arg-type]  # with dynamo=False a stream will do
+            dynamo=False,
+            input_names=["images"],
+            output_names=["scores"],
+            dynamic_axes={"images": {0: "batch"}, "scores": {0: "batch"}},
+            training=torch.onnx.TrainingMode.PRESERVE,  # else BatchNorm is folded into weights, which shares no values
+            do_constant_folding=False,
+            opset_version=OPSET,
+        )
+    return target.getvalue()
+
+
+def share_codebook(model: bytes, names: Iterable[str]) -> bytes:
+    """Replace the named weights of an ONNX file by indices into one codebook.
+
+    Each becomes Gather(codebook, Cast(indices)), indices as uint8 for up to 256 values, else uint16. The values are
+    the same to the bit.
+
+    Raises:
+        UserError: the weights have more than 65,536 distinct values.
+    """
+    onnx, _ = import_onnx()
+    graph = (proto := onnx.load_from_string(model)).graph
+    wanted = set(names)
+    dense = {tensor.name: tensor for tensor in graph.initializer if tensor.name in wanted}
+    bits = {name: onnx.numpy_helper.to_array(tensor).view(np.uint32) for name, tensor in dense.items()}
+    codebook = np.unique(np.concatenate([array.reshape(-1) for array in bits.values()]))
+    if len(codebook) > 1 << 16:
+        raise UserError(
+            f"onnx: {len(codebook)} distinct values share too little for a codebook; at most 65,536 are possible"
+        )
+    narrow = np.uint8 if len(codebook) <= 1 << 8 else np.uint16
+    nodes = []
+    for name, tensor in dense.items():
+        graph.initializer.remove(tensor)
+        indices = np.searchsorted(codebook, bits[name]).astype(narrow)
+        graph.initializer.append(onnx.numpy_helper.from_array(indices, f"{name}.indices"))
+        cast = onnx.helper.make_node("Cast", [f"{name}.indices"], [f"{name}.positions"], to=onnx.TensorProto.INT32)
+        nodes += [cast, onnx.helper.make_node("Gather", [CODEBOOK, f"{name}.positions"], [name])]
+    graph.initializer.append(onnx.numpy_helper.from_array(codebook.view(np.float32), CODEBOOK))
+    old = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*nodes, *old])
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString())
+
+
+def check_scores(network: nn.Module, models: dict[Path, bytes], images: torch.Tensor) -> float:
+    """Run ONNX files in onnxruntime and compare their scores with the network's; return the largest difference.
+
+    Raises:
+        UserError: the files differ from each other at all, or from torch by more than TOLERANCE.
+    """
+    _, onnxruntime = import_onnx()
+    with torch.inference_mode():
+        expected = network(images).numpy()
+    scores = {path: _run(onnxruntime, model, images.numpy()) for path, model in models.items()}
+    first, *others = scores
+    for path in others:
+        if not np.array_equal(scores[path], scores[first]):
+            raise UserError(f"onnx: {path} and {first} give different scores")
+    difference = float(np.abs(scores[first] - expected).max())
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise UserError(f"onnx: {first} gives scores that differ from torch's by {difference:.2g}")
+    return difference
+
+
+def _run(onnxruntime: Any, model: bytes, images: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return session.run(["scores"], {"images": images})[0]

@@ -1,0 +1,168 @@
+"""What a file really holds and takes, counted from its bytes; and the lines that say so."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import save
+
+from pwfn.export.container import PREFIX, Contents, unpack
+from pwfn.export.hardware import FLOAT_BITS, HardwareCost
+from pwfn.export.network import decode_sigmas, decode_state
+from pwfn.metrics import Codebook, CodebookMetrics, measure_codebook
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """A file's contents in numbers."""
+
+    metrics: CodebookMetrics
+    """Over the fixed set as decoded from the file."""
+    num_weights: int
+    num_coded: int
+    """Weights of the fixed set that are coded; the rest of it shares too few values and is stored as it is."""
+    num_negative_zeros: int
+    """Weights that are -0.0: one value with 0.0 in every metric, but kept to the bit, so the file holds two zeros."""
+    file_bytes: int
+    codebook_bytes: int
+    """Codebook and tables."""
+    index_bytes: int
+    stored_bytes: int
+    """Layers of the fixed set that are stored as they are."""
+    rest_bytes: int
+    sigma_bytes: int | None
+    """Sigmas stored as they are; coded ones are in the indices. None if the file keeps none."""
+    float32_bytes: int
+    """The same network as a float32 safetensors file."""
+    zip_bytes: int
+    """That file zipped."""
+
+    @property
+    def header_bytes(self) -> int:
+        """Names, metadata and checksum."""
+        named = self.codebook_bytes + self.index_bytes + self.stored_bytes + self.rest_bytes + (self.sigma_bytes or 0)
+        return self.file_bytes - named
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits that a weight of the fixed set takes, with its sigma if that is kept; names and metadata left out."""
+        layers = self.codebook_bytes + self.index_bytes + self.stored_bytes + (self.sigma_bytes or 0)
+        return 8 * layers / max(self.num_weights, 1)
+
+
+def measure_file(content: bytes) -> FileReport:
+    """Decode a file and count.
+
+    Raises:
+        UserError: the file is not valid.
+    """
+    contents = unpack(content)
+    state = decode_state(contents)
+    fixed = [layer.name for layer in contents.description.layers]
+    weights = torch.cat([state[name].reshape(-1) for name in fixed]) if fixed else torch.empty(0)
+    stored, rest, sigmas = _stored_bytes(contents)
+    float32 = save(state)
+    return FileReport(
+        metrics=measure_codebook(Codebook.of(weights)),
+        num_weights=weights.numel(),
+        num_coded=sum(state[layer.name].numel() for layer in contents.description.layers if layer.table is not None),
+        num_negative_zeros=int(((weights == 0) & weights.signbit()).sum()),
+        file_bytes=len(content),
+        codebook_bytes=contents.coded.num_bytes - contents.coded.words.nbytes,
+        index_bytes=contents.coded.words.nbytes,
+        stored_bytes=stored,
+        rest_bytes=rest,
+        sigma_bytes=sigmas if decode_sigmas(contents) else None,
+        float32_bytes=len(float32),
+        zip_bytes=_zip_bytes(float32),
+    )
+
+
+def describe_file(report: FileReport) -> list[tuple[str, str]]:
+    """Lines for people: a label and what there is to say."""
+    metrics = report.metrics
+    lines = [
+        (
+            "values",
+            f"{metrics.unique_values:,} ({metrics.unique_nonzero:,} not zero) over {report.num_weights:,} weights",
+        ),
+        ("entropy", f"{metrics.entropy_bits:.3f} bits per weight; without zeros {metrics.entropy_nonzero_bits:.3f}"),
+        ("sparsity", f"{metrics.sparsity:.1%} zeros"),
+        ("order", f"mean {metrics.mean_order:.2f}, at most {metrics.max_order} powers of two per value"),
+        ("bytes", f"{report.file_bytes:,}: {_parts(report)}"),
+        (
+            "bits per weight",
+            f"{report.bits_per_weight:.3f} in the file{'' if report.sigma_bytes is None else ', sigma included,'} "
+            f"against {metrics.entropy_bits:.3f} of entropy",
+        ),
+        (
+            "float32 file",
+            f"{report.float32_bytes:,} bytes, {report.float32_bytes / report.file_bytes:.2f} times as many",
+        ),
+        ("its zip", f"{report.zip_bytes:,} bytes, {report.zip_bytes / report.file_bytes:.2f} times as many"),
+    ]
+    left_out = report.num_weights - report.num_coded
+    if left_out:
+        lines.append(("not coded", f"{left_out:,} weights share too few values: stored as float32"))
+    if report.num_negative_zeros:
+        lines.append(("negative zeros", f"{report.num_negative_zeros:,} weights are -0.0, kept as a value beside 0.0"))
+    return lines
+
+
+def describe_hardware(cost: HardwareCost) -> list[tuple[str, str]]:
+    """Lines for people on the costs in hardware."""
+    total = max(cost.multiplications, 1)
+    orders = ", ".join(f"order {order} {n / total:.1%}" for order, n in cost.multiplications_by_order.items())
+    return [
+        ("multiplications", f"{cost.multiplications:,} per image: {orders} (order 0: by zero)"),
+        ("as shift-and-add", f"{cost.shifts / total:.2f} shifts and {cost.adds / total:.2f} adds per multiplication"),
+        (
+            "Huffman reads",
+            f"{cost.huffman_bits:.3f} bits per weight, {cost.huffman_bits_read:.3f} per multiplication "
+            f"({cost.huffman_bits_read / FLOAT_BITS:.1%} of float32)",
+        ),
+    ]
+
+
+def format_lines(lines: Iterable[tuple[str, str]]) -> str:
+    """Align labels and texts."""
+    lines = list(lines)
+    width = max(len(label) for label, _ in lines)
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in lines)
+
+
+def _parts(report: FileReport) -> str:
+    parts = {
+        "indices": report.index_bytes,
+        "codebook and tables": report.codebook_bytes,
+        "layers not coded": report.stored_bytes,
+        "sigmas not coded": report.sigma_bytes or 0,
+        "untouched tensors": report.rest_bytes,
+        "names and metadata": report.header_bytes,
+    }
+    return ", ".join(f"{name} {size:,}" for name, size in parts.items() if size)
+
+
+def _stored_bytes(contents: Contents) -> tuple[int, int, int]:
+    """Bytes of uncoded layers, of everything outside the fixed set, and of uncoded sigmas."""
+    layers = {layer.name for layer in contents.description.layers}
+    stored = rest = sigmas = 0
+    for name, tensor in contents.untouched.items():
+        if name in layers:
+            stored += tensor.nbytes
+        elif name.startswith(PREFIX):
+            sigmas += tensor.nbytes
+        else:
+            rest += tensor.nbytes
+    return stored, rest, sigmas
+
+
+def _zip_bytes(content: bytes) -> int:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.safetensors", content)
+    return len(target.getvalue())
