@@ -124,16 +124,25 @@ def _read_trials(folder: Folder, notes: list[str]) -> pd.DataFrame:
     for name, content in zip(names, contents, strict=True):
         try:
             parquet = pq.ParquetFile(pa.BufferReader(content or b""))
+            if "trial_id" not in parquet.schema_arrow.names:
+                raise ValueError("it has no column trial_id")
             found.append(int((parquet.schema_arrow.metadata or {}).get(VERSION_KEY, 0)))
             tables.append(parquet.read(use_threads=False))
         except (pa.ArrowException, OSError, ValueError) as error:
             notes.append(f"trials/{name} cannot be read and is left out: {' '.join(str(error).split())}")
     _note_versions(found, notes)
+    return _joined(tables).drop_duplicates("trial_id", keep="last", ignore_index=True)
+
+
+def _joined(tables: list[Any]) -> pd.DataFrame:
+    """Join tables whose columns may differ. Together: a thousand conversions of one row would take most of the time."""
     if not tables:
-        return pd.DataFrame()
-    # Converted together: a thousand conversions of one row each would take most of the time.
-    joined: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-    return joined.drop_duplicates("trial_id", keep="last", ignore_index=True)
+        return pd.DataFrame({"trial_id": []})
+    try:
+        joined: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    except pa.ArrowException:  # one name with types that no type holds both of
+        joined = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
+    return joined
 
 
 def _note_versions(found: list[int], notes: list[str]) -> None:

@@ -28,7 +28,19 @@ import pyarrow.parquet as pq
 
 from pwfn.errors import UserError
 from pwfn.results import files
-from pwfn.results.schema import ROUNDS, SCHEMA_VERSION, TRIALS, VALUES, VERSION_KEY, Row, conform, to_rows, to_table
+from pwfn.results.schema import (
+    ROUNDS,
+    SCHEMA_VERSION,
+    STATES,
+    TRIALS,
+    VALUES,
+    VERSION_KEY,
+    Row,
+    SchemaError,
+    conform,
+    to_rows,
+    to_table,
+)
 
 if TYPE_CHECKING:
     from pwfn.metrics import Codebook
@@ -99,6 +111,8 @@ class ResultsStore:
             SchemaError: A column or type that the closed schema does not have.
         """
         table = to_table([row], TRIALS)
+        if row.get("state") not in (*STATES, None):
+            raise SchemaError(f"column state takes one of {', '.join(STATES)}, but got {row['state']!r}")
         self._write_table("trials", _checked_name(row["trial_id"]), table)
 
     def read_trial(self, trial_id: str) -> dict[str, Any] | None:
@@ -180,7 +194,8 @@ class ResultsStore:
     @property
     def scratch(self) -> str:
         """A path or URI beside the results for what Ray Train wants every node to see; nothing there is a result."""
-        return f"{self.results.rstrip('/')}/{self.study}/ray"
+        location, mark, options = self.results.partition("?") if "://" in self.results else (self.results, "", "")
+        return f"{location.rstrip('/')}/{self.study}/ray{mark}{options}"
 
     def delete_scratch(self) -> None:
         """Delete what Ray Train left there."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from recorded import SMALL, Record
@@ -77,6 +78,18 @@ def test_an_older_schema_is_said_and_its_gaps_are_empty(record: Record, tmp_path
     assert study.notes == [
         "2 files of trials have the older schema version 0 (this report knows 1): columns they lack are empty"
     ]
+
+
+def test_files_of_other_kinds_are_said_or_joined(record: Record, tmp_path: Path) -> None:
+    record("digits", SMALL[:3])
+    folder = tmp_path / "results" / "digits" / "trials"
+    pq.write_table(pa.table({"other": [1]}), folder / "foreign.parquet")
+    table = pq.ParquetFile(folder / "t0.parquet").read()
+    at = table.schema.get_field_index("unique_values")
+    pq.write_table(table.set_column(at, "unique_values", pa.array(["4"])), folder / "t0.parquet")
+    study = load(str(folder.parent))
+    assert study.notes == ["trials/foreign.parquet cannot be read and is left out: it has no column trial_id"]
+    assert study.trials["unique_values"].tolist() == [4, 17, 17]
 
 
 def test_a_column_that_no_file_has_is_said(record: Record, tmp_path: Path) -> None:

@@ -76,6 +76,12 @@ def test_a_refused_round_leaves_the_earlier_ones(store: ResultsStore) -> None:
     assert [row["round"] for row in store.read_rounds("t0")] == [0]
 
 
+def test_an_unknown_state_is_refused(store: ResultsStore) -> None:
+    with pytest.raises(SchemaError, match="column state takes one of complete, pruned, failed, but got 'done'"):
+        store.write_trial({**TRIAL, "state": "done"})
+    assert store.read_trials() == []
+
+
 def test_values_are_the_codebook(store: ResultsStore) -> None:
     store.write_values("t0", Codebook.of(torch.tensor([0.0, -0.0, 0.75, 0.5, 0.5])))
     table = pq.ParquetFile(Path(store.results, "digits", "values", "t0.parquet")).read()
@@ -150,6 +156,15 @@ def test_a_file_uri_is_a_local_folder(tmp_path: Path) -> None:
     assert (tmp_path / "results" / "digits" / "trials" / "t0.parquet").exists()
 
 
+def test_scratch_lies_beside_the_results(store: ResultsStore) -> None:
+    assert store.scratch == f"{store.results}/digits/ray"
+    assert ResultsStore("s3://bucket/r?region=x", "digits").scratch == "s3://bucket/r/digits/ray?region=x"
+    Path(store.scratch, "below").mkdir(parents=True)
+    store.delete_scratch()
+    store.delete_scratch()
+    assert not Path(store.scratch).exists()
+
+
 def test_importing_the_store_needs_neither_torch_nor_ray() -> None:
     code = "import sys, pwfn.results.store; print({'torch', 'ray'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
@@ -179,7 +194,7 @@ def test_an_unknown_filesystem_is_refused() -> None:
 
 def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file")
-    with pytest.raises(UserError, match=r"/results/digits/trials: cannot make the folder: Not a directory"):
+    with pytest.raises(UserError, match=r"/results/digits/.*: cannot make the folder: Not a directory"):
         ResultsStore(str(tmp_path / "results"), "digits").create()
 
 

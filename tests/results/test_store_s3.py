@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
+import analysis
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 
@@ -73,6 +74,19 @@ def test_a_large_object_arrives_whole(s3: str) -> None:
     store.write_model("t0", content)
     assert store.model_path("t0") == "bucket/team/results/digits/models/t0.safetensors"
     assert store.read_model("t0") == content
+
+
+def test_the_report_reads_and_writes_there(s3: str) -> None:
+    store = at("bucket", s3)
+    store.write_study({"study": "digits"})
+    store.write_trial({"trial_id": "t7", "state": "complete", "val_top1": 0.9, "unique_values": 7})
+    folder = analysis.study_folder(store.results, "digits")
+    study = analysis.load(folder)
+    assert "t7" in set(analysis.front(study.trials, study.objectives)["trial_id"])
+    paths = analysis.write_report(study, analysis.study_folder(folder, "report"))
+    assert paths[0] == "bucket/team/results/digits/report/front.png"
+    with pytest.raises(analysis.AnalysisError, match="no study digts; did you mean digits"):
+        analysis.load(analysis.study_folder(store.results, "digts"))
 
 
 def test_a_missing_bucket_is_named(s3: str) -> None:
