@@ -1,0 +1,188 @@
+"""One clustering round: a fraction of all weights is fixed to shared sums of powers of two (PWFN, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pwfn.clustering.candidates import IntArray, candidates
+from pwfn.clustering.cut import furthest
+from pwfn.clustering.greedy import Choice, choose_centres, group_codes
+from pwfn.clustering.inputs import check_options, check_per_weight, check_weights
+from pwfn.clustering.intervals import Weights, chunks, interval_codes
+from pwfn.clustering.sigma_join import check_sigma_join, join_sigma_
+from pwfn.clustering.steps import FREE, KEPT, FloatArray, write_
+from pwfn.metrics import Codebook, value_orders
+
+
+@dataclass(frozen=True)
+class ClusterRound:
+    """What one round decided; no weight moves before `apply_`.
+
+    A step is one centre chosen once. The same value may be chosen again in a later stage of the round: that is
+    another step, with its own weights and its own sigma.
+    """
+
+    values: FloatArray
+    """Where each step fixes its weights, float64 `(num_steps,)`, in the order chosen; zero is +0."""
+    counts: IntArray
+    """How many weights each step fixes, int64 `(num_steps,)`, all positive."""
+    step_of_weight: Tensor
+    """The step that fixes each weight, int32 `(num_weights,)`; -1: still free; -2: fixed before and left there."""
+    radius_end: float
+    """Radius at the end of the round, in sigmas."""
+    kept: Tensor
+    """mu of the weights marked -2, float32."""
+
+    @property
+    def orders(self) -> IntArray:
+        """Powers of two in each step's value, int64 `(num_steps,)`; 0 for zero."""
+        return value_orders(self.values.astype(np.float32))
+
+    @property
+    def fixed(self) -> Tensor:
+        """Which weights are fixed after this round, bool `(num_weights,)`."""
+        return self.step_of_weight != FREE
+
+    @cached_property
+    def codebook(self) -> Codebook:
+        """Values and counts of all weights that are fixed after this round, so of those fixed before as well."""
+        before = Codebook.of(self.kept)
+        return Codebook.merge(
+            np.concatenate([before.values, self.values]), np.concatenate([before.counts, self.counts])
+        )
+
+    @torch.no_grad()
+    def apply_(self, mu: Tensor, sigma: Tensor, sigma_join: str) -> None:
+        """Move the newly fixed weights to their values and join their sigmas; no other weight changes a bit.
+
+        Args:
+            mu: float32 `(num_weights,)`, as it was clustered; overwritten.
+            sigma: likewise.
+            sigma_join: one of `pwfn.clustering.sigma_join.SIGMA_JOINS`.
+
+        Raises:
+            UserError: an unknown name, or tensors of another layout than those clustered.
+        """
+        check_sigma_join(sigma_join)
+        check_per_weight("mu", mu, torch.float32, like=self.step_of_weight)
+        check_per_weight("sigma", sigma, torch.float32, like=self.step_of_weight)
+        join_sigma_(sigma_join, mu, sigma, self.step_of_weight, self.values, self.counts)
+        write_(mu, self.step_of_weight, self.values)
+
+
+@torch.no_grad()
+def cluster_round(
+    mu: Tensor,
+    sigma: Tensor,
+    *,
+    fraction: float,
+    radius: float,
+    radius_growth: float,
+    b: int,
+    zero_rule: bool = True,
+    max_order: int = 4,
+    fixed: Tensor | None = None,
+    recluster: Literal["all", "free"] = "all",
+) -> ClusterRound:
+    """Choose the values that ceil(N fraction) of N weights share, each moving no further than its sigma allows.
+
+    Of equally good centres the smallest is chosen; of equally near weights the last centre takes the first.
+
+    Args:
+        mu: float32 `(num_weights,)`. All zero gives the one value zero; no weights give no steps.
+        sigma: float32 `(num_weights,)`; counts as 2^-20 where it is smaller, negative ones included.
+        fraction: share of all weights that is to be fixed after this round, in (0, 1].
+        radius: k, how many sigmas a weight may move at first.
+        radius_growth: factor by which k grows when nothing is left within reach.
+        b: the smallest positive value is 2^-b.
+        zero_rule: weights with |mu| < 2^-b are at distance zero from the value zero.
+        max_order: most powers of two in one value.
+        fixed: bool `(num_weights,)`, the weights fixed before; nobody asks with `recluster="all"`.
+        recluster: `all` assigns every weight anew, as the paper's code does; `free` leaves those fixed before where
+            they are and chooses the rest of the target among the others.
+
+    Raises:
+        UserError: an option out of range, or tensors that do not belong together.
+        DivergedWeightsError: NaN or infinity in mu or sigma, or mu beyond 2^(48-b).
+    """
+    check_options(
+        fraction=fraction, radius=radius, radius_growth=radius_growth, b=b, max_order=max_order, recluster=recluster
+    )
+    check_weights(mu, sigma, fixed, b)
+    before = fixed if recluster == "free" else None
+    step_of_weight, free = _start(mu, sigma, before)
+    kept = mu[:0] if before is None else mu[before]
+    need = ceil(len(mu) * fraction) - len(kept)
+    stages = _stages(radius, radius_growth, max_order)
+    centres: list[int] = []
+    counts: list[int] = []
+    while need > 0:
+        order, radius = next(stages)
+        lattice = candidates(order, free.largest_magnitude() * 2.0**b)
+        # after a first stage with the zero rule no free weight is below 2^-b
+        codes = interval_codes(free, lattice, radius=radius, b=b, zero_rule=zero_rule and not centres)
+        codes, classes = group_codes(codes, len(lattice) + 1)
+        choice = choose_centres(classes, num_candidates=len(lattice), need=need, first_step=len(centres))
+        free = _assign_(step_of_weight, free, codes, choice)
+        centres += lattice[choice.centre].tolist()
+        counts += choice.count.tolist()
+        need -= int(choice.count.sum())
+    if need < 0:
+        counts[-1] += need
+        last = Weights(mu, sigma, (step_of_weight == len(centres) - 1).nonzero().squeeze(1))
+        step_of_weight[furthest(last, centres[-1], num=-need, b=b, zero_rule=zero_rule)] = FREE
+    values = np.array(centres, dtype=np.float64) / 2.0**b
+    return ClusterRound(values, np.array(counts, dtype=np.int64), step_of_weight, radius, kept)
+
+
+def _start(mu: Tensor, sigma: Tensor, before: Tensor | None) -> tuple[Tensor, Weights]:
+    """Mark the weights fixed `before`, if there are, as kept and the others as free; return the marks and the free."""
+    step_of_weight = torch.full_like(mu, FREE, dtype=torch.int32)
+    if before is None:
+        return step_of_weight, Weights(mu, sigma)
+    return step_of_weight.masked_fill_(before, KEPT), Weights(mu, sigma, _indices(~before))
+
+
+def _assign_(step_of_weight: Tensor, free: Weights, codes: Tensor, choice: Choice) -> Weights:
+    """Write the step of each free weight, and return those that stay free."""
+    step_of_code = torch.from_numpy(choice.step_of_code).to(codes.device)
+    left = torch.empty(len(free), dtype=torch.int32, device=codes.device)
+    num_left = 0
+    for chunk in free.chunks():
+        step = step_of_code.index_select(0, codes[chunk])
+        free.write_(step_of_weight, chunk, step)
+        still_free = free.places(chunk, where_free(step))
+        left[num_left : num_left + len(still_free)] = still_free
+        num_left += len(still_free)
+    return Weights(free.all_mu, free.all_sigma, left[:num_left])
+
+
+def _stages(radius: float, growth: float, max_order: int) -> Iterator[tuple[int, float]]:
+    """Order and radius of each stage: they grow in turn, the order first, then the radius alone."""
+    order = counter = 1
+    while True:
+        yield order, radius
+        if order < max_order and counter % 2 == 1:
+            order += 1
+        else:
+            radius *= growth
+        counter += 1
+
+
+def _indices(mask: Tensor) -> Tensor:
+    return torch.cat([where_free(~mask[chunk]).int() + chunk.start for chunk in chunks(len(mask), mask.device)])
+
+
+def where_free(step: Tensor) -> Tensor:
+    """On CPUs numpy's search is free of branches, torch's is not."""
+    if step.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(step.numpy() == FREE))
+    return (step == FREE).nonzero().squeeze(1)
