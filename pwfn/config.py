@@ -77,13 +77,14 @@ class DataConfig(_Frozen):
     split_seed: int | None = None
     """Seed of that split; None takes the seed of the study, so that all its trials share one split."""
     train_images: Count | None = None
-    """Use only this many training images (drawn by the split seed); None uses all."""
+    """Use only this many training images, drawn by the split seed, each class its share; None uses all."""
     validation_images: Count | None = None
-    """Use only this many validation images; None uses all."""
+    """Use only this many validation images, drawn likewise; None uses all."""
     test_images: Count | None = None
-    """Use only the first this many test images; None uses all."""
+    """Use only this many test images, drawn likewise; None uses all."""
     image_size: Count | None = None
-    """Side of the network's input in pixels; None takes the network's own."""
+    """Side of the network's input in pixels; None takes the network's own. Images held in memory are resized only
+    where this is given."""
     augmentation: Literal["none", "flip", "crop_flip"] = "flip"
     """Training images: flip mirrors at random; crop_flip also shifts by up to 1/8 of the side (imagefolder: a random
     resized crop)."""
@@ -229,7 +230,89 @@ def check_fractions(fractions: tuple[float, ...]) -> None:
         raise ValueError(f"fractions must increase and end at 1.0, but got {list(fractions)}")
 
 
-MethodConfig = PwfnConfig
+WFN_FRACTIONS = (0.3, 0.6, 0.8, 0.9, 0.95, 0.975, 0.99, 0.9975, 0.999, 1.0)
+"""Cumulative share of the weights that is fixed after each round (WFN, section 3)."""
+
+
+class WfnConfig(_Frozen):
+    """WFN: weights move by a bounded relative distance to a geometric grid, written as few powers of two."""
+
+    name: Literal["wfn"] = "wfn"
+    fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = WFN_FRACTIONS
+    """Cumulative share of the weights fixed after each round: increasing, the last one 1."""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Relative distance that a weight may move in the last round; ten times as far in the first of ten."""
+    zero_distance: Annotated[float, Field(gt=0, lt=1)] = 2.0**-7
+    """Weights smaller than this may become zero; also the grid's smallest positive value."""
+    include_norm: bool = False
+    """Also fix the scale and shift of norm layers."""
+    regularization_ratio: NonNegative = 0.4
+    """Size of the pull towards the codebook, as a share of the cross-entropy."""
+    temperature: Positive = 0.05
+    """Of the softmin that chooses which centre pulls, in relative distance."""
+
+    @model_validator(mode="after")
+    def _fractions_increase_to_one(self) -> WfnConfig:
+        check_fractions(self.fractions)
+        return self
+
+
+class _AlphabetConfig(_Frozen):
+    """An alphabet of 2^bits + 1 evenly spaced levels around zero (GPFQ follow-up, section 3)."""
+
+    bits: Annotated[int, Field(ge=1, le=12)] = 4
+    """2^bits + 1 levels; 1 is the ternary alphabet."""
+    scale: Positive = 1.0
+    """Factor on the radius, the papers' C."""
+    radius: Literal["percentile", "median"] = "percentile"
+    """percentile: mean over neurons of the `percentile` quantile of |weight|. median: that of a layer's |weight|."""
+    percentile: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """1 is each neuron's largest weight."""
+    shared_alphabet: bool = False
+    """One radius for the whole network, so that all layers share their values; else one per layer."""
+
+
+class GpfqConfig(_AlphabetConfig):
+    """GPFQ: greedy path-following quantisation after training, layer by layer on a small calibration set."""
+
+    name: Literal["gpfq"] = "gpfq"
+    calibration_images: Count = 1024
+    """Training images, without augmentation."""
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    """How the argument becomes a level; stochastic is unbiased."""
+    sparsify: Literal["none", "l1", "l0"] = "none"
+    """l1 shrinks the argument by `threshold`; l0 sends it to zero up to `threshold`."""
+    threshold: NonNegative = 0.0
+    """In units of the weights."""
+    order: Literal["natural", "activation"] = "natural"
+    """Features one after the other as stored, or those with the largest inputs first."""
+    max_gram_features: Count = 8192
+    """Layers with more features are done sample by sample instead of by their Gram matrices."""
+
+
+class MsqConfig(_AlphabetConfig):
+    """MSQ: nearest rounding to GPFQ's alphabet, its memoryless baseline."""
+
+    name: Literal["msq"] = "msq"
+
+
+class KmeansConfig(_Frozen):
+    """K-means of the trained weights: exact, in one dimension, without any training."""
+
+    name: Literal["kmeans"] = "kmeans"
+    num_values: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Distinct values, per tensor where `scope` is tensor."""
+    scope: Literal["network", "tensor"] = "network"
+    """One codebook for the whole network, or one for each tensor."""
+    weighting: Literal["plain", "fisher"] = "plain"
+    """fisher: squared errors weighted by the diagonal Fisher information of the weights."""
+    fisher_images: Count = 500
+    """Training images for that, without augmentation."""
+    max_order: Annotated[int, Field(ge=1, le=8)] | None = None
+    """Move the centres to sums of at most this many powers of two; None leaves them."""
+
+
+MethodConfig = PwfnConfig | WfnConfig | GpfqConfig | KmeansConfig | MsqConfig
 
 
 class TrialConfig(_Frozen):
@@ -239,8 +322,19 @@ class TrialConfig(_Frozen):
     data: DataConfig
     baseline: BaselineConfig = BaselineConfig()
     training: TrainingConfig = TrainingConfig()
-    method: MethodConfig = PwfnConfig()
+    method: Annotated[MethodConfig, Field(discriminator="name")] = PwfnConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     resources: ResourcesConfig = ResourcesConfig()
     seed: int = 0
     """Seeds everything random in this trial but the split; a sweep derives it from the study's seed."""
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> TrialConfig:
+        for part in ("baseline", "training"):
+            size = getattr(self, part).batch_size
+            if size % self.resources.workers != 0:
+                raise ValueError(
+                    f"{part}.batch_size={size} is for all workers together and must be a multiple of "
+                    f"resources.workers={self.resources.workers}"
+                )
+        return self

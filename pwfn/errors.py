@@ -26,6 +26,11 @@ class NonFiniteLossError(TrialError):
     failure_class = "nan"
 
 
+def first_line(error: Exception) -> str:
+    """Return what a library's exception says, in one line; its type where it says nothing."""
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+
+
 def nearest_names(name: str, known: Iterable[str], *, count: int = 3) -> str:
     """Return `; did you mean a, b?` with the known names most like a misspelt one, or nothing where none is like it."""
     by_lower = {right.lower(): right for right in known}

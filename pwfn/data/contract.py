@@ -106,13 +106,10 @@ class Data(ABC):
         for step in range(steps if num_steps is None else min(steps, num_steps)):
             yield rank_slice(size, rank, world_size, start=step * size)
 
-    def _evaluation_slices(
-        self, split: str, batch_size: int, max_images: int | None, rank: int, world_size: int
-    ) -> list[Tensor]:
-        """The indices of a rank's batches."""
+    def _evaluation_indices(self, split: str, max_images: int | None, rank: int, world_size: int) -> Tensor:
+        """The indices of a rank's part of a split, in file order."""
         chosen = self._order[split][:max_images].sort().values
-        part = chosen[rank_slice(len(chosen), rank, world_size)]
-        return list(torch.split(part, batch_size)) if len(part) else []
+        return chosen[rank_slice(len(chosen), rank, world_size)]
 
 
 class Source(ABC):

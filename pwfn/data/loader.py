@@ -72,7 +72,7 @@ class LoaderData(Data):
         plain, augmented = _transforms(source.config, preprocessing)
         self._pool = _TransformedImages(source.pool, plain, augmented)
         self._test = _TransformedImages(source.test, plain, augmented)
-        self._num_workers = min(source.config.loader_workers, len(os.sched_getaffinity(0)))
+        self._num_workers = min(source.config.loader_workers, os.cpu_count() or 1)
 
     def train_batches(
         self, *, batch_size: int, seed: int, num_steps: int | None = None, rank: int = 0, world_size: int = 1
@@ -89,7 +89,9 @@ class LoaderData(Data):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield a split; see `Data.batches`."""
         images = self._test if split == "test" else self._pool
-        yield from self._load(images, self._evaluation_slices(split, batch_size, max_images, rank, world_size), None)
+        indices = self._evaluation_indices(split, max_images, rank, world_size)
+        rows = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+        yield from self._load(images, rows, None)
 
     def _load(
         self, images: _TransformedImages, rows: list[Tensor], seeds: list[Tensor] | None

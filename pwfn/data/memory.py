@@ -150,8 +150,9 @@ class MemoryData(Data):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield a split; see `Data.batches`."""
         pixels = self._pixels[split]
-        for part in self._evaluation_slices(split, batch_size, max_images, rank, world_size):
-            rows = part.to(self.device)
+        indices = self._evaluation_indices(split, max_images, rank, world_size).to(self.device)
+        for start in range(0, len(indices), batch_size):
+            rows = indices[start : start + batch_size]
             yield self._finish(pixels.images[rows]), pixels.labels[rows]
 
     def _finish(self, images: Tensor) -> Tensor:
@@ -159,6 +160,7 @@ class MemoryData(Data):
         side = self._preprocessing.image_size
         if normalised.shape[-1] == side:
             return normalised
+        # torch's antialiased filters; bicubic stands for every sharper one (lanczos)
         mode = "bilinear" if self._preprocessing.interpolation == "bilinear" else "bicubic"
         return interpolate(normalised, size=(side, side), mode=mode, antialias=True, align_corners=False)
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from io import BytesIO
 from itertools import repeat
 from pathlib import Path
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from pwfn.config import DataConfig
 from pwfn.data.memory import ImageSet, MemorySource
-from pwfn.errors import UserError
+from pwfn.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +40,9 @@ SECONDS_BETWEEN_REPORTS = 5.0
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One Parquet file; hashable, and another one once it was written anew."""
+    """One Parquet file and what its schema tells."""
 
     path: Path
-    written_ns: int
     num_rows: int
     image_column: str
     class_names: tuple[str, ...] | None
@@ -81,14 +79,14 @@ def _open_file(path: Path) -> ImageFile:
         with pq.ParquetFile(path) as file:
             schema, num_rows = file.schema_arrow, file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file: {_first_line(error)}") from error
+        raise UserError(f"{path}: not a readable Parquet file: {first_line(error)}") from error
     images = [name for name in IMAGE_COLUMNS if name in schema.names and _holds_images(schema.field(name).type)]
     if not images:
         allowed = " or ".join(IMAGE_COLUMNS)
         raise UserError(f"{path}: no column {allowed} of struct{{bytes, path}}; its columns are {_columns(schema)}")
     if LABEL_COLUMN not in schema.names or not pa.types.is_integer(schema.field(LABEL_COLUMN).type):
         raise UserError(f"{path}: no column {LABEL_COLUMN} of integers; its columns are {_columns(schema)}")
-    return ImageFile(path, path.stat().st_mtime_ns, num_rows, images[0], _class_names(schema))
+    return ImageFile(path, num_rows, images[0], _class_names(schema))
 
 
 def _holds_images(kind: Any) -> bool:
@@ -114,7 +112,7 @@ def _read_labels(files: tuple[ImageFile, ...]) -> Tensor:
         try:
             column = pq.read_table(file.path, columns=[LABEL_COLUMN], partitioning=None)[LABEL_COLUMN]
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{file.path}: not a readable Parquet file: {_first_line(error)}") from error
+            raise UserError(f"{file.path}: not a readable Parquet file: {first_line(error)}") from error
         if column.null_count:
             raise UserError(f"{file.path}: {column.null_count} rows have no {LABEL_COLUMN}")
         columns.append(column.to_numpy().astype(np.int64))
@@ -142,20 +140,16 @@ def _image_set(files: tuple[ImageFile, ...], labels: Tensor) -> ImageSet:
     where = _where(files, 0)
     image = _decode(content, where)
     shape = (_num_channels(image, where), image.height, image.width)
-    return ImageSet(str(files[0].path), labels, shape, lambda rows: _read_images(files, shape, tuple(rows.tolist())))
+    return ImageSet(str(files[0].path), labels, shape, lambda rows: _read_images(files, shape, rows))
 
 
-@lru_cache(maxsize=4)
-def _read_images(files: tuple[ImageFile, ...], shape: tuple[int, int, int], rows: tuple[int, ...]) -> Tensor:
-    """Decode rows, increasing, to uint8 `(rows, channels, height, width)`.
-
-    Remembered, since the trials of a sweep that share a process share their images; nobody writes into them.
-    """
+def _read_images(files: tuple[ImageFile, ...], shape: tuple[int, int, int], rows: Tensor) -> Tensor:
+    """Decode rows, increasing, to uint8 `(rows, channels, height, width)`."""
     pixels = np.empty((len(rows), *shape), np.uint8)
     progress = _Progress(str(files[0].path), len(rows))
     done = 0
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        for numbers, contents in _read_chunks(files, np.asarray(rows)):
+        for numbers, contents in _read_chunks(files, rows.numpy()):
             where = [_where(files, int(row)) for row in numbers]
             decoded = threads.map(_decode_pixels, contents, where, repeat(shape))
             for place, image in zip(pixels[done : done + len(where)], decoded, strict=True):
@@ -182,7 +176,7 @@ def _read_chunks(
                         yield wanted, [image and image["bytes"] for image in images]
                     first = after
         except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{file.path}: not a readable Parquet file: {_first_line(error)}") from error
+            raise UserError(f"{file.path}: not a readable Parquet file: {first_line(error)}") from error
 
 
 def _decode_pixels(content: bytes | None, where: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -227,7 +221,3 @@ class _Progress:
         if done == self.total or now - self.reported >= SECONDS_BETWEEN_REPORTS:
             log.info("%s: %d of %d images decoded, %.1f s", self.name, done, self.total, now - self.begun)
             self.reported = now
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

@@ -12,7 +12,7 @@ from torch import nn
 
 from pwfn.config import ModelConfig
 from pwfn.data.contract import Preprocessing
-from pwfn.errors import UserError, nearest_names
+from pwfn.errors import UserError, first_line, nearest_names
 from pwfn.models import networks  # noqa: F401  (registers ours with timm)
 from pwfn.models.checkpoints import load_checkpoint
 from pwfn.paths import expand_path
@@ -93,11 +93,12 @@ def _create(config: ModelConfig, num_classes: int, in_channels: int, image_size:
         )
     except OSError as error:
         fix = "fetch them on a machine with network access, or give model.checkpoint"
-        raise UserError(f"model.pretrained: the weights of {name} cannot be downloaded: {fix}") from error
+        raise UserError(
+            f"model.pretrained: the weights of {name} cannot be had ({first_line(error)}); {fix}"
+        ) from error
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
         what = f"{num_classes} classes and {in_channels} channels"
-        raise UserError(f"model: {name} cannot be built for {what}: {reason}") from error
+        raise UserError(f"model: {name} cannot be built for {what}: {first_line(error)}") from error
     own_classes = network.pretrained_cfg.get("num_classes", num_classes)
     if config.pretrained and own_classes != num_classes:
         log.info("%s: the pretrained head has %d classes, the data %d: new head", name, own_classes, num_classes)
@@ -116,7 +117,6 @@ def _check_forward(name: str, network: nn.Module, num_classes: int) -> None:
         with torch.inference_mode():
             scores = network(torch.zeros(1, channels, side, side))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise UserError(f"data.image_size: {name} cannot take {side}x{side} images: {reason}") from error
+        raise UserError(f"data.image_size: {name} cannot take {side}x{side} images: {first_line(error)}") from error
     if not isinstance(scores, torch.Tensor) or scores.shape != (1, num_classes):
         raise UserError(f"model.name: {name} does not give one score per class; only image classifiers can be used")

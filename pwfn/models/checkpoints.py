@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pwfn.errors import UserError
+from pwfn.errors import UserError, first_line
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".th")
 NESTED_UNDER = ("state_dict", "model")
@@ -27,12 +26,13 @@ def load_checkpoint(network: nn.Module, path: Path) -> None:
     `state_dict` or `model`. A `module.` prefix is stripped, BatchNorm's step counters may be missing.
 
     Raises:
-        UserError: no such file, not a checkpoint, another number of classes, or another architecture; the last
-            counts and names missing, unexpected and wrongly shaped keys.
+        UserError: no such file, not a checkpoint, another number of classes or channels, or another architecture; the
+            last counts and names missing, unexpected and wrongly shaped keys.
     """
     state = read_state(path)
     expected = network.state_dict()
     _check_classes(network, expected, state, path)
+    _check_channels(network, expected, state, path)
     _check_keys(expected, state, path)
     network.load_state_dict(state, strict=False)  # only step counters can be missing
 
@@ -69,26 +69,36 @@ def _read_file(path: Path) -> object:
         if zipfile.is_zipfile(path):
             hint = "it holds Python objects beside tensors; save only network.state_dict()"
             raise UserError(f"{FIELD}: {path} cannot be read safely: {hint}") from error
-        raise UserError(f"{FIELD}: {path} is not a readable checkpoint: {_first_line(error)}") from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{FIELD}: {path} is not a readable checkpoint: {_first_line(error)}") from error
+        raise UserError(f"{FIELD}: {path} is not a readable checkpoint: {first_line(error)}") from error
+    except Exception as error:  # on bytes that are no checkpoint the unpickler raises nearly anything
+        raise UserError(f"{FIELD}: {path} is not a readable checkpoint: {first_line(error)}") from error
 
 
 def _check_classes(network: nn.Module, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
     """Say it plainly where only the number of classes differs: the commonest way for a checkpoint not to fit."""
-    for name in classifier_names(network):
-        weight = f"{name}.weight"
-        if weight not in expected or weight not in state:
-            continue
-        found, wanted = state[weight].shape, expected[weight].shape
-        if found[:1] != wanted[:1] and found[1:] == wanted[1:]:
-            raise UserError(f"{FIELD}: {path} tells {found[0]} classes apart ({weight}), but the data has {wanted[0]}")
+    for weight, found, wanted in _differing_sizes(network, "classifier", 0, expected, state):
+        raise UserError(f"{FIELD}: {path} tells {found} classes apart ({weight}), but the data has {wanted}")
 
 
-def classifier_names(network: nn.Module) -> tuple[str, ...]:
-    """Names of the layers that give the class scores, by timm's records; none where it has none."""
-    names = getattr(network, "pretrained_cfg", {}).get("classifier") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
+def _check_channels(
+    network: nn.Module, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path
+) -> None:
+    for weight, found, wanted in _differing_sizes(network, "first_conv", 1, expected, state):
+        raise UserError(f"{FIELD}: {path} takes images of {found} channels ({weight}), but the data has {wanted}")
+
+
+def _differing_sizes(
+    network: nn.Module, role: str, axis: int, expected: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> Iterator[tuple[str, int, int]]:
+    """Yield weights of the layers that timm records under a role which differ along one axis only, and its sizes."""
+    layers = getattr(network, "pretrained_cfg", {}).get(role) or ()
+    for layer in (layers,) if isinstance(layers, str) else layers:
+        weight = f"{layer}.weight"
+        if weight in expected and weight in state:
+            found, wanted = list(state[weight].shape), list(expected[weight].shape)
+            differing = [i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b]
+            if len(found) == len(wanted) and differing == [axis]:
+                yield weight, found[axis], wanted[axis]
 
 
 def _check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path) -> None:
@@ -109,7 +119,3 @@ def _check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], pat
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__

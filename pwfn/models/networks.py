@@ -30,7 +30,7 @@ _MLP = {"fixed_input_size": True, "first_conv": None}
 default_cfgs = generate_default_cfgs(
     {
         **{f"cifar_resnet{depth}": _CIFAR for depth in CIFAR_RESNET_DEPTHS},
-        "digits_cnn": _DIGITS,
+        "digits_cnn": {**_DIGITS, "first_conv": "features.0.conv"},
         "digits_mlp": {**_DIGITS, **_MLP},
         "mlp_500_300": {**_MNIST, **_MLP},
     }

@@ -1,6 +1,5 @@
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -114,14 +113,6 @@ def test_shards(tmp_path: Path) -> None:
     _write(tmp_path / "test-00000-of-00001.parquet", images)
     data = _prepare(tmp_path)
     assert sorted(_rows(data, "train") + _rows(data, "validation")) == list(range(40))
-
-
-def test_images_are_decoded_once_until_the_file_changes(root: Path) -> None:
-    first, again = (_prepare(root)._pixels["test"].images for _ in range(2))
-    assert again.data_ptr() == first.data_ptr()
-    _write(root / "test.parquet", _images(6))
-    os.utime(root / "test.parquet", ns=(1, 1))
-    assert _rows(_prepare(root), "test") == list(range(6))
 
 
 @pytest.mark.slow

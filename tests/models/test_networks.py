@@ -1,0 +1,133 @@
+import copy
+from pathlib import Path
+
+import pwfn.torchvision_shim  # noqa: F401  (before timm)
+
+# isort: split
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from pwfn.config import DataConfig, ModelConfig
+from pwfn.data import Data, open_source
+from pwfn.models import build_network, preprocessing_of
+from pwfn.models.networks import BasicBlock
+from pwfn.parameters import FlatParameters, split_parameters
+
+CPU = torch.device("cpu")
+
+
+@torch.inference_mode()
+def _accuracy(network: nn.Module, data: Data, split: str) -> float:
+    hits = [network(images).argmax(1) == labels for images, labels in data.batches(split, batch_size=500)]
+    return float(torch.cat(hits).float().mean())
+
+
+def _published_resnet(depth: int, shared_data: Path, test_images: int | None) -> float:
+    """Test accuracy of the published CIFAR-10 ResNet of a depth."""
+    checkpoint = str(shared_data / "resnet_cifar10" / f"resnet{depth}.safetensors")
+    config = ModelConfig(name=f"cifar_resnet{depth}", checkpoint=checkpoint)
+    network = build_network(config, num_classes=10, in_channels=3)
+    limits = {"train_images": 1, "validation_images": 1, "test_images": test_images}
+    source = open_source(DataConfig(name="parquet", root=str(shared_data / "cifar10"), **limits), seed=0)
+    return _accuracy(network, source.prepare(preprocessing_of(network), CPU), "test")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("depth", "published"), [(20, 0.9173), (32, 0.9263)])
+def test_published_resnet_has_its_published_accuracy(depth: int, published: float, shared_data: Path) -> None:
+    assert _published_resnet(depth, shared_data, None) == pytest.approx(published, abs=1e-6)
+
+
+def test_published_resnet_on_a_part_of_the_test_set(shared_data: Path) -> None:
+    assert _published_resnet(20, shared_data, 600) == pytest.approx(0.9173, abs=0.03)  # +-0.011 is one sigma
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "num_weights"),
+    [
+        ("cifar_resnet20", (3, 32, 32), 269_722),
+        ("cifar_resnet32", (3, 32, 32), 464_154),
+        ("cifar_resnet44", (3, 32, 32), 658_586),
+        ("cifar_resnet56", (3, 32, 32), 853_018),
+        ("digits_cnn", (1, 8, 8), 32_050),
+        ("digits_mlp", (1, 8, 8), 17_226),
+        ("mlp_500_300", (1, 28, 28), 545_810),
+    ],
+)
+def test_our_networks_are_timms_too(name: str, shape: tuple[int, int, int], num_weights: int) -> None:
+    network = timm.create_model(name)
+    assert name in timm.list_models()
+    assert timm.data.resolve_model_data_config(network)["input_size"] == shape
+    assert sum(parameter.numel() for parameter in network.parameters()) == num_weights
+    assert network(torch.zeros(2, *shape)).shape == (2, 10)
+    assert timm.create_model(name, num_classes=7)(torch.zeros(2, *shape)).shape == (2, 7)
+
+
+def test_shortcut_takes_every_second_pixel_and_pads_channels_on_both_sides() -> None:
+    block = BasicBlock(4, 8, stride=2).eval()
+    nn.init.zeros_(block.conv2.weight)
+    images = torch.rand(2, 4, 6, 6)
+    expected = torch.zeros(2, 8, 3, 3)
+    expected[:, 2:6] = images[:, :, [0, 2, 4]][:, :, :, [0, 2, 4]]
+    torch.testing.assert_close(block(images), expected)
+
+
+@pytest.mark.parametrize(("name", "floor"), [("digits_cnn", 0.975), ("digits_mlp", 0.95)])
+def test_digits_networks_learn_digits(name: str, floor: float) -> None:
+    network = build_network(ModelConfig(name=name), num_classes=10, in_channels=1)
+    source = open_source(DataConfig(name="digits", augmentation="none"), seed=0)
+    data = source.prepare(preprocessing_of(network), CPU)
+    optimizer = torch.optim.Adam(network.train().parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12 * data.num_steps(64))
+    for epoch in range(12):
+        for images, labels in data.train_batches(batch_size=64, seed=epoch):
+            optimizer.zero_grad()
+            cross_entropy(network(images), labels).backward()
+            optimizer.step()
+            schedule.step()
+    assert _accuracy(network.eval(), data, "test") > floor
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet18", 32),
+        ("mobilenetv3_small_050", 32),
+        ("efficientnet_b0", 32),
+        ("convnext_atto", 32),
+        ("vit_tiny_patch16_224", 32),
+        ("deit_tiny_distilled_patch16_224", 32),
+        ("densenet121", 32),
+        ("cifar_resnet20", None),
+        ("digits_cnn", None),
+        ("digits_mlp", None),
+    ],
+)
+class TestConformance:
+    def test_flat_parameters_stand_behind_any_network(self, name: str, size: int | None) -> None:
+        grey = name.startswith("digits")
+        network = build_network(ModelConfig(name=name), num_classes=5, in_channels=1 if grey else 3, image_size=size)
+        preprocessing = preprocessing_of(network)
+        images = torch.randn(2, len(preprocessing.mean), preprocessing.image_size, preprocessing.image_size)
+        labels = torch.tensor([0, 1])
+        plain = copy.deepcopy(network)
+        before = plain(images)
+        cross_entropy(before, labels).backward()
+        sets = split_parameters(network)
+        flats = [FlatParameters(part.values()) for part in (sets.fixable, sets.rest)]
+        after = network(images)
+        assert torch.equal(after, before)
+        assert 0 < sets.coverage <= 1
+        assert (sets.coverage == 1) == (name == "digits_mlp")
+        cross_entropy(after, labels).backward()
+        expected = {key: parameter.grad for key, parameter in plain.named_parameters()}
+        for flat, part in zip(flats, (sets.fixable, sets.rest), strict=True):
+            gradients = flat.gradient.split([parameter.numel() for parameter in part.values()])
+            for key, gradient in zip(part, gradients, strict=True):
+                torch.testing.assert_close(gradient, expected[key].flatten())
+        assert flats[0].gradient.any()
+        flats[0].values.zero_()
+        assert not torch.equal(network(images), before)
