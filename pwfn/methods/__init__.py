@@ -1,10 +1,11 @@
 """The methods a trial can run, by the name its configuration gives."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from pwfn.methods.pwfn import pwfn
-from pwfn.methods.records import Method, RoundRecord, State
+from pwfn.methods.pwfn import Pwfn
+from pwfn.methods.rounds import Fixing, Method, RoundRecord, State, run_rounds
+from pwfn.task import Task
 
-METHODS: Mapping[str, Method] = {"pwfn": pwfn}
+METHODS: Mapping[str, Callable[[Task], Method]] = {"pwfn": Pwfn}
 
-__all__ = ["METHODS", "Method", "RoundRecord", "State"]
+__all__ = ["METHODS", "Fixing", "Method", "RoundRecord", "State", "run_rounds"]

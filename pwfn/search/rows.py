@@ -49,25 +49,16 @@ class Trial:
 
 def round_row(trial: Trial, record: RoundRecord) -> Row:
     """Build the row of one round."""
-    plain = (
-        "round",
-        "num_rounds",
-        "fraction",
-        "num_fixed",
-        "train_loss",
-        "train_seconds",
-        "fix_seconds",
-        "eval_seconds",
-        "radius_start",
-        "radius_end",
-    )
+    fixing = record.fixing
+    measured = ("round", "num_rounds", "fraction", "train_loss", "train_seconds", "fix_seconds", "eval_seconds")
     return {
         **trial.identity,
-        **{name: getattr(record, name) for name in plain},
+        **{name: getattr(record, name) for name in measured},
+        **{name: getattr(fixing, name) for name in ("num_fixed", "radius_start", "radius_end")},
+        **fixing.sigma_quantiles,
         **accuracy_columns("val", record.before, "_before"),
         **accuracy_columns("val", record.after),
         **dataclasses.asdict(record.metrics),
-        **record.sigma_quantiles,
         "finished_at": dt.datetime.now(dt.UTC),
     }
 

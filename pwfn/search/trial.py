@@ -17,7 +17,7 @@ from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrialConfig
 from pwfn.data import Data, Preprocessing, Source, open_source
 from pwfn.errors import NonFiniteLossError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
-from pwfn.methods import METHODS, RoundRecord
+from pwfn.methods import METHODS, RoundRecord, run_rounds
 from pwfn.models import build_network, preprocessing_of
 from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
@@ -58,8 +58,8 @@ def _run(trial: Trial, store: ResultsStore, device: torch.device, replicas: Repl
     task = open_task(trial.config, ModelConfig(name=trial.config.model.name), device, replicas)
     task.network.load_state_dict(dict(baseline.state))
     checkpoint = store.read_checkpoint(trial.trial_id)
-    method = METHODS[trial.config.method.name]
-    for record in method(task, load(checkpoint) if checkpoint else None):
+    method = METHODS[trial.config.method.name](task)
+    for record in run_rounds(method, load(checkpoint) if checkpoint else None):
         if replicas.is_first:
             store.append_round(trial.trial_id, round_row(trial, record))
             if not record.is_last:
@@ -88,7 +88,7 @@ def _outcome(trial: Trial, task: Task, baseline: Baseline, last: RoundRecord, st
         "rounds_done": last.num_rounds,
     }
     if task.replicas.is_first:
-        store.write_values(trial.trial_id, last.codebook)
+        store.write_values(trial.trial_id, last.fixing.codebook)
         model = encode_network(task.network, _metadata(trial, task, outcome))
         store.write_model(trial.trial_id, model)
         num_parameters = sum(parameter.numel() for parameter in task.network.parameters())

@@ -120,9 +120,15 @@ class TestOverrides:
     @pytest.mark.parametrize(
         ("override", "expected"),
         [
-            ("method.bb=3", "--set method.bb is not a field of PwfnConfig; did you mean method.b?"),
+            (
+                "method.bb=3",
+                "--set method.bb is not a field of PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig; did you mean method.b?",
+            ),
             ("metod.b=3", "--set metod.b is not a field of TrialConfig; did you mean method.b?"),
-            ("method.lr=3", "--set method.lr is not a field of PwfnConfig; did you mean baseline.lr, training.lr?"),
+            (
+                "method.lr=3",
+                "--set method.lr is not a field of PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig; did you mean baseline.lr, training.lr?",
+            ),
             ("method=3", "--set method is a section, not a field; name one of its fields, such as method.name"),
             ("method.b", "--set method.b: write FIELD=VALUE, such as method.b=7"),
             ("method.b=30", "--set method.b is 30, but must be less than or equal to 20"),
@@ -217,7 +223,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("addition", "expected"),
         [
-            ("method.bb: {int: [3, 8]}", "mine.yaml: vary.method.bb is not a field of PwfnConfig; did you mean"),
+            (
+                "method.bb: {int: [3, 8]}",
+                "mine.yaml: vary.method.bb is not a field of PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig; did you mean",
+            ),
             ("method: {int: [3, 8]}", "mine.yaml: vary.method is a section, not a field"),
             ("model.name: {choice: [a]}", "mine.yaml: vary.model.name is also under fixed; keep one of them"),
             ("resources.workers: {int: [1, 2]}", "vary.resources.workers cannot vary: all trials of a study occupy"),
@@ -322,7 +331,10 @@ class TestRefusals:
         ("setting", "expected"),
         [
             ("3", "mine.yaml: start_with[0] is 3, but must be a mapping such as {method.b: 7}"),
-            ("{method.c: 3}", "mine.yaml: start_with[0].method.c is not a field of PwfnConfig"),
+            (
+                "{method.c: 3}",
+                "mine.yaml: start_with[0].method.c is not a field of PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig",
+            ),
             ("{method.prior: true}", "start_with[0].method.prior is not varied; a setting names varied fields (method"),
             ("{method.b: 9}", "mine.yaml: start_with[0].method.b is 9, but varies over int 3 to 8"),
             ("{method.b: 4.0}", "mine.yaml: start_with[0].method.b is 4.0, but varies over int 3 to 8"),
