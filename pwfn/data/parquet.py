@@ -52,7 +52,7 @@ def open_parquet(config: DataConfig, root: Path, seed: int) -> MemorySource:
     """Open the training and test files of a folder; images are decoded when the source is prepared."""
     pool_files, test_files = _open_part(root, "train"), _open_part(root, "test")
     pool_labels, test_labels = _read_labels(pool_files), _read_labels(test_files)
-    names = pool_files[0].class_names
+    names = _common_class_names((*pool_files, *test_files))
     if names is None:
         num_classes = 1 + int(torch.cat([pool_labels, test_labels]).max())
         names = tuple(str(label) for label in range(num_classes))
@@ -104,6 +104,15 @@ def _class_names(schema: Any) -> tuple[str, ...] | None:
         return tuple(str(name) for name in record["info"]["features"][LABEL_COLUMN]["names"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _common_class_names(files: tuple[ImageFile, ...]) -> tuple[str, ...] | None:
+    first = files[0]
+    for file in files:
+        if file.class_names != first.class_names:
+            names = f"{file.class_names} instead of {first.class_names} as in {first.path.name}"
+            raise UserError(f"{file.path}: the schema's metadata names the classes {names}; labels would not agree")
+    return first.class_names
 
 
 def _read_labels(files: tuple[ImageFile, ...]) -> Tensor:

@@ -34,7 +34,7 @@ def _images(num: int, shape: tuple[int, ...] = (4, 4, 3)) -> list[bytes]:
 def _write(
     path: Path,
     images: list[Any],
-    labels: list[Any] | None = None,
+    labels: Any = None,
     *,
     image_column: str = "img",
     label_column: str = "label",
@@ -229,6 +229,12 @@ class TestErrors:
             _prepare(root)
 
     def test_no_rows(self, root: Path) -> None:
-        _write(root / "test.parquet", [], [])
-        with pytest.raises(UserError, match=r"test\.parquet: "):
+        _write(root / "test.parquet", [], np.zeros(0, np.int64))
+        with pytest.raises(UserError, match=r"test\.parquet: holds no rows$"):
+            _prepare(root)
+
+    def test_test_file_with_other_class_names(self, root: Path) -> None:
+        _write(root / "test.parquet", _images(10), metadata=None)
+        message = r"test\.parquet: the schema's metadata names the classes None instead of \('cat', 'dog'\) as in train"
+        with pytest.raises(UserError, match=message):
             _prepare(root)
