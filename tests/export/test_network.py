@@ -1,0 +1,237 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import pwfn
+from pwfn.config import ModelConfig
+from pwfn.errors import UserError
+from pwfn.export import describe_network, encode_network, encode_state, load_state
+from pwfn.export.container import unpack
+from pwfn.export.metadata import ModelMetadata
+from pwfn.export.network import decode_sigmas, stored_state
+from pwfn.models import build_network, preprocessing_of
+from pwfn.parameters import split_parameters
+
+NETWORKS = {
+    "digits_cnn": 1,
+    "digits_mlp": 1,
+    "cifar_resnet20": 3,
+    "test_vit": 3,
+    "test_efficientnet": 3,
+    "test_convnext": 3,
+}
+
+
+def build(name, channels, seed=0):
+    """A network of which the fixed set is clustered and nothing is left at a round initial value."""
+    network = build_network(ModelConfig(name=name), num_classes=7, in_channels=channels, seed=seed)
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in [*network.parameters(), *network.buffers()]:
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand(tensor.shape, generator=rng) / 9)
+        for parameter in split_parameters(network).fixable.values():
+            parameter.copy_((parameter * 32).round() / 32)
+    return network
+
+
+def write(path, network, **options):
+    path.write_bytes(encode_network(network, describe_network(network), **options))
+    return path
+
+
+def with_metadata(tmp_path, network, **changes):
+    """Write a network's file that says something else of its architecture."""
+    metadata = describe_network(network).model_dump()
+    metadata["architecture"] |= changes
+    path = tmp_path / "model.pwfn.safetensors"
+    path.write_bytes(encode_network(network, metadata))
+    return path
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_comes_back_to_the_bit(name, tmp_path):
+    network = build(name, NETWORKS[name])
+    loaded = pwfn.load(write(tmp_path / "model.safetensors", network))
+    expected, found = network.state_dict(), loaded.state_dict()
+    assert list(found) == list(expected)
+    for key, tensor in expected.items():
+        assert tensor.numpy().tobytes() == found[key].numpy().tobytes(), key
+    assert not loaded.training
+    channels, side, _ = network.pretrained_cfg["input_size"]
+    images = torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(network(images), loaded(images))
+
+
+def test_the_distinct_values_of_the_file_are_those_of_the_network(tmp_path):
+    network = build("cifar_resnet20", 3)
+    loaded = pwfn.load(write(tmp_path / "model.safetensors", network))
+    before, after = (
+        torch.cat([p.detach().flatten() for p in split_parameters(net).fixable.values()]).unique()
+        for net in (network, loaded)
+    )
+    assert len(before) > 10
+    assert torch.equal(before, after)
+
+
+def test_importing_pwfn_needs_no_torch():
+    code = "import sys, pwfn; assert 'torch' not in sys.modules; pwfn.load; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_pwfn_has_no_other_lazy_names():
+    with pytest.raises(AttributeError, match="module 'pwfn' has no attribute 'store'"):
+        pwfn.store  # noqa: B018
+
+
+def test_the_preprocessing_comes_back(tmp_path):
+    network = build("test_vit", 3)
+    network.pretrained_cfg = {
+        **network.pretrained_cfg,
+        "mean": (0.1, 0.2, 0.3),
+        "std": (0.4, 0.5, 0.6),
+        "crop_pct": 0.75,
+    }
+    network.pretrained_cfg["interpolation"] = "bilinear"
+    loaded = pwfn.load(write(tmp_path / "model.safetensors", network))
+    assert preprocessing_of(loaded) == preprocessing_of(network)
+    assert preprocessing_of(loaded).mean == (0.1, 0.2, 0.3)
+
+
+def test_metadata_comes_back():
+    network = build("digits_cnn", 1)
+    metadata = describe_network(
+        network, class_names=tuple("abcdefg"), metrics={"test_top1": 0.9, "unique_values": 12}, provenance={"seed": 3}
+    )
+    found = unpack(encode_network(network, metadata)).description.model
+    assert found == metadata
+    assert found.architecture.model_dump() == {
+        "name": "digits_cnn",
+        "num_classes": 7,
+        "in_channels": 1,
+        "image_size": 8,
+    }
+    assert encode_network(network, metadata.model_dump()) == encode_network(network, metadata)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_narrow_untouched_tensors_leave_the_fixed_set_alone(dtype, tmp_path):
+    network = build("cifar_resnet20", 3)
+    path = write(tmp_path / "narrow.safetensors", network, rest_dtype=dtype)
+    assert path.stat().st_size < write(tmp_path / "wide.safetensors", network).stat().st_size - 5000
+    loaded = pwfn.load(path)
+    fixed = split_parameters(network).fixable
+    for name, tensor in loaded.state_dict().items():
+        original = network.state_dict()[name]
+        if name not in fixed and tensor.is_floating_point():
+            original = original.to(getattr(torch, dtype)).float()
+        assert torch.equal(tensor, original), name
+
+
+def test_a_value_beyond_float16_is_refused():
+    network = build("cifar_resnet20", 3)
+    network.bn1.running_var.fill_(1e6)
+    message = "tensor bn1.running_var has values beyond the range of torch.float16; use --rest-dtype bfloat16"
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        encode_network(network, describe_network(network), rest_dtype="float16")
+
+
+def test_the_fixed_set_may_include_norm_layers():
+    network = build("cifar_resnet20", 3)
+    content = encode_network(network, describe_network(network), include_norm=True)
+    names = [layer.name for layer in unpack(content).description.layers]
+    assert "bn1.weight" in names
+    assert "bn1.running_mean" not in names
+
+
+def test_an_uncompressed_network_is_stored_at_its_size(tmp_path):
+    network = build_network(ModelConfig(name="cifar_resnet20"), num_classes=10, in_channels=3)
+    path = write(tmp_path / "model.safetensors", network)
+    layers = unpack(path.read_bytes()).description.layers
+    assert {layer.table for layer in layers if layer.name.endswith("conv1.weight")} == {None}
+    assert path.stat().st_size < 1.03 * 4 * sum(tensor.numel() for tensor in network.state_dict().values())
+    loaded = pwfn.load(path).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_sigmas_come_back():
+    network = build("digits_cnn", 1)
+    fixed = split_parameters(network).fixable
+    rng = torch.Generator().manual_seed(0)
+    sigmas = {
+        name: torch.tensor([0.0, 0.01, 0.5])[torch.randint(3, p.shape, generator=rng)] for name, p in fixed.items()
+    }
+    first = next(iter(sigmas))
+    sigmas[first] = torch.rand(sigmas[first].shape, generator=rng)  # not shared: stored as they are
+    contents = unpack(encode_network(network, describe_network(network), sigmas=sigmas))
+    found = decode_sigmas(contents)
+    assert list(found) == list(fixed)
+    assert all(torch.equal(found[name], sigmas[name]) for name in fixed)
+    assert contents.description.num_weights == sum(p.numel() for p in fixed.values())
+
+
+def test_a_file_with_sigmas_loads(tmp_path):
+    network = build("digits_cnn", 1)
+    sigmas = {name: torch.rand_like(p) for name, p in split_parameters(network).fixable.items()}
+    loaded = pwfn.load(write(tmp_path / "model.safetensors", network, sigmas=sigmas))
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_a_shared_parameter_is_stored_once():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(6, 6)
+            self.second = nn.Linear(6, 6)
+            self.second.weight = self.first.weight
+
+    assert list(stored_state(Tied())) == ["first.weight", "first.bias", "second.bias"]
+
+
+def test_a_state_without_architecture_is_read_but_not_built(tmp_path):
+    path = tmp_path / "state.safetensors"
+    state = {"w": torch.ones(30, 30), "b": torch.randn(5)}
+    path.write_bytes(encode_state(state, {"n": torch.tensor(1)}, {}))
+    assert {name: tensor.tolist() for name, tensor in load_state(path).items()} == {
+        name: tensor.tolist() for name, tensor in (state | {"n": torch.tensor(1)}).items()
+    }
+    with pytest.raises(UserError, match=r"names no architecture; read its tensors with pwfn\.export\.load_state"):
+        pwfn.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "cifar_resnet32"}, "are not those of the architecture cifar_resnet32: .* missing"),
+        ({"name": "resnet_999"}, "'resnet_999' is neither timm's nor ours"),
+        ({"num_classes": 9}, r"linear.weight \[7, 64\] instead of \[9, 64\]"),
+        ({"num_classes": 1 << 23}, "8388608 classes, but the file holds only 268151 weights"),
+        ({"in_channels": 1}, r"conv1.weight \[16, 3, 3, 3\] instead of \[16, 1, 3, 3\]"),
+    ],
+)
+def test_a_wrong_architecture_is_refused(changes, message, tmp_path):
+    path = with_metadata(tmp_path, build("cifar_resnet20", 3), **changes)
+    with pytest.raises(UserError, match=message) as error:
+        pwfn.load(path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": "hf-hub:someone/model"}, {"image_size": 1 << 20}, {"in_channels": 1 << 24}, {"num_classes": 0}]
+)
+def test_metadata_that_would_download_or_allocate_are_refused(changes):
+    architecture = {"name": "resnet18", "num_classes": 10, "in_channels": 3, "image_size": 32} | changes
+    with pytest.raises(ValueError, match=r"should match pattern|numbers; at most 67108864|greater than or equal to 1"):
+        ModelMetadata.model_validate({"architecture": architecture})
+
+
+@pytest.mark.parametrize(("name", "message"), [("none", "No such file"), ("", "Is a directory")])
+def test_a_file_that_cannot_be_read_is_named(name, message, tmp_path):
+    with pytest.raises(UserError, match=message) as error:
+        pwfn.load(tmp_path / name)
+    assert str(error.value).startswith(str(tmp_path))
