@@ -108,6 +108,8 @@ class Variation:
 
     def _blame(self, error: ValidationError, params: Mapping[str, Any], suspect: str | None) -> UserError:
         first = error.errors()[0]
+        if not first["loc"]:  # between sections
+            return complain(self.source.file, error)
         culprit = self.fields.field_of(first["loc"])
         if first["type"] == "union_tag_invalid":
             culprit = self.fields.selector(culprit) or culprit

@@ -8,7 +8,15 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel, Field
 
-from pwfn.config import DataConfig, TrialConfig
+from pwfn.config import (
+    DataConfig,
+    GpfqConfig,
+    KmeansConfig,
+    MsqConfig,
+    PwfnConfig,
+    TrialConfig,
+    WfnConfig,
+)
 from pwfn.results.configuration import config_columns, config_fields
 from pwfn.results.schema import (
     ROUNDS,
@@ -94,9 +102,10 @@ def test_only_keys_are_required() -> None:
 
 
 def test_a_configuration_fills_exactly_the_columns_made_for_it() -> None:
-    config = TrialConfig(data=DataConfig(name="digits"))
-    columns = config_columns(config)
-    assert set(columns) == {field.name for field in config_fields()}
+    methods = [PwfnConfig(), WfnConfig(), GpfqConfig(), KmeansConfig(), MsqConfig()]
+    configs = [TrialConfig(data=DataConfig(name="digits"), method=method) for method in methods]
+    assert {name for config in configs for name in config_columns(config)} == {field.name for field in config_fields()}
+    columns = config_columns(configs[0])
     assert columns["method.b"] == 7
     assert columns["method.fractions"][-1] == 1.0
     row = to_rows(to_table([{"trial_id": "a", **columns}], TRIALS))[0]

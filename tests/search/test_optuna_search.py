@@ -10,9 +10,11 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from pwfn.results.store import ResultsStore
 from pwfn.search.declaration import Source
 from pwfn.search.optuna_search import SAMPLERS, OptunaSearch, Proposer
 from pwfn.search.space import SearchSpace
+from pwfn.search.study import Study
 
 NUM_TRIALS = 14
 """More than the ten random trials with which every sampler begins."""
@@ -35,6 +37,12 @@ def toy_space(sampler="tpe", trials=NUM_TRIALS, seed=0, objectives=None):
         "start_with": [{"method.fractions": [0.5, 1.0]}, {"method.fractions": [0.5, 1.0], "method.b": 3}],
     }
     return SearchSpace.read("toy", declared, Source("toy.yaml"))
+
+
+def toy_study(folder, space):
+    store = ResultsStore(str(folder), "toy")
+    store.create()
+    return Study(space, store)
 
 
 def accuracy_and_values(params):
@@ -93,18 +101,19 @@ class TestEverySampler:
         assert {trial.state for trial in proposer.study.trials} == {TrialState.COMPLETE}
 
     def test_a_saved_search_goes_on_as_if_nothing_had_happened(self, sampler, tmp_path):
-        search = OptunaSearch(toy_space(sampler))
+        search = OptunaSearch(toy_study(tmp_path / "one", toy_space(sampler)))
         for number in range(11):
             proposal = search.suggest(f"tune-{number}")
             search.on_trial_complete(f"tune-{number}", accuracy_and_values(proposal["params"]))
         search.suggest("tune-11")
-        search.save(str(tmp_path / "search.pkl"))
-        restored = OptunaSearch(toy_space(sampler, seed=1))
-        restored.restore(str(tmp_path / "search.pkl"))
+        (tmp_path / "snapshots").mkdir()
+        search.save(str(tmp_path / "snapshots" / "search.pkl"))
+        restored = OptunaSearch(toy_study(tmp_path / "other", toy_space(sampler, seed=1)))
+        restored.restore(str(tmp_path / "snapshots" / "search.pkl"))
         for each in (search, restored):
             each.on_trial_complete("tune-11", {"state": "failed"})
         assert restored.suggest("tune-12") == search.suggest("tune-12")
-        assert [path.name for path in tmp_path.iterdir()] == ["search.pkl"]
+        assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["search.pkl"]
 
     def test_gives_the_same_proposals_in_another_process(self, sampler):
         here = [list(proposal) for proposal in search_all(Proposer(toy_space(sampler, seed=3)))]
@@ -205,7 +214,7 @@ class TestAddFinished:
         proposer = Proposer(toy_space())
         assert not proposer.add_finished(KNOWN | change, "complete", {"val_top1": 0.5, "unique_values": 30})
         assert not proposer.add_finished({"method.b": 4}, "complete", {"val_top1": 0.5, "unique_values": 30})
-        assert {trial.state for trial in proposer.study.trials} == {TrialState.WAITING}
+        assert proposer.study.trials == []
 
     def test_known_trials_teach_the_sampler(self):
         """Fifty known trials that are best at the smallest learning rates."""
@@ -218,14 +227,19 @@ class TestAddFinished:
 
 
 class TestOptunaSearch:
-    def test_suggests_plain_data_then_finishes(self):
-        search = OptunaSearch(toy_space(trials=2))
+    def test_suggests_plain_data_then_finishes(self, tmp_path):
+        search = OptunaSearch(toy_study(tmp_path, toy_space(trials=2)))
         first = search.suggest("a")
         assert first == json.loads(json.dumps(first))
         assert (first["number"], first["trial_id"]) == (0, "0000")
         assert first["params"] == toy_space().start_settings()[0]
         assert search.suggest("b")["trial_id"] == "0001"
         assert search.suggest("c") == Searcher.FINISHED
+
+    def test_a_proposal_is_on_disk_before_its_trial_starts(self, tmp_path):
+        study = toy_study(tmp_path, toy_space())
+        proposal = OptunaSearch(study).suggest("a")
+        assert study.store.read_proposals() == [proposal]
 
     @pytest.mark.parametrize(
         ("result", "error", "expected"),
@@ -240,14 +254,39 @@ class TestOptunaSearch:
             (None, True, "FAIL"),
         ],
     )
-    def test_tells_how_a_trial_ended(self, result, error, expected):
-        search = OptunaSearch(toy_space())
+    def test_tells_how_a_trial_ended(self, tmp_path, result, error, expected):
+        search = OptunaSearch(toy_study(tmp_path, toy_space()))
         search.suggest("a")
         search.suggest("b")
         search.on_trial_complete("b", result, error)
         assert [trial.state.name for trial in search.proposer.study.trials] == ["RUNNING", expected]
 
-    def test_can_be_pickled(self):
-        search = OptunaSearch(toy_space())
+    def test_can_be_pickled(self, tmp_path):
+        search = OptunaSearch(toy_study(tmp_path, toy_space()))
         search.suggest("a")
         assert pickle.loads(pickle.dumps(search)).suggest("b") == search.suggest("b")
+
+    @pytest.mark.parametrize("sampler", ["random", "tpe"])
+    def test_a_new_process_goes_on_where_the_folder_stands(self, tmp_path, sampler):
+        """Five trials finished and one interrupted; then a driver that knows the folder only."""
+        study = toy_study(tmp_path, toy_space(sampler))
+        uninterrupted = [proposal.params for proposal in search_all(Proposer(study.space))]
+        search = OptunaSearch(study)
+        for number in range(5):
+            proposal = search.suggest(f"tune-{number}")
+            metrics = accuracy_and_values(proposal["params"])
+            study.store.write_trial({"trial_id": proposal["trial_id"], "number": number, **metrics})
+            search.on_trial_complete(f"tune-{number}", metrics)
+        interrupted = search.suggest("tune-5")
+
+        resumed = OptunaSearch(study)
+        assert resumed.suggest("a") == interrupted
+        resumed.on_trial_complete("a", accuracy_and_values(interrupted["params"]))
+        proposals = [interrupted]
+        while (proposal := resumed.suggest("b")) != Searcher.FINISHED:
+            proposals.append(proposal)
+            resumed.on_trial_complete("b", accuracy_and_values(proposal["params"]))
+        assert [proposal["number"] for proposal in proposals] == list(range(5, NUM_TRIALS))
+        assert [proposal["params"] for proposal in proposals] == uninterrupted[5:]
+        assert {trial.state.name for trial in resumed.proposer.study.trials} == {"COMPLETE"}
+        assert len(resumed.proposer.study.trials) == NUM_TRIALS

@@ -14,6 +14,8 @@ from pwfn.search.declaration import METRICS, Override, Source
 from pwfn.search.fields import Fields
 from pwfn.search.space import SHIPPED, SearchSpace
 
+METHODS = "PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig"
+
 BASE = """
 fixed:
   data: {name: digits}
@@ -122,12 +124,12 @@ class TestOverrides:
         [
             (
                 "method.bb=3",
-                "--set method.bb is not a field of PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig; did you mean method.b?",
+                f"--set method.bb is not a field of {METHODS}; did you mean method.b?",
             ),
             ("metod.b=3", "--set metod.b is not a field of TrialConfig; did you mean method.b?"),
             (
                 "method.lr=3",
-                "--set method.lr is not a field of PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig; did you mean baseline.lr, training.lr?",
+                f"--set method.lr is not a field of {METHODS}; did you mean baseline.lr, training.lr?",
             ),
             ("method=3", "--set method is a section, not a field; name one of its fields, such as method.name"),
             ("method.b", "--set method.b: write FIELD=VALUE, such as method.b=7"),
@@ -225,7 +227,7 @@ class TestRefusals:
         [
             (
                 "method.bb: {int: [3, 8]}",
-                "mine.yaml: vary.method.bb is not a field of PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig; did you mean",
+                f"mine.yaml: vary.method.bb is not a field of {METHODS}; did you mean",
             ),
             ("method: {int: [3, 8]}", "mine.yaml: vary.method is a section, not a field"),
             ("model.name: {choice: [a]}", "mine.yaml: vary.model.name is also under fixed; keep one of them"),
@@ -333,7 +335,7 @@ class TestRefusals:
             ("3", "mine.yaml: start_with[0] is 3, but must be a mapping such as {method.b: 7}"),
             (
                 "{method.c: 3}",
-                "mine.yaml: start_with[0].method.c is not a field of PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig",
+                f"mine.yaml: start_with[0].method.c is not a field of {METHODS}",
             ),
             ("{method.prior: true}", "start_with[0].method.prior is not varied; a setting names varied fields (method"),
             ("{method.b: 9}", "mine.yaml: start_with[0].method.b is 9, but varies over int 3 to 8"),
@@ -376,12 +378,18 @@ class TestResolved:
         assert list(reordered.variation.vary)[-2:] == ["training.optimizer", "training.momentum"]
 
 
+def test_batches_must_divide_among_the_workers(load):
+    expected = "mine.yaml: baseline.batch_size=128 is for all workers together and must be a multiple of"
+    with pytest.raises(UserError, match=expected):
+        load(BASE, ["resources.workers=3"])
+
+
 def test_plan_shows_every_part(load):
-    rows = load(BASE + "start_with: [{method.b: 4}]", ["resources.workers=3"]).plan()
+    rows = load(BASE + "start_with: [{method.b: 4}]", ["resources.workers=2"]).plan()
     for expected in (
         ("search", "sampler", "tpe"),
         ("objective", "unique_values", "minimize"),
-        ("resources per trial", "workers", "3"),
+        ("resources per trial", "workers", "2"),
         ("fixed", "model.name", "digits_cnn"),
         ("varied", "method.b", "int 3 to 8"),
         ("varied", "training.momentum", "float 0.0 to 0.95 when training.optimizer is 'sgd'"),
