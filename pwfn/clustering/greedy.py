@@ -66,30 +66,31 @@ def choose_centres(classes: Classes, *, num_candidates: int, need: int, first_st
     The first of equally good candidates wins. The last centre may reach more weights than are needed. Ends early when
     no candidate reaches a free weight: then every class is taken. Steps are numbered from `first_step`.
     """
-    low, high, size = classes.low, classes.high, classes.size
-    reached = _num_reached(low, high, size, num_candidates)
+    low, high, size = classes.low, classes.high.copy(), classes.size
     widest = int((high - low).max(initial=0))
     first_class = np.searchsorted(low, np.arange(num_candidates + 1))
-    step = np.full(len(size), FREE, dtype=np.int32)
+    reached = _num_reached(low, high, size, num_candidates)
+    step_of_code = np.full(classes.num_codes, FREE, dtype=np.int32)
     centre: list[int] = []
     count: list[int] = []
-    while need > 0 and reached.any():
+    while need > 0:
         best = int(reached.argmax())
+        if reached[best] == 0:
+            break
         begin, end = max(best - widest + 1, 0), min(best + widest, num_candidates)  # no class at `best` leaves these
         near = slice(first_class[begin], first_class[best + 1])
-        members = near.start + np.flatnonzero((high[near] > best) & (step[near] == FREE))
-        step[members] = first_step + len(centre)
+        members = near.start + (high[near] > best).nonzero()[0]
+        step_of_code[classes.code[members]] = first_step + len(centre)
         centre.append(best)
         count.append(int(reached[best]))
         need -= count[-1]
         reached[begin:end] -= _num_reached(low[members] - begin, high[members] - begin, size[members], end - begin)
-    step_of_code = np.full(classes.num_codes, FREE, dtype=np.int32)
-    step_of_code[classes.code] = step
+        high[members] = 0  # taken
     return Choice(np.array(centre, dtype=np.int64), np.array(count, dtype=np.int64), step_of_code)
 
 
-def _num_reached(low: IntArray, high: IntArray, size: IntArray, num_candidates: int) -> IntArray:
-    """How many weights reach each candidate: intervals begun less intervals ended. float64 holds these sums exactly."""
+def _num_reached(low: IntArray, high: IntArray, size: IntArray, num_candidates: int) -> npt.NDArray[np.float64]:
+    """How many weights reach each candidate: intervals begun less intervals ended; exact, as all sums are < 2^53."""
     begun = np.bincount(low, size, num_candidates + 1)
-    ended = np.bincount(high, size, num_candidates + 1)
-    return np.cumsum(begun - ended)[:num_candidates].astype(np.int64)
+    begun -= np.bincount(high, size, num_candidates + 1)
+    return begun.cumsum()[:num_candidates]

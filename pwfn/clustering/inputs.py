@@ -67,6 +67,5 @@ def _check_range(name: str, tensor: Tensor, limit: float) -> None:
         return
     low, high = (end.item() for end in tensor.aminmax())  # both NaN where one weight is
     if not (-limit < low and high < limit):
-        raise DivergedWeightsError(
-            f"{name} must stay within {limit:g} and be finite, but goes from {low:g} to {high:g}"
-        )
+        within = "" if limit == inf else f" and within {limit:g}"
+        raise DivergedWeightsError(f"{name} must be finite{within}, but goes from {low:g} to {high:g}")

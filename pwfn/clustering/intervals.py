@@ -23,6 +23,21 @@ def chunks(num_weights: int, device: torch.device) -> Iterator[slice]:
     return (slice(start, min(start + size, num_weights)) for start in range(0, num_weights, size))
 
 
+def find(values: Tensor, wanted: int) -> Tensor:
+    """Indices of the entries of `(num_weights,)` that equal `wanted`, int32, ascending."""
+    pieces = [
+        find_in_chunk(values[chunk], wanted).int().add_(chunk.start) for chunk in chunks(len(values), values.device)
+    ]
+    return torch.cat([torch.empty(0, dtype=torch.int32, device=values.device), *pieces])
+
+
+def find_in_chunk(values: Tensor, wanted: int) -> Tensor:
+    """Indices of the entries that equal `wanted`, int64; numpy's search has no branches: 5 times torch's on a CPU."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(values.numpy() == wanted))
+    return (values == wanted).nonzero().squeeze(1)
+
+
 @dataclass(frozen=True)
 class Weights:
     """Some of all weights: `index` `(num_weights,)` lists them, ascending; None stands for all.

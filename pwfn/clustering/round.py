@@ -16,7 +16,7 @@ from pwfn.clustering.candidates import IntArray, candidates
 from pwfn.clustering.cut import furthest
 from pwfn.clustering.greedy import Choice, choose_centres, group_codes
 from pwfn.clustering.inputs import check_options, check_per_weight, check_weights
-from pwfn.clustering.intervals import Weights, chunks, interval_codes
+from pwfn.clustering.intervals import Weights, find, find_in_chunk, interval_codes
 from pwfn.clustering.sigma_join import check_sigma_join, join_sigma_
 from pwfn.clustering.steps import FREE, KEPT, FloatArray, write_
 from pwfn.metrics import Codebook, value_orders
@@ -120,7 +120,7 @@ def cluster_round(
     before = fixed if recluster == "free" else None
     step_of_weight, free = _start(mu, sigma, before)
     kept = mu[:0] if before is None else mu[before]
-    need = ceil(len(mu) * fraction) - len(kept)
+    need = max(ceil(len(mu) * fraction) - len(kept), 0)
     stages = _stages(radius, radius_growth, max_order)
     centres: list[int] = []
     counts: list[int] = []
@@ -137,7 +137,7 @@ def cluster_round(
         need -= int(choice.count.sum())
     if need < 0:
         counts[-1] += need
-        last = Weights(mu, sigma, (step_of_weight == len(centres) - 1).nonzero().squeeze(1))
+        last = Weights(mu, sigma, find(step_of_weight, len(centres) - 1))
         step_of_weight[furthest(last, centres[-1], num=-need, b=b, zero_rule=zero_rule)] = FREE
     values = np.array(centres, dtype=np.float64) / 2.0**b
     return ClusterRound(values, np.array(counts, dtype=np.int64), step_of_weight, radius, kept)
@@ -148,7 +148,7 @@ def _start(mu: Tensor, sigma: Tensor, before: Tensor | None) -> tuple[Tensor, We
     step_of_weight = torch.full_like(mu, FREE, dtype=torch.int32)
     if before is None:
         return step_of_weight, Weights(mu, sigma)
-    return step_of_weight.masked_fill_(before, KEPT), Weights(mu, sigma, _indices(~before))
+    return step_of_weight.masked_fill_(before, KEPT), Weights(mu, sigma, find(before, False))
 
 
 def _assign_(step_of_weight: Tensor, free: Weights, codes: Tensor, choice: Choice) -> Weights:
@@ -159,7 +159,7 @@ def _assign_(step_of_weight: Tensor, free: Weights, codes: Tensor, choice: Choic
     for chunk in free.chunks():
         step = step_of_code.index_select(0, codes[chunk])
         free.write_(step_of_weight, chunk, step)
-        still_free = free.places(chunk, where_free(step))
+        still_free = free.places(chunk, find_in_chunk(step, FREE))
         left[num_left : num_left + len(still_free)] = still_free
         num_left += len(still_free)
     return Weights(free.all_mu, free.all_sigma, left[:num_left])
@@ -175,14 +175,3 @@ def _stages(radius: float, growth: float, max_order: int) -> Iterator[tuple[int,
         else:
             radius *= growth
         counter += 1
-
-
-def _indices(mask: Tensor) -> Tensor:
-    return torch.cat([where_free(~mask[chunk]).int() + chunk.start for chunk in chunks(len(mask), mask.device)])
-
-
-def where_free(step: Tensor) -> Tensor:
-    """On CPUs numpy's search is free of branches, torch's is not."""
-    if step.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(step.numpy() == FREE))
-    return (step == FREE).nonzero().squeeze(1)
