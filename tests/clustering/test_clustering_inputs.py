@@ -88,7 +88,7 @@ def test_weights_that_are_no_numbers_fail_the_trial_only(name: str, bad: float) 
 def test_weights_beyond_the_lattice_fail_the_trial_only() -> None:
     cluster_round(torch.tensor([2.0**40]), torch.tensor([1.0]), **GOOD)
     with pytest.raises(
-        DivergedWeightsError, match="mu must be finite and within 2.19902e.12, but goes from -3e.12 to 0.5"
+        DivergedWeightsError, match=r"mu must be finite and within 2.19902e.12, but goes from -3e.12 to 0.5"
     ):
         cluster_round(torch.tensor([0.5, -3e12]), torch.tensor([1.0, 1.0]), **GOOD)
     assert issubclass(DivergedWeightsError, TrialError)
