@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from pwfn.config import shared_data_folder
 
@@ -14,3 +15,13 @@ def shared_data() -> Path:
     if folder is None:
         pytest.skip("needs real data: set PWFN_DATA to a folder with cifar10/, mnist/ and resnet_cifar10/")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rewrite-golden", action="store_true", help="write golden files anew; review the difference")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """The tests' networks are too small for threads, and Ray's processes share the machine's few cores."""
+    torch.set_num_threads(1)

@@ -1,0 +1,124 @@
+"""What every method does: one class of tests that each passes."""
+
+import dataclasses
+
+import pytest
+import torch
+from method_cases import NETWORKS, SHORT, make_task
+
+from pwfn.config import GpfqConfig, KmeansConfig, MsqConfig, PwfnConfig, TrainingConfig, WfnConfig
+from pwfn.errors import NonFiniteLossError
+from pwfn.export import encode_network, load_state
+from pwfn.methods import METHODS, run_rounds
+from pwfn.metrics import Codebook, measure_codebook
+from pwfn.parameters import split_parameters
+
+CONFIGS = {
+    "pwfn": PwfnConfig(fractions=(0.3, 0.8, 1.0), b=5),
+    "pwfn-free": PwfnConfig(fractions=(0.3, 0.8, 1.0), b=5, recluster="free"),
+    "wfn": WfnConfig(fractions=(0.3, 0.8, 1.0), delta=0.05),
+    "gpfq": GpfqConfig(bits=2, calibration_images=64),
+    "msq": MsqConfig(bits=2),
+    "kmeans": KmeansConfig(num_values=6),
+}
+CASES = [name for name, config in CONFIGS.items() if config.name in METHODS]
+
+
+def fixed_set(network):
+    return torch.cat([p.detach().reshape(-1) for p in split_parameters(network).fixable.values()])
+
+
+def run(name, network="convolutional", *, seed=0, state=None, **task):
+    task = make_task(network, method=CONFIGS[name], seed=seed, **task)
+    method = METHODS[CONFIGS[name].name](task)
+    return task, list(run_rounds(method, state))
+
+
+def numbers(record):
+    """The record without times and functions."""
+    measured = ("round", "fraction", "before", "after", "metrics", "train_loss", "recalibrated_bn")
+    return {name: getattr(record, name) for name in measured}
+
+
+def test_every_method_has_a_case():
+    assert {config.name for config in CONFIGS.values()} >= set(METHODS)
+
+
+@pytest.mark.parametrize("name", CASES)
+class TestEveryMethod:
+    @pytest.mark.parametrize("network", NETWORKS)
+    def test_fixes_every_weight_and_reports_what_the_network_holds(self, name, network):
+        task, records = run(name, network)
+        weights = fixed_set(task.network)
+        last = records[-1]
+        assert [record.round for record in records] == list(range(records[0].num_rounds))
+        assert last.is_last
+        assert last.fraction == 1
+        assert last.fixing.num_fixed == len(weights)
+        assert last.metrics == measure_codebook(Codebook.of(weights))
+        assert last.metrics.unique_values == len(set(weights.tolist())) < len(weights) / 2
+        assert last.after == task.measure("validation")
+        assert last.test_before is not None
+        assert last.recalibrated_bn == (network == "convolutional")
+        assert weights.isfinite().all()
+        assert not (weights.signbit() & (weights == 0)).any()  # no negative zero
+
+    def test_the_file_holds_as_many_values_as_are_reported(self, name, tmp_path):
+        task, records = run(name)
+        path = tmp_path / "network.safetensors"
+        path.write_bytes(encode_network(task.network, {}))
+        state = load_state(path)
+        values = {value for key in split_parameters(task.network).fixable for value in state[key].flatten().tolist()}
+        assert len(values) == records[-1].metrics.unique_values
+
+    def test_is_deterministic_for_a_seed(self, name):
+        one, records = run(name, seed=3)
+        other, again = run(name, seed=3)
+        assert [numbers(record) for record in records] == [numbers(record) for record in again]
+        assert torch.equal(fixed_set(one.network), fixed_set(other.network))
+
+    def test_goes_on_after_any_round_to_the_same_end(self, name):
+        whole, records = run(name, seed=1)
+        task = make_task(method=CONFIGS[name], seed=1)
+        states = [dict(record.state()) for record in run_rounds(METHODS[CONFIGS[name].name](task))]
+        for state in states[:-1]:
+            resumed, rest = run(name, seed=1, state=state)
+            assert [numbers(record) for record in rest] == [numbers(r) for r in records[-len(rest) :]]
+            assert torch.equal(fixed_set(resumed.network), fixed_set(whole.network))
+
+    def test_a_divergence_is_named(self, name):
+        config = CONFIGS[name]
+        if not hasattr(config, "fractions"):
+            return  # nothing is trained
+        training = TrainingConfig(lr=1e38, batch_size=64, start_fraction=1.0, rest_epochs=1, clip_norm=None)
+        with pytest.raises(NonFiniteLossError, match=r"loss is (nan|inf) in round \d+ epoch 1, step \d"):
+            run(name, training=training)
+
+
+@pytest.mark.parametrize("name", [case for case in CASES if hasattr(CONFIGS[case], "fractions")])
+class TestEveryTrainingMethod:
+    @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+    def test_fixed_weights_do_not_move_in_training(self, name, optimizer):
+        training = SHORT.model_copy(update={"optimizer": optimizer, "weight_decay": 0.1})
+        task = make_task(method=CONFIGS[name], training=training)
+        method = METHODS[CONFIGS[name].name](task)
+        num_fixed = 0
+        for index in range(len(method.fractions)):
+            before = fixed_set(task.network)
+            method.train(index)
+            num_still = int((fixed_set(task.network) == before).sum())
+            assert num_still < len(before)  # the free ones move
+            assert num_still >= num_fixed
+            num_fixed = method.fix(index).num_fixed
+
+    def test_the_fixed_share_grows_as_planned(self, name):
+        task, records = run(name)
+        total = len(fixed_set(task.network))
+        planned = [-(-total * int(1000 * record.fraction) // 1000) for record in records]
+        assert [record.fixing.num_fixed for record in records] == planned
+
+    def test_training_helps(self, name):
+        """The network starts with random weights; after three short rounds it must know more than chance."""
+        _, records = run(name, training=SHORT.model_copy(update={"rest_epochs": 6, "start_epochs": 6, "lr": 0.05}))
+        assert records[-1].after.top1 > 0.5
+        assert dataclasses.asdict(records[-1].after)["top5"] > records[-1].after.top1

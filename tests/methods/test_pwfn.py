@@ -1,0 +1,177 @@
+"""PWFN's own rules: its schedule, noise, joins and options, and its numbers from round to round."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from method_cases import SHORT, make_task
+
+from pwfn.config import EvaluationConfig, PwfnConfig, TrainingConfig
+from pwfn.methods import run_rounds
+from pwfn.methods.pwfn import Pwfn, epochs_and_steps
+from pwfn.metrics import value_orders
+
+GOLDEN = Path(__file__).with_name("golden_pwfn.json")
+THREE_ROUNDS = (0.3, 0.8, 1.0)
+
+
+def run(network="without_batchnorm", training=SHORT, **config):
+    task = make_task(network, training=training, method=PwfnConfig(**{"fractions": THREE_ROUNDS, "b": 5, **config}))
+    method = Pwfn(task)
+    return method, list(run_rounds(method))
+
+
+def test_golden_rounds(request):
+    """The numbers of a toy run; `pytest --rewrite-golden` writes them anew, and the difference is reviewed."""
+    _, records = run()
+    found = [
+        {
+            "train_loss": record.train_loss,
+            "values": record.fixing.codebook.values.tolist(),
+            "counts": record.fixing.codebook.counts.tolist(),
+            "radius_end": record.fixing.radius_end,
+            "sigma_q50": record.fixing.sigma_quantiles["sigma_q50"],
+            "top1": record.after.top1,
+        }
+        for record in records
+    ]
+    if request.config.getoption("--rewrite-golden"):
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    for now, golden in zip(found, json.loads(GOLDEN.read_text()), strict=True):
+        assert now["values"] == golden["values"]
+        assert now["counts"] == pytest.approx(golden["counts"], abs=2)  # another processor adds in another order
+        for name in ("train_loss", "radius_end", "sigma_q50"):
+            assert now[name] == pytest.approx(golden[name], rel=1e-3)
+        assert now["top1"] == pytest.approx(golden["top1"], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("training", "index", "expected"),
+    [
+        (TrainingConfig(), 0, (1, 5)),  # 5 % of 100 batches
+        (TrainingConfig(), 1, (3, 100)),
+        (TrainingConfig(steps_per_epoch=40), 0, (1, 2)),
+        (TrainingConfig(steps_per_epoch=40, rest_epochs=2), 9, (2, 40)),
+        (TrainingConfig(start_fraction=0.001), 0, (1, 1)),
+        (TrainingConfig(start_epochs=0), 0, (0, 5)),
+    ],
+)
+def test_the_papers_schedule(training, index, expected):
+    assert epochs_and_steps(training, index, 100) == expected
+
+
+def test_every_value_is_a_sum_of_at_most_max_order_powers_and_a_multiple_of_the_smallest():
+    method, records = run(max_order=2)
+    values = records[-1].fixing.codebook.values
+    assert value_orders(values).max() == 2
+    assert (values * 2**5 == (values * 2**5).round()).all()
+    assert records[-1].metrics.max_order == 2
+
+
+def test_a_wider_radius_gives_fewer_values():
+    counts = [run(b=8, start_sigma=k, end_sigma=k)[1][-1].metrics.unique_values for k in (0.5, 8.0)]
+    assert counts[1] < counts[0]
+
+
+def test_noise_is_drawn_only_when_asked_for():
+    quiet, loud = (run(noise=noise, prior=False)[0].posterior for noise in (False, True))
+    assert not torch.equal(quiet.mu, loud.mu)
+    again = run(noise=False, prior=True)[0].posterior  # without noise sigma takes no part in training
+    assert (quiet.eps == 0).all()
+    assert (again.eps == 0).all()
+
+
+def test_sigma_join_std_mu_gives_the_spread_of_each_group():
+    method, records = run(fractions=(1.0,), sigma_join="std_mu", start_sigma=2.0, end_sigma=2.0)
+    groups = {value: method.posterior.sigma[method.posterior.mu == value] for value in method.posterior.mu.tolist()}
+    assert max(len(sigma) for sigma in groups.values()) > 1
+    assert all(sigma.isfinite().all() for sigma in groups.values())
+    largest = max(groups.values(), key=len)
+    assert largest.max() > 0
+
+
+@pytest.mark.parametrize("join", ["std_mu", "allow_retraining"])
+def test_only_allow_retraining_trains_the_sigma_of_fixed_weights(join):
+    task = make_task("without_batchnorm", method=PwfnConfig(fractions=THREE_ROUNDS, b=5, sigma_join=join))
+    method = Pwfn(task)
+    method.train(0)
+    method.fix(0)
+    fixed = method.posterior.fixed.clone()
+    sigma = method.posterior.sigma[fixed].clone()
+    method.train(1)
+    assert torch.equal(method.posterior.sigma[fixed], sigma) == (join == "std_mu")
+
+
+def test_recluster_free_keeps_what_was_fixed_and_all_may_change_it():
+    moved = {}
+    for recluster in ("free", "all"):
+        task = make_task("without_batchnorm", method=PwfnConfig(fractions=THREE_ROUNDS, b=5, recluster=recluster))
+        method = Pwfn(task)
+        method.train(0)
+        method.fix(0)
+        fixed = method.posterior.fixed.clone()
+        values = method.posterior.mu[fixed].clone()
+        method.train(1)
+        method.fix(1)
+        assert method.posterior.fixed.sum() > fixed.sum()
+        moved[recluster] = int((method.posterior.mu[fixed] != values).sum())
+        if recluster == "free":
+            assert method.posterior.fixed[fixed].all()
+    assert moved["free"] == 0
+
+
+def test_alternate_trains_mu_first_and_sigma_afterwards():
+    task = make_task("without_batchnorm", method=PwfnConfig(fractions=THREE_ROUNDS, alternate=True, prior=False))
+    method = Pwfn(task)
+    steps = []
+    original = task.data.train_batches
+
+    def counted(**arguments):
+        for batch in original(**arguments):
+            steps.append((method.posterior.mu.clone(), method.posterior.sigma.clone()))
+            yield batch
+
+    task.data.train_batches = counted
+    method.train(1)
+    half = len(steps) // 2
+    assert len(steps) == 2 * task.num_steps(task.config.training)
+    assert all(torch.equal(sigma, steps[0][1]) for _, sigma in steps[: half + 1])
+    assert all(torch.equal(mu, steps[half][0]) for mu, _ in steps[half:])
+    assert not torch.equal(steps[half][0], steps[0][0])
+    assert not torch.equal(method.posterior.sigma, steps[half][1])
+
+
+def test_the_posterior_ensemble_is_measured_where_asked_for():
+    task = make_task("without_batchnorm", method=PwfnConfig(fractions=(1.0,), b=5))
+    ask = task.config.model_copy(update={"evaluation": EvaluationConfig(ensemble_draws=3)})
+    asked = type(task)(task.network, task.data, ask, task.device, task.replicas)
+    last = list(run_rounds(Pwfn(asked)))[-1]
+    assert last.ensemble_test_top1 is not None
+    assert abs(last.ensemble_test_top1 - asked.measure("test").top1) < 0.2
+    assert (
+        list(run_rounds(Pwfn(make_task("without_batchnorm", method=PwfnConfig(fractions=(1.0,))))))[
+            -1
+        ].ensemble_test_top1
+        is None
+    )
+
+
+def test_sigma_quantiles_are_those_of_the_free_weights():
+    method, records = run()
+    for record in records:
+        quantiles = list(record.fixing.sigma_quantiles.values())
+        assert quantiles == sorted(quantiles)
+        assert len(quantiles) == 5
+
+
+@pytest.mark.parametrize("regularization", ["linear", "exponential", "linear_on_grad"])
+def test_the_regulariser_holds_sigma_up(regularization):
+    """With a strong pull the free sigmas end higher than without."""
+    ends = [
+        run(fractions=(0.1, 1.0), regularization=regularization, regularization_strength=strength, prior=False)[1][
+            -1
+        ].fixing.sigma_quantiles["sigma_q95"]
+        for strength in (0.0, 10.0)
+    ]
+    assert ends[1] > ends[0]
