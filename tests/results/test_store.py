@@ -303,17 +303,18 @@ def test_a_killed_writer_leaves_no_part_under_a_final_name(store: ResultsStore) 
 import itertools
 from pwfn.results.store import ResultsStore
 store = ResultsStore({store.results!r}, "digits")
-print("ready", flush=True)
 for n in itertools.count():
     store.append_round("t0", {{"round": n % 40}})
     store.write_checkpoint("t0", bytes([n % 256]) * 300_000)
+    if n == 0:
+        print("begun", flush=True)
 """
     rng = np.random.default_rng(0)
     for _ in range(6):
         writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         assert writer.stdout is not None
         writer.stdout.readline()
-        time.sleep(0.1 + float(rng.random()) * 0.3)
+        time.sleep(float(rng.random()) * 0.3)
         os.kill(writer.pid, signal.SIGKILL)
         writer.communicate()
         rounds = [row["round"] for row in store.read_rounds("t0")]
