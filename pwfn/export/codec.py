@@ -38,6 +38,11 @@ CODEBOOK_ENTRY_BYTES = 5
 """What one more value costs: 4 bytes in the codebook, 1 in a table."""
 TABLE_BYTES = 12
 """What one more table costs beside its entries: its span (8 bytes) and its mention in the metadata."""
+SAMPLE = 1 << 16
+"""Weights of a large tensor that are looked at first."""
+MAX_DISTINCT_SHARE = 0.95
+"""Share of distinct values in the sample above which a tensor is not looked at further. Even MAX_SYMBOLS values, all
+equally frequent, repeat more often; and finding every value of 25 million floats took longer than coding them."""
 PIECE = 1 << 20
 """Weights passed to the coder at once: bounds the memory beyond input and output."""
 
@@ -75,7 +80,7 @@ def encode(tensors: Mapping[str, FloatArray]) -> CodedTensors:
         tensors: float32 arrays of any shape.
     """
     bits = {name: np.ascontiguousarray(tensor).reshape(-1).view(np.uint32) for name, tensor in tensors.items()}
-    distinct = {name: np.unique(array) for name, array in bits.items()}
+    distinct = {name: np.unique(array) for name, array in bits.items() if _repeats(array)}
     names = _worth_coding(distinct, {name: array.size for name, array in bits.items()})
     codebook = _in_order_of_appearance([distinct[name] for name in names])
     positions = {name: _positions(bits[name], codebook) for name in names}
@@ -138,6 +143,12 @@ def frequencies(table: ByteArray) -> IntArray:
         raise ValueError(f"a table of {num_symbols} entries, of which {np.count_nonzero(weights)} are not zero")
     edges = np.concatenate([[0], np.cumsum(weights)])
     return np.asarray(np.diff(edges * (TOTAL - num_symbols) // edges[-1]) + 1, dtype=np.int64)
+
+
+def _repeats(bits: BitArray) -> bool:
+    """Whether values repeat at all, by a sample where the tensor is large."""
+    sample = bits[:: len(bits) // SAMPLE] if len(bits) > 4 * SAMPLE else bits[:0]
+    return len(np.unique(sample)) <= MAX_DISTINCT_SHARE * len(sample)
 
 
 def _worth_coding(distinct: Mapping[str, BitArray], sizes: Mapping[str, int]) -> list[str]:

@@ -100,6 +100,16 @@ def test_float_tensors_are_left_out_and_shared_ones_are_coded():
     assert len(coded.codebook) == 16
 
 
+def test_a_large_float_tensor_is_left_out_and_the_most_values_that_can_be_coded_are_not():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(MAX_SYMBOLS).astype(np.float32)
+    tensors = {
+        "float": rng.standard_normal(3_000_000).astype(np.float32),
+        "many": values[rng.integers(0, MAX_SYMBOLS, 3_000_000)],
+    }
+    assert list(assert_round_trip(tensors).table_of) == ["many"]
+
+
 def test_a_tensor_with_too_many_values_is_left_out():
     many = np.arange(MAX_SYMBOLS + 1, dtype=np.float32)
     coded = encode({"many": np.tile(many, 3)})

@@ -1,0 +1,16 @@
+"""The benchmark runs, at a size that takes a moment."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "export.py"
+
+
+def test_a_row_is_measured_against_the_entropy():
+    command = [sys.executable, str(BENCHMARK), "--weights", "200000", "--one", "pwfn", "scales alike"]
+    row = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    kind, coder, bits, ratio, *_ = (cell.strip() for cell in row.strip("| \n").split("|"))
+    assert (kind, coder) == ("scales alike", "pwfn")
+    assert 4 < float(bits) < 5
+    assert 1 <= float(ratio) < 1.002
