@@ -34,9 +34,7 @@ def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list
     parts = panels(loaded)
     for title, series in parts:
         name = "front" if len(parts) == 1 else f"front-{re.sub(r'[^A-Za-z0-9_.]+', '-', title)}"
-        figure = draw(
-            series, f"{title}: accuracy against distinct weight values", _subtitle(loaded, series), _footnote(series)
-        )
+        figure = draw(series, title, _subtitle(loaded, series), _footnote(series))
         paths += [folder.write(f"{name}.{kind}", encode(figure, kind)) for kind in ("png", "svg")]
     fronts = [front_rows(one.trials, one.objectives) for _, series in parts for one in series]
     trials = [one.trials.assign(on_front=on_front(one.trials, one.objectives)) for _, series in parts for one in series]

@@ -11,7 +11,7 @@ from analysis.metrics import Array, metric
 
 WINDOWS = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 """Spans of accuracy below the best that an axis may show; the smallest that shows most of the front is taken."""
-SHOWN_FRONT = 0.7
+SHOWN_FRONT = 0.8
 """Share of the front that the window must show; the rest is marked at its edge."""
 SHOWN_TRIALS = 0.35
 """Share of all trials that it must show: ruined networks may lie below it."""

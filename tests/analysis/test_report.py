@@ -13,7 +13,8 @@ from rich.console import Console
 
 import analysis
 from analysis.errors import AnalysisError
-from analysis.figure import axis_names
+from analysis.figure import axis_names, draw
+from analysis.report import panels
 
 FILES = ["front.png", "front.svg", "front.md", "front.csv", "trials.csv"]
 
@@ -55,6 +56,33 @@ def test_the_markdown_is_this(record: Record, tmp_path: Path) -> None:
         "Hypervolume 0.7962, at most 1; reference point: validation top-1 0.00 %, distinct weight values 4096; "
         "ideal: validation top-1 100.00 %, distinct weight values 1; counts on a log2 scale.\n"
     )
+
+
+def test_the_figure_says_what_each_mark_is(record: Record, tmp_path: Path) -> None:
+    below = {"val_top1": 0.1, "unique_values": 30}
+    record("digits", [*SMALL, below])
+    study = analysis.load(str(tmp_path / "results" / "digits"))
+    [(title, series)] = panels([study])
+    figure = draw(series, title, "subtitle", "footnote")
+    assert figure.texts[0].get_text() == "digits_cnn on digits: accuracy against distinct weight values"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "float network, validation (98.5 %)",
+        "float network, test (97.5 %)",
+        "complete, dominated (2)",
+        "pruned (1)",
+        "failed (2, without a result)",
+        "below 88.3 % (1)",
+        "front, validation top-1",
+        "front, test top-1",
+    ]
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == [
+        "54 values: 0.5 points below float\nvalidation 98.0 %, test 97.0 %"
+    ]
+    ticks = [axes.xaxis.get_major_formatter()(tick) for tick in axes.get_xticks()]
+    assert ticks == ["2", "4", "8", "16", "32", "64"]
+    markers = {line.get_marker() for line in axes.lines}
+    assert {"o", "v", "x", r"$\downarrow$"} <= markers
 
 
 def test_the_terminal_shows_the_front(record: Record, tmp_path: Path) -> None:
