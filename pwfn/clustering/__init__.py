@@ -10,7 +10,7 @@ C x N matrix, built anew for each centre. Four observations make it a few passes
    exact to the last bit: x -+ s k 2^b decides every integer but the one nearest to it, and that one is asked itself.
 2. Classes (`greedy`). Weights with the same interval are alike for ever: the greedy choice needs only how many there
    are. One histogram turns 25 million weights into a few hundred classes, and choosing centres costs milliseconds.
-3. Stages (`stages`). Within one (order, radius) the choice goes on until no candidate reaches a free weight, so every
+3. Stages (`round`). Within one (order, radius) the choice goes on until no candidate reaches a free weight, so every
    weight with a non-empty interval is assigned in its stage. What is left is known in the same pass and is all that
    the next stage, with more candidates or a larger radius, looks at.
 4. One cut (`cut`). Only the last centre of a round can reach more weights than are needed: distances are computed for

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pwfn.clustering.candidates import IntArray
+from pwfn.clustering.chunks import chunks
 from pwfn.clustering.steps import FREE
 
 
@@ -24,9 +25,9 @@ class Classes:
     high: IntArray
     size: IntArray
     code: IntArray
-    """The code that the weights of each class carry."""
+    """What the weights of each class carry."""
     num_codes: int
-    """Codes are in [0, num_codes)."""
+    """Weights carry codes in [0, num_codes)."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,35 @@ class Choice:
     """The step that takes the weights with each code, int32 `(num_codes,)`; FREE for none."""
 
 
-def group_codes(codes: Tensor, base: int) -> tuple[Tensor, Classes]:
+def group_codes(codes: Tensor, base: int) -> Classes:
     """Group weights by their code low * base + high.
 
-    Returns the codes `(num_weights,)` that the classes refer to: the same ones while a table of all codes is not
-    larger than a few per weight, otherwise their ranks (which costs a sort, but only where candidates abound).
+    `codes` `(num_weights,)` keep their meaning while a histogram of all possible ones is no larger than the weights
+    are many. Where candidates abound, they are overwritten by their rank among those present.
     """
-    if base**2 <= 4 * len(codes):
-        size = torch.bincount(codes, minlength=base**2).cpu().numpy()
-        code, num_codes = np.flatnonzero(size), base**2
-        low, high = np.divmod(code, base)
-        size = size[code]
+    if base**2 <= len(codes):
+        num_codes = base**2
+        size = torch.bincount(codes, minlength=num_codes).cpu().numpy()
+        number = present = np.flatnonzero(size)
+        size = size[present]
     else:
-        present, codes, occurrences = torch.unique(codes, return_inverse=True, return_counts=True)
-        low, high = np.divmod(present.cpu().numpy().astype(np.int64), base)
-        size, code, num_codes = occurrences.cpu().numpy(), np.arange(len(present)), len(present)
+        present, size = _rank_(codes)
+        num_codes = len(present)
+        number = np.arange(num_codes)
+    low, high = np.divmod(present, base)
     some = low < high
-    return codes, Classes(low[some], high[some], size[some], code[some], num_codes)
+    return Classes(low[some], high[some], size[some], number[some], num_codes)
+
+
+def _rank_(codes: Tensor) -> tuple[IntArray, IntArray]:
+    """Overwrite codes by their rank; return the distinct ones, ascending, and how often each occurs."""
+    pieces = [torch.unique(codes[chunk], return_counts=True) for chunk in chunks(len(codes), codes.device)]
+    present, rank = torch.unique(torch.cat([distinct for distinct, _ in pieces]), return_inverse=True)
+    size = torch.zeros(len(present), dtype=torch.int64, device=codes.device)
+    size.scatter_add_(0, rank, torch.cat([counts for _, counts in pieces]))
+    for chunk in chunks(len(codes), codes.device):
+        codes[chunk] = torch.searchsorted(present, codes[chunk])
+    return present.long().cpu().numpy(), size.cpu().numpy()
 
 
 def choose_centres(classes: Classes, *, num_candidates: int, need: int, first_step: int) -> Choice:

@@ -10,32 +10,12 @@ import torch
 from torch import Tensor
 
 from pwfn.clustering.candidates import IntArray
+from pwfn.clustering.chunks import chunks
 
 LATTICE_BITS = 48
 """Weights stay below 2^48 lattice units, so that float64 resolves them far below one unit."""
 SMALLEST_SIGMA = 2.0**-20
 """Floor of sigma in every distance (PWFN's code): a collapsed sigma must not divide by zero."""
-
-
-def chunks(num_weights: int, device: torch.device) -> Iterator[slice]:
-    """Cut `(num_weights,)` so that a chunk's float64 temporaries stay in cache, or on a GPU well below its memory."""
-    size = 2**15 if device.type == "cpu" else 2**22
-    return (slice(start, min(start + size, num_weights)) for start in range(0, num_weights, size))
-
-
-def find(values: Tensor, wanted: int) -> Tensor:
-    """Indices of the entries of `(num_weights,)` that equal `wanted`, int32, ascending."""
-    pieces = [
-        find_in_chunk(values[chunk], wanted).int().add_(chunk.start) for chunk in chunks(len(values), values.device)
-    ]
-    return torch.cat([torch.empty(0, dtype=torch.int32, device=values.device), *pieces])
-
-
-def find_in_chunk(values: Tensor, wanted: int) -> Tensor:
-    """Indices of the entries that equal `wanted`, int64; numpy's search has no branches: 5 times torch's on a CPU."""
-    if values.device.type == "cpu":
-        return torch.from_numpy(np.flatnonzero(values.numpy() == wanted))
-    return (values == wanted).nonzero().squeeze(1)
 
 
 @dataclass(frozen=True)
@@ -120,8 +100,8 @@ def interval_codes(weights: Weights, lattice: IntArray, *, radius: float, b: int
 def _reached_integers(x: Tensor, s: Tensor, reach: float) -> tuple[Tensor, Tensor]:
     """First integer n with |n - x| / s <= reach, and one past the last; first >= end where there is none.
 
-    The quotient as float64 rounds it is the definition. x -+ s reach is off by less than 2^-50 (|x| + s reach), far
-    below 1/2 wherever candidates are, so that only the integer nearest to it has to be asked.
+    The quotient as float64 rounds it is the definition. x -+ s reach is off from it by less than 2^-51 (|x| + s reach),
+    so by less than 1/2 wherever candidates are: only the integer nearest to it has to be asked.
     """
     first = torch.add(x, s, alpha=-reach).round_()
     first.add_((first - x).abs_().div_(s).gt_(reach))

@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from pwfn.clustering.candidates import IntArray, candidates
+from pwfn.clustering.chunks import find, find_in_chunk
 from pwfn.clustering.cut import furthest
 from pwfn.clustering.greedy import Choice, choose_centres, group_codes
 from pwfn.clustering.inputs import check_options, check_per_weight, check_weights
-from pwfn.clustering.intervals import Weights, find, find_in_chunk, interval_codes
+from pwfn.clustering.intervals import Weights, interval_codes
 from pwfn.clustering.sigma_join import check_sigma_join, join_sigma_
 from pwfn.clustering.steps import FREE, KEPT, FloatArray, write_
 from pwfn.metrics import Codebook, value_orders
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClusterRound:
     """What one round decided; no weight moves before `apply_`.
 
@@ -105,7 +106,7 @@ def cluster_round(
         b: the smallest positive value is 2^-b.
         zero_rule: weights with |mu| < 2^-b are at distance zero from the value zero.
         max_order: most powers of two in one value.
-        fixed: bool `(num_weights,)`, the weights fixed before; nobody asks with `recluster="all"`.
+        fixed: bool `(num_weights,)`, the weights fixed before; `recluster="all"` ignores it.
         recluster: `all` assigns every weight anew, as the paper's code does; `free` leaves those fixed before where
             they are and chooses the rest of the target among the others.
 
@@ -127,9 +128,9 @@ def cluster_round(
     while need > 0:
         order, radius = next(stages)
         lattice = candidates(order, free.largest_magnitude() * 2.0**b)
-        # after a first stage with the zero rule no free weight is below 2^-b
+        # once there is a centre, no weight that the zero rule speaks of is free
         codes = interval_codes(free, lattice, radius=radius, b=b, zero_rule=zero_rule and not centres)
-        codes, classes = group_codes(codes, len(lattice) + 1)
+        classes = group_codes(codes, len(lattice) + 1)
         choice = choose_centres(classes, num_candidates=len(lattice), need=need, first_step=len(centres))
         free = _assign_(step_of_weight, free, codes, choice)
         centres += lattice[choice.centre].tolist()
@@ -140,7 +141,7 @@ def cluster_round(
         last = Weights(mu, sigma, find(step_of_weight, len(centres) - 1))
         step_of_weight[furthest(last, centres[-1], num=-need, b=b, zero_rule=zero_rule)] = FREE
     values = np.array(centres, dtype=np.float64) / 2.0**b
-    return ClusterRound(values, np.array(counts, dtype=np.int64), step_of_weight, radius, kept)
+    return ClusterRound(values, np.array(counts, dtype=np.int64), step_of_weight, float(radius), kept)
 
 
 def _start(mu: Tensor, sigma: Tensor, before: Tensor | None) -> tuple[Tensor, Weights]:

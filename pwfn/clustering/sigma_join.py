@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from pwfn.clustering.candidates import IntArray
-from pwfn.clustering.intervals import chunks
+from pwfn.clustering.chunks import chunks
 from pwfn.clustering.steps import FloatArray, look_up, root_mean_squares, standard_deviations, step_table, write_
 from pwfn.errors import UserError
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pwfn.clustering.candidates import IntArray
-from pwfn.clustering.intervals import chunks
+from pwfn.clustering.chunks import chunks
 
 FloatArray = npt.NDArray[np.float64]
 Term = Callable[[slice], Tensor]

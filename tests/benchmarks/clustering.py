@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not ins
 
 from slow_clustering import slow_cluster_round
 
-from pwfn.clustering import ClusterRound, cluster_round
+from pwfn.clustering import cluster_round
 from pwfn.config import PWFN_FRACTIONS, PwfnConfig
 from pwfn.posterior import initial_sigma
 
