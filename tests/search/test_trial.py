@@ -1,0 +1,160 @@
+"""One trial in its own process: what it writes, how it fails, how it goes on after a SIGKILL."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pwfn.config import TrialConfig
+from pwfn.export import load_state
+from pwfn.parameters import split_parameters
+from pwfn.replicas import Replicas
+from pwfn.results.store import ResultsStore
+from pwfn.search.rows import Trial, failure
+from pwfn.search.space import SearchSpace
+from pwfn.search.trial import open_task, run_trial
+
+SPACE = Path(__file__).with_name("small_space.yaml")
+NOT_THE_RESULT = {"wall_seconds", "gpu_seconds", "started_at", "finished_at", "host", "study", "trial_id", "size_bytes",
+                  "compression_ratio", "train_seconds", "fix_seconds", "eval_seconds"}  # fmt: skip
+"""Columns that may differ between two runs of one trial; a file's size depends on the names written into it."""
+
+
+def make_trial(*overrides: str, trial_id: str = "0000") -> Trial:
+    space = SearchSpace.load(SPACE, overrides)
+    return Trial(trial_id, 0, "test", space.trial_config(space.start_settings()[0], 0))
+
+
+def run(trial: Trial, store: ResultsStore, on_round=lambda trial, record: None):
+    return run_trial(trial, store, device=torch.device("cpu"), replicas=Replicas(), on_round=on_round)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = ResultsStore(str(tmp_path), "test")
+    store.create()
+    return store
+
+
+def result(rows):
+    return [{name: value for name, value in row.items() if name not in NOT_THE_RESULT} for row in rows]
+
+
+def test_a_trial_leaves_a_row_its_rounds_its_codebook_and_its_network(store):
+    trial = make_trial()
+    row = run(trial, store)
+    stored = store.read_trial("0000")
+    assert row["state"] == stored["state"] == "complete"
+    assert TrialConfig.model_validate_json(stored["config_json"]) == trial.config
+    assert stored["method.b"] == 7
+    rounds = store.read_rounds("0000")
+    assert [each["fraction"] for each in rounds] == [0.5, 0.9, 1.0]
+    assert [each["num_fixed"] for each in rounds][-1] == stored["num_weights"]
+    assert rounds[-1]["val_top1"] == stored["val_top1"]
+    assert rounds[-1]["val_top1_before"] == stored["val_top1_before"]
+    assert rounds[-1]["unique_values"] == stored["unique_values"]
+    assert store.read_checkpoint("0000") is None
+    assert len(store.read_model("0000")) == stored["size_bytes"]
+
+
+def test_the_files_distinct_values_equal_the_reported_count(store):
+    """Counted anew from the saved file, by nothing of ours but the decoder."""
+    trial = make_trial()
+    row = run(trial, store)
+    state = load_state(Path(store.model_path("0000")))
+    network = open_task(trial.config, trial.config.model, torch.device("cpu"), Replicas()).network
+    values = {value for name in split_parameters(network).fixable for value in state[name].flatten().tolist()}
+    assert len(values) == row["unique_values"]
+    assert len(values) <= len({value for tensor in state.values() for value in tensor.flatten().tolist()})
+
+
+def test_the_float_network_is_made_once_and_every_trial_starts_from_it(store):
+    first = run(make_trial(), store)
+    second = run(make_trial("method.b=4", trial_id="0001"), store)
+    assert len(list(Path(store.results, "test", "baseline").glob("*.safetensors"))) == 1
+    assert first["float_test_top1"] == second["float_test_top1"] > 0.5
+    assert first["float_val_top1"] == second["float_val_top1"]
+
+
+def test_a_loss_that_is_not_finite_is_a_failed_row_with_epoch_and_step(store):
+    row = run(make_trial("training.lr=1e30", "training.clip_norm=null"), store)
+    stored = store.read_trial("0000")
+    assert (stored["state"], stored["failure_class"]) == ("failed", "nan")
+    assert "round 1 epoch 1, step 2" in stored["failure_message"]
+    assert stored["val_top1"] is None
+    assert stored["method.b"] == row["method.b"] == 7
+
+
+def test_bad_input_is_a_failed_row_of_the_users_class(store, tmp_path):
+    run(make_trial(f"model.checkpoint={tmp_path}/missing.safetensors"), store)
+    stored = store.read_trial("0000")
+    assert (stored["state"], stored["failure_class"]) == ("failed", "user")
+    assert "missing.safetensors" in stored["failure_message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore"), "oom"),
+        (MemoryError(), "oom"),
+        (KeyError("x"), "error"),
+    ],
+)
+def test_failure_classes(error, expected):
+    outcome = failure(error)
+    assert outcome["failure_class"] == expected
+    assert "\n" not in outcome["failure_message"]
+    assert type(error).__name__ in outcome["failure_message"]
+
+
+def test_the_same_seed_in_another_process_gives_identical_rows(store, tmp_path):
+    run(make_trial(), store)
+    other = ResultsStore(str(tmp_path / "other"), "test")
+    other.create()
+    subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, other.results], check=True, cwd=Path(__file__).parent)
+    assert result([store.read_trial("0000")]) == result([other.read_trial("0000")])
+    assert result(store.read_rounds("0000")) == result(other.read_rounds("0000"))
+
+
+def test_a_killed_trial_goes_on_from_its_last_round_to_the_same_row(store, tmp_path):
+    run(make_trial(), store)
+    other = ResultsStore(str(tmp_path / "other"), "test")
+    other.create()
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS, other.results, "sleep"], cwd=Path(__file__).parent
+    )
+    deadline = time.monotonic() + 120
+    while other.read_checkpoint("0000") is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert other.read_trial("0000") is None
+    num_before = len(other.read_rounds("0000"))
+    assert 1 <= num_before < 3
+    rounds = []
+    run(make_trial(), other, on_round=lambda trial, record: rounds.append(record.round))
+    assert rounds == list(range(num_before, 3))
+    assert result([store.read_trial("0000")]) == result([other.read_trial("0000")])
+    assert result(store.read_rounds("0000")) == result(other.read_rounds("0000"))
+
+
+def test_a_row_names_its_versions_and_its_configuration(store):
+    run(make_trial(), store)
+    row = store.read_trial("0000")
+    assert json.loads(row["config_json"])["method"]["name"] == "pwfn"
+    assert json.loads(row["versions_json"])["torch"] == torch.__version__
+
+
+IN_ANOTHER_PROCESS = """
+import sys, time, torch
+torch.set_num_threads(1)
+from pwfn.results.store import ResultsStore
+from test_trial import make_trial, run
+wait = (lambda trial, record: time.sleep(60)) if "sleep" in sys.argv else (lambda trial, record: None)
+run(make_trial(), ResultsStore(sys.argv[1], "test"), wait)
+"""
