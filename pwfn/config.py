@@ -240,15 +240,16 @@ class WfnConfig(_Frozen):
     name: Literal["wfn"] = "wfn"
     fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = WFN_FRACTIONS
     """Cumulative share of the weights fixed after each round: increasing, the last one 1."""
-    delta: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """Relative distance that a weight may move in the last round; ten times as far in the first of ten."""
-    zero_distance: Annotated[float, Field(gt=0, lt=1)] = 2.0**-7
+    delta: Annotated[float, Field(ge=0.001, lt=1)] = 0.01
+    """Relative distance that weights may move on average in the last round; ten times as far in the first of ten. It
+    also spaces the grid, which has about ln(largest weight / zero_distance) / delta values."""
+    zero_distance: Annotated[float, Field(ge=2.0**-20, lt=1)] = 2.0**-7
     """Weights smaller than this may become zero; also the grid's smallest positive value."""
     include_norm: bool = False
     """Also fix the scale and shift of norm layers."""
     regularization_ratio: NonNegative = 0.4
     """Size of the pull towards the codebook, as a share of the cross-entropy."""
-    temperature: Positive = 0.05
+    temperature: Annotated[float, Field(ge=0.001, le=10)] = 0.05
     """Of the softmin that chooses which centre pulls, in relative distance."""
 
     @model_validator(mode="after")
@@ -327,6 +328,11 @@ class TrialConfig(_Frozen):
     resources: ResourcesConfig = ResourcesConfig()
     seed: int = 0
     """Seeds everything random in this trial but the split; a sweep derives it from the study's seed."""
+
+    @property
+    def include_norm(self) -> bool:
+        """Whether norm layers belong to the fixed set."""
+        return isinstance(self.method, WfnConfig) and self.method.include_norm
 
     @model_validator(mode="after")
     def _batches_divide(self) -> TrialConfig:

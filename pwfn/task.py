@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pwfn.config import OptimizationConfig, TrialConfig
 from pwfn.data import Data
+from pwfn.parameters import ParameterSets, split_parameters
 from pwfn.replicas import Replicas
 from pwfn.seeds import derive_seed, generator
 from pwfn.training import Accuracy, Learner, evaluate, recalibrate_batchnorm, train_epoch
@@ -24,6 +25,11 @@ class Task:
     config: TrialConfig
     device: torch.device
     replicas: Replicas
+
+    @property
+    def parameter_sets(self) -> ParameterSets:
+        """The network's parameters, with the fixed set as the configuration has it."""
+        return split_parameters(self.network, include_norm=self.config.include_norm)
 
     def generator(self, *purpose: int | str) -> torch.Generator:
         """Make a generator for a purpose: another on each replica, the same after an interruption."""

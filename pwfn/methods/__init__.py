@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 
 from pwfn.methods.pwfn import Pwfn
 from pwfn.methods.rounds import Fixing, Method, RoundRecord, State, run_rounds
+from pwfn.methods.wfn import Wfn
 from pwfn.task import Task
 
-METHODS: Mapping[str, Callable[[Task], Method]] = {"pwfn": Pwfn}
+METHODS: Mapping[str, Callable[[Task], Method]] = {"pwfn": Pwfn, "wfn": Wfn}
 
 __all__ = ["METHODS", "Fixing", "Method", "RoundRecord", "State", "run_rounds"]

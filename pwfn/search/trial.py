@@ -19,7 +19,6 @@ from pwfn.errors import NonFiniteLossError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
 from pwfn.methods import METHODS, RoundRecord, run_rounds
 from pwfn.models import build_network, preprocessing_of
-from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.rows import Row, Trial, accuracy_columns, commit, failure, round_row, trial_row, versions
@@ -71,7 +70,7 @@ def _run(trial: Trial, store: ResultsStore, device: torch.device, replicas: Repl
 
 def _outcome(trial: Trial, task: Task, baseline: Baseline, last: RoundRecord, store: ResultsStore) -> Row:
     """Measure the final network and write it; the validation accuracy is that of the last record."""
-    sets = split_parameters(task.network)
+    sets = task.parameter_sets
     outcome = {
         "state": "complete",
         **accuracy_columns("val", last.after),
@@ -89,7 +88,9 @@ def _outcome(trial: Trial, task: Task, baseline: Baseline, last: RoundRecord, st
     }
     if task.replicas.is_first:
         store.write_values(trial.trial_id, last.fixing.codebook)
-        model = encode_network(task.network, _metadata(trial, task, outcome))
+        model = encode_network(
+            task.network, _metadata(trial, task, outcome), include_norm=trial.config.include_norm
+        )
         store.write_model(trial.trial_id, model)
         num_parameters = sum(parameter.numel() for parameter in task.network.parameters())
         outcome |= {"size_bytes": len(model), "compression_ratio": 4 * num_parameters / len(model)}
