@@ -18,7 +18,7 @@ from pwfn.export.container import unpack
 from pwfn.export.evaluation import TestImages, evaluate_ensemble, evaluate_mean
 from pwfn.export.hardware import measure_hardware
 from pwfn.export.metadata import ModelMetadata, Scalar, describe_network
-from pwfn.export.network import RestDtype, build_from, decode_sigmas, encode_state, read_contents, stored_state
+from pwfn.export.network import RestDtype, build_from, decode_sigmas, encode_state, naming, read_contents, stored_state
 from pwfn.export.onnx import check_scores, share_codebook, to_onnx
 from pwfn.export.report import describe_file, describe_hardware, measure_file
 from pwfn.models import build_network
@@ -62,8 +62,9 @@ def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
             f"study {store.study}: the network of trial {trial_id} was not kept; make it again with "
             f"launchers/train.py --study {store.study} --trial {trial_id}"
         )
-    contents = unpack(content)
-    network = build_from(contents).to(target.device)
+    with naming(store.model_path(trial_id)):
+        contents = unpack(content)
+        network = build_from(contents).to(target.device)
     config = _trial_config(store, trial_id, row)
     seed = config.seed if config.data.split_seed is None else config.data.split_seed
     images = TestImages(config.data, network, batch_size=target.batch_size, seed=seed)
@@ -84,7 +85,7 @@ def export_checkpoint(checkpoint: Path, model: str, target: Target, data: DataCo
     state = read_state(checkpoint)
     network = build_network(
         ModelConfig(name=model, checkpoint=str(checkpoint)),
-        num_classes=_classes_of(state),
+        num_classes=_classes_of(state, checkpoint),
         in_channels=_channels_of(state),
     ).to(target.device)
     images = None if data is None else TestImages(data, network, batch_size=target.batch_size)
@@ -116,10 +117,11 @@ def evaluate_file(
         UserError: a file that cannot be read, or data that does not fit its network.
     """
     contents = read_contents(path)
-    lines = describe_file(measure_file(path.read_bytes()))
-    if data is None:
-        return lines
-    network = build_from(contents).to(device)
+    with naming(path):
+        lines = describe_file(measure_file(path.read_bytes()))
+        if data is None:
+            return lines
+        network = build_from(contents).to(device)
     images = TestImages(data, network, batch_size=batch_size)
     mean = evaluate_mean(network, images)
     lines.append(("accuracy", f"top-1 {_percent(mean.top1)}, top-5 {_percent(mean.top5)} on {len(images):,} images"))
@@ -214,9 +216,12 @@ def _trial_config(store: ResultsStore, trial_id: str, row: Mapping[str, Any]) ->
         raise UserError(f"{where}: its configuration is of another version of pwfn: {field}: {first['msg']}") from error
 
 
-def _classes_of(state: Mapping[str, Tensor]) -> int:
+def _classes_of(state: Mapping[str, Tensor], checkpoint: Path) -> int:
     """Rows of the last weight or bias: the classifier comes last."""
-    return [len(tensor) for tensor in state.values() if tensor.ndim in (1, 2)][-1]
+    rows = [len(tensor) for tensor in state.values() if tensor.ndim in (1, 2)]
+    if not rows:
+        raise UserError(f"{checkpoint} has no tensor of one or two dimensions, so no classifier; leave --model out")
+    return rows[-1]
 
 
 def _channels_of(state: Mapping[str, Tensor]) -> int:

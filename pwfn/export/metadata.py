@@ -12,7 +12,7 @@ from torch import nn
 from pwfn.data.contract import Preprocessing
 from pwfn.models import preprocessing_of
 
-MAX_PIXELS = 1 << 26
+MAX_PIXELS = 1 << 24
 """Largest input, over all channels, that a file may ask for: building a network passes one image through it."""
 
 

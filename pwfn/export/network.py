@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,12 +108,11 @@ def read_contents(path: str | Path) -> Contents:
     Raises:
         UserError: it is missing, unreadable, damaged, foreign or of an unknown version; names the path.
     """
-    try:
-        return unpack(Path(path).read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    with naming(path):
+        try:
+            return unpack(Path(path).read_bytes())
+        except OSError as error:
+            raise UserError(error.strerror or str(error)) from error
 
 
 def load(path: str | Path) -> nn.Module:
@@ -122,8 +122,22 @@ def load(path: str | Path) -> nn.Module:
         UserError: as `read_contents`; or the file names no architecture, or one that its tensors do not fit.
     """
     contents = read_contents(path)
-    try:
+    with naming(path):
         return build_from(contents)
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """Return a file's tensors by name without building a network; see `decode_state`."""
+    contents = read_contents(path)
+    with naming(path):
+        return decode_state(contents)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Put the file's path in front of a user's error."""
+    try:
+        yield
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -134,26 +148,12 @@ def build_from(contents: Contents) -> nn.Module:
     architecture = metadata.architecture
     if architecture is None:
         raise UserError("the file names no architecture; read its tensors with pwfn.export.load_state")
-    _check_size(architecture, contents)
-    network = build_network(
-        ModelConfig(name=architecture.name),
-        num_classes=architecture.num_classes,
-        in_channels=architecture.in_channels,
-        image_size=architecture.image_size,
-    )
-    _check_names(architecture.name, stored_state(network), contents)
+    _check_before_building(architecture, contents)
+    network = _build(architecture)
+    _check_names(architecture.name, network, contents)
     network.load_state_dict(_with_shared_names(network, decode_state(contents)))
     _set_preprocessing(network, metadata)
     return network
-
-
-def load_state(path: str | Path) -> dict[str, Tensor]:
-    """Return a file's tensors by name without building a network; see `decode_state`."""
-    contents = read_contents(path)
-    try:
-        return decode_state(contents)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
 
 
 def stored_state(network: nn.Module) -> dict[str, Tensor]:
@@ -179,14 +179,29 @@ def _narrow(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return narrow
 
 
-def _check_size(architecture: Architecture, contents: Contents) -> None:
-    """Refuse before building: a classifier has at least one weight per class."""
-    num_weights = contents.description.num_weights
-    if architecture.num_classes > num_weights:
-        raise UserError(f"{architecture.num_classes} classes, but the file holds only {num_weights} weights")
+def _build(architecture: Architecture) -> nn.Module:
+    return build_network(
+        ModelConfig(name=architecture.name),
+        num_classes=architecture.num_classes,
+        in_channels=architecture.in_channels,
+        image_size=architecture.image_size,
+    )
 
 
-def _check_names(architecture: str, expected: Mapping[str, Tensor], contents: Contents) -> None:
+def _check_before_building(architecture: Architecture, contents: Contents) -> None:
+    """Compare names and shapes with a skeleton without memory: a small file must not make us build a huge network."""
+    try:
+        with torch.device("meta"):
+            skeleton = _build(architecture)
+    except UserError as error:
+        if "meta" in str(error):
+            return  # no fault of the file: this architecture computes with real numbers while it is built
+        raise
+    _check_names(architecture.name, skeleton, contents)
+
+
+def _check_names(architecture: str, network: nn.Module, contents: Contents) -> None:
+    expected = stored_state(network)
     found = {name: list(tensor.shape) for name, tensor in contents.untouched.items() if not name.startswith(PREFIX)}
     found |= {layer.name: layer.shape for layer in contents.description.layers}
     missing = [name for name in expected if name not in found]

@@ -1,9 +1,14 @@
+import hashlib
+import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 import pwfn
@@ -210,7 +215,8 @@ def test_a_state_without_architecture_is_read_but_not_built(tmp_path):
         ({"name": "cifar_resnet32"}, "are not those of the architecture cifar_resnet32: .* missing"),
         ({"name": "resnet_999"}, "'resnet_999' is neither timm's nor ours"),
         ({"num_classes": 9}, r"linear.weight \[7, 64\] instead of \[9, 64\]"),
-        ({"num_classes": 1 << 23}, "8388608 classes, but the file holds only 268151 weights"),
+        ({"num_classes": 1 << 23}, r"linear.weight \[7, 64\] instead of \[8388608, 64\]"),
+        ({"name": "vit_giant_patch14_224"}, "are not those of the architecture vit_giant_patch14_224: .* missing"),
         ({"in_channels": 1}, r"conv1.weight \[16, 3, 3, 3\] instead of \[16, 1, 3, 3\]"),
     ],
 )
@@ -221,12 +227,55 @@ def test_a_wrong_architecture_is_refused(changes, message, tmp_path):
     assert str(error.value).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize("image_size", [8, 224])
+def test_a_wrong_architecture_is_not_built(tmp_path, image_size):
+    """Gigabytes of weights would be allocated and drawn before their names could be compared."""
+    path = with_metadata(tmp_path, build("digits_mlp", 1), name="vit_giant_patch14_224", image_size=image_size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"are not those of the architecture|cannot take 8x8 images"):
+        pwfn.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300 * 1024
+
+
+ARCHITECTURES = ["digits_mlp", "digits_cnn", "cifar_resnet20", "test_vit", "nothing", ""]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "name": st.sampled_from(ARCHITECTURES),
+            "num_classes": st.sampled_from([0, 1, 7, 8, 1 << 24]),
+            "in_channels": st.sampled_from([1, 2, 3, 1 << 12, 1 << 24]),
+            "image_size": st.sampled_from([1, 7, 8, 9, 64, 4096, 1 << 20]),
+        },
+    )
+)
+def test_edited_architectures_raise_our_error_only(tmp_path, changes):
+    network = build("digits_mlp", 1)
+    content = write(tmp_path / "model.safetensors", network).read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    description = json.loads(header["__metadata__"]["pwfn"])
+    description["model"]["architecture"] |= changes
+    header["__metadata__"]["pwfn"] = json.dumps(description)
+    text = json.dumps(header).encode()
+    edited = len(text).to_bytes(8, "little") + text + content[8 + size : -32]
+    (tmp_path / "edited.safetensors").write_bytes(edited + hashlib.sha256(edited).digest())
+    try:
+        loaded = pwfn.load(tmp_path / "edited.safetensors")
+    except UserError:
+        return
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in loaded.state_dict().items())
+
+
 @pytest.mark.parametrize(
     "changes", [{"name": "hf-hub:someone/model"}, {"image_size": 1 << 20}, {"in_channels": 1 << 24}, {"num_classes": 0}]
 )
 def test_metadata_that_would_download_or_allocate_are_refused(changes):
     architecture = {"name": "resnet18", "num_classes": 10, "in_channels": 3, "image_size": 32} | changes
-    with pytest.raises(ValueError, match=r"should match pattern|numbers; at most 67108864|greater than or equal to 1"):
+    with pytest.raises(ValueError, match=r"should match pattern|numbers; at most 16777216|greater than or equal to 1"):
         ModelMetadata.model_validate({"architecture": architecture})
 
 

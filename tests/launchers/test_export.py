@@ -235,3 +235,10 @@ def test_a_damaged_file_is_one_line(store, capsys):
     assert capsys.readouterr().err == (
         f"error: {path}: the file is damaged: its bytes do not match its checksum; fetch it again\n"
     )
+
+
+def test_a_checkpoint_without_a_classifier_is_named(tmp_path, capsys):
+    save_file({"w": torch.zeros(2, 2, 3, 3)}, tmp_path / "odd.safetensors")
+    source = ["--state-dict", str(tmp_path / "odd.safetensors"), "--model", "digits_cnn", "--out", str(tmp_path / "x")]
+    assert export(source) == 2
+    assert "has no tensor of one or two dimensions, so no classifier; leave --model out" in capsys.readouterr().err
