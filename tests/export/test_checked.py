@@ -1,5 +1,3 @@
-import os
-
 import pytest
 import torch
 
@@ -49,21 +47,29 @@ def test_one_bit_of_a_state_dict_is_noticed(tmp_path):
         write_checked_state(tmp_path / "state", content, fixed=changed)
     assert list(tmp_path.iterdir()) == []
     write_checked_state(tmp_path / "state", content, fixed=fixed)
-    assert os.listdir(tmp_path) == ["state"]
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
 def test_an_interruption_leaves_the_earlier_file(tmp_path):
     path = tmp_path / "model"
     path.write_bytes(b"earlier")
-    with pytest.raises(KeyboardInterrupt), whole_file(path, b"later") as written:
-        assert written.read_bytes() == b"later"
+    with pytest.raises(KeyboardInterrupt), whole_file(path, b"later"):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"earlier"
-    assert os.listdir(tmp_path) == ["model"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def compare(before, after, *, exact=True, recorded=None):
     check_accuracy(Accuracy(before, 1.0), Accuracy(after, 1.0), exact=exact, recorded=recorded, num_images=1000)
+
+
+def test_the_block_sees_the_new_file_beside_the_old_one(tmp_path):
+    path = tmp_path / "model"
+    path.write_bytes(b"earlier")
+    with whole_file(path, b"later") as written:
+        assert (written.read_bytes(), path.read_bytes()) == (b"later", b"earlier")
+    assert path.read_bytes() == b"later"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_accuracy_must_be_the_same_where_nothing_was_rounded():
