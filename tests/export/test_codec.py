@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import entropy
@@ -37,6 +37,7 @@ def bound_bytes(*tensors):
     return entropy(counts, base=2) * counts.sum() / 8
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         arrays(
@@ -49,6 +50,7 @@ def test_any_bits_come_back(tensors):
     assert_round_trip({f"t{i}": bits.view(np.float32) for i, bits in enumerate(tensors)})
 
 
+@settings(deadline=None)
 @given(arrays(np.float32, st.integers(0, 60)), st.integers(1, 40))
 def test_any_values_come_back(values, repeats):
     assert_round_trip({"a": np.tile(values, (repeats, 1)), "b": values})
@@ -104,8 +106,8 @@ def test_a_large_float_tensor_is_left_out_and_the_most_values_that_can_be_coded_
     rng = np.random.default_rng(0)
     values = rng.standard_normal(MAX_SYMBOLS).astype(np.float32)
     tensors = {
-        "float": rng.standard_normal(3_000_000).astype(np.float32),
-        "many": values[rng.integers(0, MAX_SYMBOLS, 3_000_000)],
+        "float": rng.standard_normal(1_200_000).astype(np.float32),
+        "many": values[rng.integers(0, MAX_SYMBOLS, 1_200_000)],
     }
     assert list(assert_round_trip(tensors).table_of) == ["many"]
 
@@ -143,6 +145,7 @@ def test_a_single_value_takes_no_words():
     assert coded.words.size == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=300).filter(any))
 def test_frequencies_are_positive_and_sum_to_the_total(counts):
     table = quantize_counts(np.array(counts))

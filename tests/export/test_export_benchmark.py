@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "export.py"
 
 
+@pytest.mark.slow
 def test_a_row_is_measured_against_the_entropy():
     command = [sys.executable, str(BENCHMARK), "--weights", "200000", "--one", "pwfn", "scales alike"]
     row = subprocess.run(command, check=True, capture_output=True, text=True).stdout

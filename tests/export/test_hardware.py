@@ -3,7 +3,7 @@ import heapq
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy
 from torch import nn
@@ -23,6 +23,7 @@ def joined_weight(counts):
     return cost
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 10**9), min_size=2, max_size=200))
 def test_huffman_lengths_are_optimal_and_decodable(counts):
     counts = np.array(counts)
