@@ -108,9 +108,16 @@ def test_a_trial_that_diverges_is_failed_and_the_sweep_goes_on(cluster, tmp_path
     assert "the training loss is" in output
 
 
-def test_input_that_no_trial_can_use_ends_the_sweep_before_its_first_trial(cluster, tmp_path):
-    with pytest.raises(UserError, match=r"nowhere\.safetensors"):
-        sweep(tmp_path, f"model.checkpoint={tmp_path}/nowhere.safetensors")
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model.checkpoint=/nowhere.safetensors"], r"/nowhere\.safetensors"),
+        (["data.name=parquet", "data.root=/nowhere"], r"data\.root: folder /nowhere does not exist"),
+    ],
+)
+def test_input_that_no_trial_can_use_ends_the_sweep_before_its_first_trial(cluster, tmp_path, overrides, expected):
+    with pytest.raises(UserError, match=expected):
+        sweep(tmp_path, *overrides)
     assert not list(Path(tmp_path, "small", "trials").glob("*"))
 
 

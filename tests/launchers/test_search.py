@@ -1,0 +1,163 @@
+"""The launchers as a user meets them: real processes, real messages, real exit codes."""
+
+import importlib.util
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SPACE = ROOT / "tests" / "search" / "small_space.yaml"
+
+
+def launch(name: str, *arguments: object, cwd: Path, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "launchers" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture
+def main(tmp_path, monkeypatch, capsys):
+    """Run a launcher's main in this process, in an empty folder; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+        spec = importlib.util.spec_from_file_location(f"launcher_{name}", ROOT / "launchers" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        code = module.main()
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("space", sorted(path.name for path in (ROOT / "search_spaces").glob("*.yaml")))
+def test_every_shipped_space_has_a_plan(main, space, tmp_path):
+    code, output, _ = main("search", "--space", space, "--dry-run")
+    assert code == 0
+    for part in ("search", "objective", "resources per trial", "fixed"):
+        assert part in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_starts_neither_torch_nor_ray(tmp_path):
+    code = (
+        "import runpy, sys; sys.argv = ['search.py', '--space', 'digits', '--dry-run']\n"
+        f"sys.path.insert(0, {str(ROOT / 'launchers')!r})\n"
+        f"try: runpy.run_path({str(ROOT / 'launchers' / 'search.py')!r}, run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'ray', 'optuna', 'timm'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--space", "digit"], "no search space 'digit'"),
+        (["--space", SPACE, "--set", "method.bb=7"], "method.bb is not a field of"),
+        (["--space", SPACE, "--set", "method.b=seven"], "must be a valid integer"),
+        (["--space", SPACE, "--set", "method.b=30"], "less than or equal to 20"),
+        (["--space", SPACE, "--set", "method.sigma_join=mean_mu"], "mean_mu"),
+        (["--space", SPACE, "--set", "search.sampler=bayes"], "'tpe', 'nsga2', 'nsga3', 'gp' or 'random'"),
+        (["--space", SPACE, "--trials", "0"], "greater than or equal to 1"),
+        (["--space", SPACE, "--results", "/proc/results"], "/proc/results"),
+        (["--space", SPACE, "--study", "a/b"], "is not a name"),
+    ],
+)
+def test_what_a_search_refuses(main, arguments, expected, tmp_path):
+    code, _, errors = main("search", *arguments)
+    assert code == 2
+    assert errors.startswith("error: ")
+    assert expected in errors
+    assert len(errors.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.cluster
+def test_a_model_that_does_not_exist_ends_the_process_with_one_line(tmp_path):
+    done = launch("search", "--space", SPACE, "--set", "model.name=digits_mpl", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "did you mean digits_mlp" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.glob("results/*/trials/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--space", SPACE, "--set", "model.checkpoint=none.safetensors"], "none.safetensors"),
+        (["--space", SPACE, "--set", "resources.gpus_per_worker=1"], "--set resources.gpus_per_worker=0"),
+        (["--study", "none", "--trial", "7"], "has no finished trial 0007"),
+    ],
+)
+def test_what_a_trial_by_hand_refuses(main, arguments, expected):
+    code, _, errors = main("train", *arguments)
+    assert code == 2
+    assert errors.strip().splitlines()[-1].startswith("error: ")
+    assert expected in errors.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The same small search twice, one trial at a time, in two processes that know nothing of each other."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "other")]
+    done = [launch("search", "--space", SPACE, "--set", "search.max_concurrent=1", cwd=folder) for folder in folders]
+    assert [each.returncode for each in done] == [0, 0], done[0].stderr
+    return folders, done
+
+
+@pytest.mark.cluster
+def test_a_search_ends_with_the_front_the_report_and_the_export_command(searched):
+    folders, done = searched
+    output = done[0].stdout
+    assert "3/3 done" in output
+    assert "digits_mlp on digits" in output
+    reports = [line.removeprefix("report: ") for line in output.splitlines() if line.startswith("report: ")]
+    assert reports
+    assert all(Path(report).is_file() for report in reports)
+    command = next(line for line in output.splitlines() if "launchers/export.py" in line)
+    arguments = command.partition("launchers/export.py ")[2].split()
+    exported = launch("export", *arguments, cwd=folders[0])
+    assert exported.returncode == 0, exported.stderr
+    assert (folders[0] / arguments[arguments.index("--out") + 1]).is_file()
+
+
+@pytest.mark.cluster
+def test_the_same_seed_gives_identical_rows(searched):
+    columns = (
+        "* EXCLUDE (wall_seconds, gpu_seconds, started_at, finished_at, host, commit, size_bytes, compression_ratio)"
+    )
+    rounds = "* EXCLUDE (train_seconds, fix_seconds, eval_seconds, finished_at)"
+    trials, histories = [], []
+    for folder in searched[0]:
+        study = folder / "results" / "small_space"
+        trials.append(duckdb.sql(f"SELECT {columns} FROM '{study}/trials/*.parquet' ORDER BY number").fetchall())
+        histories.append(duckdb.sql(f"SELECT {rounds} FROM '{study}/rounds/*.parquet' ORDER BY ALL").fetchall())
+    assert len(trials[0]) == 3
+    assert trials[0] == trials[1]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.cluster
+def test_a_recorded_trial_runs_again_alone(searched):
+    folder = searched[0][0]
+    done = launch("train", "--study", "small_space", "--trial", "1", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    study = folder / "results" / "small_space"
+    query = "SELECT val_top1, test_top1, unique_values, seed FROM '{}'"
+    original = duckdb.sql(query.format(study / "trials" / "0001.parquet")).fetchall()
+    again = duckdb.sql(query.format(folder / "results" / "small_space-by-hand" / "trials" / "0000.parquet")).fetchall()
+    assert again == original
+
+
+def test_a_plan_takes_a_moment(tmp_path):
+    """A generous bound: importing torch or Ray alone takes several times as long as the whole plan."""
+    started = time.monotonic()
+    assert launch("search", "--space", "deit", "--dry-run", cwd=tmp_path).returncode == 0
+    assert time.monotonic() - started < 20
