@@ -30,7 +30,8 @@ class Baseline:
 
     def to_bytes(self) -> bytes:
         """Return the weights as a safetensors file."""
-        return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.state.items()})
+        content: bytes = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.state.items()})
+        return content
 
     @property
     def card(self) -> dict[str, float]:

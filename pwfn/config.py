@@ -151,7 +151,8 @@ class EvaluationConfig(_Frozen):
     recalibration_images: Count = 4096
     """Training images for that, without augmentation."""
     ensemble_draws: Annotated[int, Field(ge=0)] = 0
-    """Also measure the test accuracy of the mean prediction over this many posterior draws; 0 does not."""
+    """Also measure the test accuracy of the mean prediction over this many posterior draws, and keep the sigmas in the
+    exported file; 0 does neither."""
 
 
 class ResourcesConfig(_Frozen):
@@ -258,7 +259,7 @@ class WfnConfig(_Frozen):
         return self
 
 
-class _AlphabetConfig(_Frozen):
+class AlphabetConfig(_Frozen):
     """An alphabet of 2^bits + 1 evenly spaced levels around zero (GPFQ follow-up, section 3)."""
 
     bits: Annotated[int, Field(ge=1, le=12)] = 4
@@ -273,7 +274,7 @@ class _AlphabetConfig(_Frozen):
     """One radius for the whole network, so that all layers share their values; else one per layer."""
 
 
-class GpfqConfig(_AlphabetConfig):
+class GpfqConfig(AlphabetConfig):
     """GPFQ: greedy path-following quantisation after training, layer by layer on a small calibration set."""
 
     name: Literal["gpfq"] = "gpfq"
@@ -291,7 +292,7 @@ class GpfqConfig(_AlphabetConfig):
     """Layers with more features are done sample by sample instead of by their Gram matrices."""
 
 
-class MsqConfig(_AlphabetConfig):
+class MsqConfig(AlphabetConfig):
     """MSQ: nearest rounding to GPFQ's alphabet, its memoryless baseline."""
 
     name: Literal["msq"] = "msq"

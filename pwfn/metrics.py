@@ -85,4 +85,4 @@ def value_orders(values: FloatArray) -> IntArray:
     bits = values.astype(np.float32).view(np.uint32)
     exponent = (bits >> 23) & 0xFF
     significand = (bits & 0x7FFFFF) | np.where(exponent > 0, 1 << 23, 0).astype(np.uint32)
-    return np.bitwise_count(significand).astype(np.int64)
+    return np.asarray(np.bitwise_count(significand), dtype=np.int64)

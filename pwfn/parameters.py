@@ -94,4 +94,4 @@ class FlatParameters:
 
     def pieces(self, flat: Tensor) -> tuple[Tensor, ...]:
         """Cut a flat `(num_weights,)` tensor into one 1-D view per parameter."""
-        return flat.split(self.sizes)
+        return torch.split(flat, self.sizes)

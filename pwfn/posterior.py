@@ -140,11 +140,12 @@ def initial_sigma(weights: Tensor, config: PwfnConfig) -> Tensor:
 
 
 def quantile(values: Tensor, q: float) -> Tensor:
-    """Linearly interpolated quantile of a tensor `(n,)` of any size; torch.quantile refuses more than 2^24."""
-    position = q * (values.numel() - 1)
+    """Linearly interpolated quantile over the last dimension, of any size; torch.quantile refuses more than 2^24."""
+    size = values.shape[-1]
+    position = q * (size - 1)
     below = math.floor(position)
     low = values.kthvalue(below + 1).values
-    high = values.kthvalue(min(below + 2, values.numel())).values
+    high = values.kthvalue(min(below + 2, size)).values
     return low + (high - low) * (position - below)
 
 

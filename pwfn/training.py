@@ -58,7 +58,7 @@ def train_epoch(learner: Learner, batches: Batches, *, precision: str, replicas:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             loss = cross_entropy(network(images), labels)
         loss = loss + learner.penalty(loss)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         learner.step()
         losses.append(loss.detach())
         if len(losses) % STEPS_BETWEEN_CHECKS == 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from pwfn.config import PwfnConfig, TrainingConfig
 from pwfn.descent import Descent
 from pwfn.methods.rounds import Fixing, Method, State
 from pwfn.metrics import Codebook
+from pwfn.parameters import split_parameters
 from pwfn.posterior import Posterior, quantile
 from pwfn.task import Task
 from pwfn.training import count_hits
@@ -22,7 +25,8 @@ class Pwfn(Method):
     """Probabilistic weight fixing of a task's network."""
 
     def __init__(self, task: Task) -> None:
-        self.config: PwfnConfig = task.config.method
+        assert isinstance(task.config.method, PwfnConfig)
+        self.config = task.config.method
         super().__init__(task, self.config.fractions)
         self.posterior = Posterior(task.network, self.config)
         self.radii = np.linspace(self.config.start_sigma, self.config.end_sigma, len(self.fractions)).tolist()
@@ -89,6 +93,14 @@ class Pwfn(Method):
     def load_state(self, state: State) -> None:
         """Restore the posterior."""
         self.posterior.load_state(state)
+
+    def sigmas(self) -> Mapping[str, Tensor] | None:
+        """Keep sigma where the ensemble is measured, so that the file can measure it again."""
+        if self.task.config.evaluation.ensemble_draws == 0:
+            return None
+        fixable = split_parameters(self.task.network).fixable
+        pieces = self.posterior.weights.pieces(self.posterior.sigma)
+        return {name: piece.view_as(p) for (name, p), piece in zip(fixable.items(), pieces, strict=True)}
 
     def ensemble_test_top1(self) -> float | None:
         """Measure the mean prediction over posterior draws, the authors' second evaluation; None if unasked."""

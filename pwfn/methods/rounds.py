@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pwfn.metrics import Codebook, CodebookMetrics, measure_codebook
+from pwfn.parameters import split_parameters
 from pwfn.task import Task
 from pwfn.training import Accuracy, Stopwatch
 
@@ -30,6 +32,14 @@ class Fixing:
     radius_end: float | None = None
     sigma_quantiles: Mapping[str, float] = field(default_factory=dict)
     """`sigma_q05` and so on, over the weights that were free before this fixing."""
+    untreated_layers: tuple[str, ...] = ()
+    """Layers that the method could not treat as it should and rounded to the nearest value instead."""
+
+    @classmethod
+    def of_all(cls, network: nn.Module, *, untreated_layers: tuple[str, ...] = ()) -> Fixing:
+        """Describe a network whose whole fixed set is fixed."""
+        weights = torch.cat([parameter.flatten() for parameter in split_parameters(network).fixable.values()])
+        return cls(weights.numel(), Codebook.of(weights), untreated_layers=untreated_layers)
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,10 @@ class Method(ABC):
     def load_state(self, state: State) -> None:  # noqa: B027  (a method of one round has nothing to go on from)
         """Go on from what `state` returned."""
 
+    def sigmas(self) -> Mapping[str, Tensor] | None:
+        """Sigma of each parameter by its name, where it is to be kept beside the final weights."""
+        return None
+
     def ensemble_test_top1(self) -> float | None:
         """Test accuracy of the mean prediction over posterior draws; None for a method without a posterior."""
         return None
@@ -147,5 +161,9 @@ def run_rounds(method: Method, state: State | None = None) -> Iterator[RoundReco
             train_seconds=train_seconds,
             fix_seconds=fix_seconds,
             eval_seconds=eval_seconds + watch.lap(),
-            state=lambda index=index: {"round": torch.tensor(index), **method.state()},
+            state=partial(_state_after, method, index),
         )
+
+
+def _state_after(method: Method, index: int) -> State:
+    return {"round": torch.tensor(index), **method.state()}

@@ -26,6 +26,7 @@ STATES = ("complete", "pruned", "failed")
 Row = Mapping[str, Any]
 
 TEXT, FLAG, COUNT, NUMBER = pa.string(), pa.bool_(), pa.int64(), pa.float64()
+NAMES = pa.list_(TEXT)
 TIME = pa.timestamp("us")
 """UTC without a zone in the type: every reader agrees on it, zone database or not."""
 
@@ -44,7 +45,7 @@ _TRIAL_COLUMNS = (
     describe("seed", COUNT, "integer", "Seed of everything random in the trial but the split."),
     describe("state", TEXT, "text", "How the trial ended: complete, pruned or failed."),
     describe(
-        "failure_class", TEXT, "text", "Why it failed: nan, out_of_memory, lost, timeout, ...; null if it did not."
+        "failure_class", TEXT, "text", "Why it failed: nan, oom, user, lost or error; null if it did not."
     ),
     describe("failure_message", TEXT, "text", "The failure in words; null if there was none."),
     describe("config_json", TEXT, "JSON", "The whole configuration; enough to run the trial again."),
@@ -69,9 +70,10 @@ _TRIAL_COLUMNS = (
     describe("mean_order", NUMBER, "powers of two", "Mean over weights of the powers of two that sum to the value."),
     describe("max_order", COUNT, "powers of two", "Most powers of two in one value."),
     describe("num_weights", COUNT, "weights", "Weights that are compressed."),
-    describe("size_bytes", COUNT, "bytes", "Size of the coded compressed weights."),
-    describe("compression_ratio", NUMBER, "ratio", "Bytes of the weights as float32 over size_bytes."),
+    describe("size_bytes", COUNT, "bytes", "Size of the exported file: codebook, coded weights, the rest, names."),
+    describe("compression_ratio", NUMBER, "ratio", "Bytes of all parameters as float32 over size_bytes."),
     describe("recalibrated_bn", FLAG, "yes/no", "BatchNorm statistics were estimated again before measuring."),
+    describe("untreated_layers", NAMES, "list of text", "Layers that the method could only round to nearest."),
     describe("rounds_done", COUNT, "rounds", "Rounds that were finished."),
     describe("retries", COUNT, "starts", "Starts after the first one."),
     describe("wall_seconds", NUMBER, "seconds", "Elapsed time of the trial, lost work left out."),
@@ -104,13 +106,14 @@ _ROUND_COLUMNS = (
     describe("sparsity", NUMBER, "fraction", "Share of the fixed weights that are zero."),
     describe("mean_order", NUMBER, "powers of two", "Mean powers of two per fixed weight."),
     describe("max_order", COUNT, "powers of two", "Most powers of two in one value."),
+    describe("untreated_layers", NAMES, "list of text", "Layers that the method could only round to nearest."),
     describe("radius_start", NUMBER, "sigmas", "How far a weight might move when the fixing began."),
     describe("radius_end", NUMBER, "sigmas", "How far a weight might move when the fixing ended."),
     *(
         describe(f"sigma_q{percent:02d}", NUMBER, "weight", f"{percent} % quantile of sigma over the free weights.")
         for percent in (5, 25, 50, 75, 95)
     ),
-    describe("train_loss", NUMBER, "nats", "Mean training loss of the round's last epoch, regularisation left out."),
+    describe("train_loss", NUMBER, "nats", "Mean training loss of the round's steps, penalties included."),
     describe("train_seconds", NUMBER, "seconds", "Time of training."),
     describe("fix_seconds", NUMBER, "seconds", "Time of clustering and fixing."),
     describe("eval_seconds", NUMBER, "seconds", "Time of measuring, recalibration included."),

@@ -70,5 +70,5 @@ def _work(arguments: dict[str, Any]) -> None:
 
 def cause_of(error: train.TrainingFailedError) -> BaseException:
     """Find the error that ended the first worker, where it was a worker's."""
-    failures = getattr(error, "worker_failures", {})
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
     return next(iter(failures.values()), error)

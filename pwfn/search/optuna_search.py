@@ -207,8 +207,9 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         new = self.proposer.ask()
         if new is None:
             return None
-        proposal = {"number": new.number, "trial_id": f"{new.number:04d}", "params": new.params}
-        self._store.write_proposal(proposal["trial_id"], proposal)
+        trial_id = f"{new.number:04d}"
+        proposal = {"number": new.number, "trial_id": trial_id, "params": new.params}
+        self._store.write_proposal(trial_id, proposal)
         return proposal
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -36,8 +37,8 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._rows: list[Row] = study.store.read_trials()
         self._num_known = len(self._rows)
         self._running: dict[str, str] = {}
-        self._started = time.monotonic()
-        self._refreshed = self._started
+        self._started = self._refreshed = time.monotonic()
+        self._first_trial_started: float | None = None
         self._live = Live(console=console, get_renderable=self._panel, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Progress:
@@ -58,6 +59,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show a trial as running."""
+        self._first_trial_started = self._first_trial_started or time.monotonic()
         self._running[trial.config["trial_id"]] = "starting"
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -98,18 +100,15 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     def _counts(self) -> str:
         failed = sum(row["state"] == "failed" for row in self._rows)
         done, planned = len(self._rows), self._study.space.search.trials
-        elapsed = time.monotonic() - self._started
-        parts = [
-            f"{done}/{planned} done",
-            f"{len(self._running)} running",
-            f"{failed} failed",
-            f"{_clock(elapsed)} elapsed",
-        ]
-        if done > self._num_known:
-            parts.append(f"about {_clock(elapsed / (done - self._num_known) * (planned - done))} left")
+        now = time.monotonic()
+        parts = [f"{done}/{planned} done, {len(self._running)} running, {failed} failed"]
+        parts.append(f"{_clock(now - self._started)} elapsed")
+        if done > self._num_known and self._first_trial_started is not None:
+            each = (now - self._first_trial_started) / (done - self._num_known)
+            parts.append(f"about {_clock(each * (planned - done))} left")
         return ", ".join(parts)
 
-    def _result(self, row: Row) -> str:
+    def _result(self, row: Mapping[Any, Any]) -> str:
         if row["state"] != "complete":
             return f"{row['state']}: {row['failure_class']}: {row['failure_message']}"
         objectives = self._study.space.objectives

@@ -54,7 +54,7 @@ def round_row(trial: Trial, record: RoundRecord) -> Row:
     return {
         **trial.identity,
         **{name: getattr(record, name) for name in measured},
-        **{name: getattr(fixing, name) for name in ("num_fixed", "radius_start", "radius_end")},
+        **{name: getattr(fixing, name) for name in ("num_fixed", "untreated_layers", "radius_start", "radius_end")},
         **fixing.sigma_quantiles,
         **accuracy_columns("val", record.before, "_before"),
         **accuracy_columns("val", record.after),

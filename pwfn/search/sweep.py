@@ -17,6 +17,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from rich.console import Console
 
+from pwfn.baseline import baseline_key
 from pwfn.config import ResourcesConfig, TrialConfig
 from pwfn.errors import UserError
 from pwfn.methods import RoundRecord
@@ -28,7 +29,7 @@ from pwfn.search.progress import Progress
 from pwfn.search.rows import Trial
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import Study
-from pwfn.search.trial import baseline_key, ensure_baseline, own_device, run_trial
+from pwfn.search.trial import ensure_baseline, own_device, run_trial
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ RESTARTS = 3
 """Times that a trial whose process was lost is started again; it goes on from its last round."""
 
 
-@ray.remote(num_cpus=0)
 class Desk:
     """Where trials say which round they have finished, for whoever shows the progress."""
 
@@ -215,7 +215,7 @@ def search(study: Study, *, address: str | None, console: Console) -> None:
         configs = space.float_networks()
         with console.status(f"making {len({*map(baseline_key, configs)})} float networks"):
             make_baselines(configs, store)
-        desk = Desk.remote()
+        desk = ray.remote(num_cpus=0)(Desk).remote()
         with Progress(study, desk, console) as progress:
             run_sweep(study, OptunaSearch(study), desk, [progress])
     store.delete_scratch()

@@ -17,7 +17,7 @@ from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrialConfig
 from pwfn.data import Data, Preprocessing, Source, open_source
 from pwfn.errors import NonFiniteLossError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
-from pwfn.methods import METHODS, RoundRecord, run_rounds
+from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
 from pwfn.models import build_network, preprocessing_of
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
@@ -65,11 +65,12 @@ def _run(trial: Trial, store: ResultsStore, device: torch.device, replicas: Repl
                 store.write_checkpoint(trial.trial_id, save(dict(record.state())))
             on_round(trial, record)
         log.info("trial %s %s", trial.trial_id, record.summary)
-    return _outcome(trial, task, baseline, record, store)
+    return _outcome(trial, method, baseline, record, store)
 
 
-def _outcome(trial: Trial, task: Task, baseline: Baseline, last: RoundRecord, store: ResultsStore) -> Row:
+def _outcome(trial: Trial, method: Method, baseline: Baseline, last: RoundRecord, store: ResultsStore) -> Row:
     """Measure the final network and write it; the validation accuracy is that of the last record."""
+    task = method.task
     sets = task.parameter_sets
     outcome = {
         "state": "complete",
@@ -84,12 +85,16 @@ def _outcome(trial: Trial, task: Task, baseline: Baseline, last: RoundRecord, st
         "coverage": sets.coverage,
         "num_weights": sets.num_fixable,
         "recalibrated_bn": last.recalibrated_bn,
+        "untreated_layers": last.fixing.untreated_layers,
         "rounds_done": last.num_rounds,
     }
     if task.replicas.is_first:
         store.write_values(trial.trial_id, last.fixing.codebook)
         model = encode_network(
-            task.network, _metadata(trial, task, outcome), include_norm=trial.config.include_norm
+            task.network,
+            _metadata(trial, task, outcome),
+            include_norm=trial.config.include_norm,
+            sigmas=method.sigmas(),
         )
         store.write_model(trial.trial_id, model)
         num_parameters = sum(parameter.numel() for parameter in task.network.parameters())
@@ -161,6 +166,11 @@ def own_device(resources: ResourcesConfig) -> torch.device:
 
 def _metadata(trial: Trial, task: Task, outcome: Row) -> ModelMetadata:
     classes = _source(task.config.data, split_seed(task.config)).class_names
-    provenance = {"study": trial.study, "trial_id": trial.trial_id, "seed": trial.config.seed, "commit": commit()}
+    provenance: dict[str, str | int | None] = {
+        "study": trial.study,
+        "trial_id": trial.trial_id,
+        "seed": trial.config.seed,
+        "commit": commit(),
+    }
     metrics = {name: value for name, value in outcome.items() if isinstance(value, int | float)}
-    return describe_network(task.network, class_names=classes, metrics=metrics, provenance=provenance | versions())
+    return describe_network(task.network, class_names=classes, metrics=metrics, provenance={**provenance, **versions()})

@@ -81,6 +81,21 @@ def test_the_float_network_is_made_once_and_every_trial_starts_from_it(store):
     assert first["float_val_top1"] == second["float_val_top1"]
 
 
+def test_the_sigmas_are_kept_where_the_ensemble_is_measured(store):
+    plain = run(make_trial(), store)
+    kept = run(make_trial("evaluation.ensemble_draws=3", trial_id="0001"), store)
+    assert plain["ensemble_test_top1"] is None
+    assert 0 < kept["ensemble_test_top1"] <= 1
+    assert kept["test_top1"] == plain["test_top1"]
+    assert kept["size_bytes"] > plain["size_bytes"]
+
+
+def test_bfloat16_trains_to_about_the_same_accuracy(store):
+    exact = run(make_trial(), store)
+    coarse = run(make_trial("training.precision=bfloat16", trial_id="0001"), store)
+    assert coarse["test_top1"] == pytest.approx(exact["test_top1"], abs=0.1)
+
+
 def test_a_loss_that_is_not_finite_is_a_failed_row_with_epoch_and_step(store):
     row = run(make_trial("training.lr=1e30", "training.clip_norm=null"), store)
     stored = store.read_trial("0000")
