@@ -1,0 +1,1 @@
+"""Codebooks for given weights, without training."""
