@@ -30,7 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--address", help="Ray cluster, as in ray.init (default: start Ray on this machine)")
     parser.add_argument("--seed", type=int, help="seed of the study (default: the space's search.seed)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", dest="overrides",
-                        help="fields of the configuration or of the search, e.g. method.b=7 search.sampler=gp")  # fmt: skip
+                        help="fields of the configuration or of the search: method.b=7 search.sampler=gp")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="check the space, print the plan, start nothing")
     return parser.parse_args()
 
@@ -73,11 +73,10 @@ def finish(results: str, study: str, console: Console) -> None:
         console.print(f"report: {path}", soft_wrap=True)
     members = analysis.front(loaded.trials, loaded.objectives)
     if len(members):
-        best = members.iloc[-1]["trial_id"]
-        command = (
-            f"python launchers/export.py --results {results} --study {study} --trial {best} --out {study}.safetensors"
-        )
-        console.print(f"export a point: {command}", soft_wrap=True)
+        close = members[members["val_top1"] >= members["float_val_top1"] - 0.01]  # within a point of the float network
+        point = (close if len(close) else members).sort_values("unique_values")["trial_id"].iloc[0]
+        options = f"--results {results} --study {study} --trial {point} --out {study}-{point}.pwfn.safetensors"
+        console.print(f"export a point: python launchers/export.py {options}", soft_wrap=True)
 
 
 def main() -> int:
