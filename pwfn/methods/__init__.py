@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Mapping
 
+from pwfn.methods.gpfq import Gpfq
+from pwfn.methods.kmeans import Kmeans
+from pwfn.methods.msq import Msq
 from pwfn.methods.pwfn import Pwfn
 from pwfn.methods.rounds import Fixing, Method, RoundRecord, State, run_rounds
 from pwfn.methods.wfn import Wfn
 from pwfn.task import Task
 
-METHODS: Mapping[str, Callable[[Task], Method]] = {"pwfn": Pwfn, "wfn": Wfn}
+METHODS: Mapping[str, Callable[[Task], Method]] = {"pwfn": Pwfn, "gpfq": Gpfq, "msq": Msq, "wfn": Wfn, "kmeans": Kmeans}
 
 __all__ = ["METHODS", "Fixing", "Method", "RoundRecord", "State", "run_rounds"]
