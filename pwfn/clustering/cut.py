@@ -19,7 +19,7 @@ def furthest(weights: Weights, centre: int, *, num: int, b: int, zero_rule: bool
         zero_rule: weights with |mu| < 2^-b are at distance zero from zero.
 
     Returns:
-        Their places among all weights, int64 `(num,)`.
+        Their places among all weights, integers `(num,)`.
     """
     distance = _distances(weights, centre, b=b, zero_rule=zero_rule)
     num_taken = len(weights) - num

@@ -45,7 +45,7 @@ class Weights:
         return self.all_sigma[chunk] if self.index is None else self.all_sigma.index_select(0, self.index[chunk])
 
     def places(self, chunk: slice, within: Tensor) -> Tensor:
-        """Where the weights `within` one chunk are among all weights, int32."""
+        """Where the weights `within` one chunk are among all weights."""
         if self.index is None:
             return within.int().add_(chunk.start)
         return self.index[chunk].index_select(0, within)

@@ -153,17 +153,16 @@ def _start(mu: Tensor, sigma: Tensor, before: Tensor | None) -> tuple[Tensor, We
 
 
 def _assign_(step_of_weight: Tensor, free: Weights, codes: Tensor, choice: Choice) -> Weights:
-    """Write the step of each free weight, and return those that stay free."""
+    """Write the step of each free weight and return those that stay free; their index takes the memory of `codes`."""
     step_of_code = torch.from_numpy(choice.step_of_code).to(codes.device)
-    left = torch.empty(len(free), dtype=torch.int32, device=codes.device)
     num_left = 0
     for chunk in free.chunks():
         step = step_of_code.index_select(0, codes[chunk])
         free.write_(step_of_weight, chunk, step)
-        still_free = free.places(chunk, find_in_chunk(step, FREE))
-        left[num_left : num_left + len(still_free)] = still_free
-        num_left += len(still_free)
-    return Weights(free.all_mu, free.all_sigma, left[:num_left])
+        places = free.places(chunk, find_in_chunk(step, FREE))
+        codes[num_left : num_left + len(places)] = places  # never beyond the codes already read
+        num_left += len(places)
+    return Weights(free.all_mu, free.all_sigma, codes[:num_left])
 
 
 def _stages(radius: float, growth: float, max_order: int) -> Iterator[tuple[int, float]]:

@@ -6,7 +6,8 @@
 
 A network is ten layers, Gaussian and Laplace in turn, of standard deviation 0.02 to 0.1, with 0.3 % biases of standard
 deviation 0.7 and sigma as PWFN initialises it. It goes through the ten rounds of the paper's schedule without training
-between them. Times are means over the ten rounds; `sort` is torch.sort of the mu that each round was given. The dense
+between them. Times are means over the ten rounds: CPU time of a single thread, which other work on the machine disturbs
+least, or wall time with more threads or a GPU. `sort` is torch.sort of the mu that each round was given. The dense
 implementation is the slow transcription of the tests, one round at `--dense-size` weights.
 """
 
@@ -117,12 +118,13 @@ def realistic_weights(num_weights: int, *, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def timed(device: torch.device, work: Callable[[], Result]) -> tuple[float, Result]:
-    """Wall time of a call in seconds, a GPU's work included, and what it returns."""
+    """How long a call takes, in seconds, a GPU's work included, and what it returns."""
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     result = work()
     synchronize(device)
-    return time.perf_counter() - start, result
+    return clock() - start, result
 
 
 def synchronize(device: torch.device) -> None:
