@@ -1,0 +1,145 @@
+"""What k-means keeps of a pretrained network's accuracy, and what it costs in time and memory.
+
+    PWFN_DATA=/path/to/data python tests/benchmarks/kmeans.py accuracy         ResNet-20, all 10,000 test images
+    PWFN_DATA=/path/to/data python tests/benchmarks/kmeans.py accuracy --test-images 2000 --seeds 3
+    python tests/benchmarks/kmeans.py speed                                    10^5 to 2.5 10^7 weights
+    python tests/benchmarks/kmeans.py speed --sizes 1e5 1e6
+
+Accuracies are top-1 in percent of the CIFAR-10 ResNet-20, one codebook for the network, no training; fewer test images
+are the file's first. "BN" is after BatchNorm's statistics were estimated again on 4,096 training images without
+augmentation. "known" is an independent run on the first 2,000 test images. The Fisher information is that of
+`--fisher-images` training images; with several seeds its columns are means.
+
+Speed is for the weights of `clustering.py` and 16 and 64 values, each time beside torch.sort of the same weights;
+"extra" is the peak of memory beyond the weights and their importance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from clustering import hardware, peak_bytes, realistic_weights, reset_peak_bytes
+
+from pwfn.config import DataConfig, KmeansConfig, ModelConfig, TrialConfig, shared_data_folder
+from pwfn.methods.kmeans import Kmeans
+from pwfn.quantization.kmeans import kmeans_values, nearest_values
+from pwfn.replicas import Replicas
+from pwfn.search.trial import open_task
+from pwfn.task import Task
+from pwfn.training import evaluate
+
+KNOWN = {("plain", 64): "91.8", ("plain", 32): "91.4", ("plain", 16): "90.3", ("plain", 8): "26"}
+KNOWN |= {("fisher", 32): "91.2", ("fisher", 8): "58"}
+
+
+def main() -> None:
+    """Print one of the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("table", choices=["accuracy", "speed"])
+    parser.add_argument("--test-images", type=int, default=10_000)
+    parser.add_argument("--fisher-images", type=int, default=500)
+    parser.add_argument("--values", type=int, nargs="+", default=[64, 32, 16, 8])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--sizes", nargs="+", type=lambda text: int(float(text)), default=[10**5, 10**6, 25 * 10**6])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"{hardware(arguments.device)}; {arguments.threads} thread(s); Python {platform.python_version()},", end=" ")
+    print(f"torch {torch.__version__}, numpy {np.__version__}")
+    if arguments.table == "speed":
+        speed_table(arguments.sizes)
+        return
+    if shared_data_folder() is None:
+        parser.error("needs real data: set PWFN_DATA")
+    accuracy_table(arguments)
+
+
+def accuracy_table(arguments: argparse.Namespace) -> None:
+    """One row per number of values."""
+    num_images = arguments.test_images
+    print(f"CIFAR-10, ResNet-20, {num_images:,} test images, Fisher information of {arguments.fisher_images:,} images")
+    print(f"float {100 * top1(open_network('plain', 1, arguments, seed=0), num_images):.2f}")
+    print("values   plain      BN   known   fisher      BN   known")
+    for num_values in arguments.values:
+        cells = []
+        for weighting, seeds in (("plain", 1), ("fisher", arguments.seeds)):
+            runs = [quantized(weighting, num_values, arguments, seed=seed) for seed in range(seeds)]
+            without, recalibrated = map(mean, zip(*runs, strict=True))
+            cells.append(f"{without:8.2f}{recalibrated:8.2f}{KNOWN.get((weighting, num_values), '-'):>8}")
+        print(f"{num_values:6}" + " ".join(cells), flush=True)
+
+
+def quantized(weighting: str, num_values: int, arguments: argparse.Namespace, *, seed: int) -> tuple[float, float]:
+    """Top-1 in percent without and with recalibrated BatchNorm."""
+    task = open_network(weighting, num_values, arguments, seed=seed)
+    Kmeans(task).fix(0)
+    without = top1(task, arguments.test_images)
+    task.recalibrate()
+    return 100 * without, 100 * top1(task, arguments.test_images)
+
+
+def open_network(weighting: str, num_values: int, arguments: argparse.Namespace, *, seed: int) -> Task:
+    """Load the float network and its data."""
+    folder = shared_data_folder()
+    assert folder is not None
+    config = TrialConfig(
+        model=ModelConfig(name="cifar_resnet20", checkpoint=str(folder / "resnet_cifar10" / "resnet20.safetensors")),
+        data=DataConfig(name="parquet", root=str(folder / "cifar10"), augmentation="none", split_seed=0),
+        method=KmeansConfig.model_validate(
+            {"num_values": num_values, "weighting": weighting, "fisher_images": arguments.fisher_images}
+        ),
+        seed=seed,
+    )
+    return open_task(config, config.model, torch.device(arguments.device), Replicas())
+
+
+def top1(task: Task, num_images: int) -> float:
+    """On the first test images."""
+    batches = islice(task.batches("test", batch_size=500), -(-num_images // 500))
+    return evaluate(task.network, batches, precision="float32", replicas=task.replicas).top1
+
+
+def speed_table(sizes: Sequence[int]) -> None:
+    """One row per size, number of values and weighting."""
+    print(f"{'weights':>12}{'values':>8}{'weighting':>11}{'k-means':>10}{'sort':>9}{'ratio':>8}{'extra':>9}")
+    print(f"{'s':>41}{'s':>9}{'B/w':>17}")
+    for size in sizes:
+        weights = realistic_weights(size, seed=0)[0].numpy()
+        fisher = np.random.default_rng(0).exponential(size=size).astype(np.float32) ** 3
+        sort_seconds = min(seconds(lambda w=weights: torch.sort(torch.from_numpy(w))) for _ in range(2))
+        for num_values in (16, 64):
+            for weighting, importance in (("plain", None), ("fisher", fisher)):
+                start = reset_peak_bytes(torch.device("cpu"))
+                took = seconds(lambda n=num_values, w=weights, i=importance: share(w, n, i))
+                extra = (peak_bytes(torch.device("cpu")) - start) / size
+                cells = f"{took:10.2f}{sort_seconds:9.2f}{took / sort_seconds:8.1f}{extra:9.0f}"
+                print(f"{size:12,}{num_values:8}{weighting:>11}{cells}", flush=True)
+
+
+def share(weights: np.ndarray, num_values: int, importance: np.ndarray | None) -> np.ndarray:
+    """The values of all weights."""
+    return nearest_values(weights, kmeans_values(weights, num_values, importance))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
