@@ -10,7 +10,6 @@ import io
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.front import Objectives, front, on_front
 from analysis.metrics import metric
+from analysis.seeds import replicated
+from analysis.series import Series
 from analysis.window import Span, accuracy_span, count_span, log_ticks
 
 STYLE: dict[Any, Any] = {
@@ -59,19 +60,10 @@ LEGEND_COLUMNS = 4
 FOOTNOTE_CHARACTERS = 185
 
 
-@dataclass(frozen=True)
-class Series:
-    """The trials of one study on one model and data set, with the objectives that decide its front."""
-
-    study: str
-    trials: pd.DataFrame
-    objectives: Objectives
-
-
 def draw(series: Sequence[Series], title: str, subtitle: str, footnote: str) -> Figure:
     """Draw the studies of one model and data set into one figure; without a result it says so."""
     x, y = _spans(series)
-    empty = not np.isfinite(pd.concat([one.trials[y.name] for one in series])).any()
+    empty = not np.isfinite(pd.concat([one.points[y.name] for one in series])).any()
     handles = [] if empty else [*_float_handles(series, y), *_state_handles(series, x, y), *_front_handles(series, y)]
     heading = f"{title}: {'accuracy' if y.name == 'val_top1' else metric(y.name).label} against {metric(x.name).label}"
     with rc_context(STYLE):
@@ -83,6 +75,7 @@ def draw(series: Sequence[Series], title: str, subtitle: str, footnote: str) -> 
             behind = GREY if len(series) == 1 else colour
             _draw_trials(axes, one, x, y, behind)
             _draw_front(axes, one, x, y, colour, MARKERS[index % len(MARKERS)])
+            _draw_seeds(axes, one, x, y, colour)
             _draw_below(axes, one, x, y, (behind, colour))
         _draw_answer(axes, series, x, y)
         if empty:
@@ -108,8 +101,8 @@ def axis_names(objectives: Objectives) -> tuple[str, str]:
 
 def _spans(series: Sequence[Series]) -> tuple[Span, Span]:
     x_name, y_name = axis_names(series[0].objectives)
-    trials = pd.concat([one.trials for one in series])
-    members = pd.concat([front(one.trials, one.objectives) for one in series])
+    trials = pd.concat([one.points for one in series])
+    members = pd.concat([front(one.points, one.objectives) for one in series])
     trials = trials[trials[x_name].notna() & trials[y_name].notna()]
     marks = pd.concat([trials["float_val_top1"], trials["float_test_top1"], members["test_top1"].nlargest(1)])
     return (
@@ -148,12 +141,12 @@ def _draw_float_lines(axes: Axes, series: Sequence[Series], y: Span) -> None:
 
 
 def _float_accuracies(series: Sequence[Series], name: str) -> list[float]:
-    return sorted(pd.concat([one.trials[name] for one in series]).dropna().unique().tolist())
+    return sorted(pd.concat([one.points[name] for one in series]).dropna().unique().tolist())
 
 
 def _draw_trials(axes: Axes, one: Series, x: Span, y: Span, colour: str) -> None:
     """Every trial that is not on the front, by state, down to the lower edge."""
-    trials = one.trials[~on_front(one.trials, one.objectives) & (one.trials[y.name] >= y.low)]
+    trials = one.points[~on_front(one.points, one.objectives) & (one.points[y.name] >= y.low)]
     for state, style in STATES.items():
         chosen = trials[trials["state"] == state]
         line = style | ({"markerfacecolor": colour} if state == "complete" else {})
@@ -162,16 +155,16 @@ def _draw_trials(axes: Axes, one: Series, x: Span, y: Span, colour: str) -> None
 
 def _draw_below(axes: Axes, one: Series, x: Span, y: Span, colours: tuple[str, str]) -> None:
     """Arrows at the lower edge for what lies below it; `colours` of dominated trials and of the front."""
-    below = one.trials[y.name] < y.low
-    members = on_front(one.trials, one.objectives)
+    below = one.points[y.name] < y.low
+    members = on_front(one.points, one.objectives)
     for mask, colour in zip((below & ~members, below & members), colours, strict=True):
         at = np.full(int(mask.sum()), y.low + 0.022 * (y.high - y.low))
-        axes.plot(one.trials.loc[mask, x.name], at, linestyle="", color=colour, zorder=5, **BELOW)
+        axes.plot(one.points.loc[mask, x.name], at, linestyle="", color=colour, zorder=5, **BELOW)
 
 
 def _draw_front(axes: Axes, one: Series, x: Span, y: Span, colour: str, marker: str) -> None:
     """The step line that no trial is above, the members on it, and what they reach on the test images."""
-    members = front(one.trials, one.objectives).sort_values(x.name)
+    members = front(one.points, one.objectives).sort_values(x.name)
     if members.empty:
         return
     if set(one.objectives) == {x.name, y.name}:
@@ -191,6 +184,21 @@ def _draw_front(axes: Axes, one: Series, x: Span, y: Span, colour: str, marker: 
         )  # fmt: skip
 
 
+def _draw_seeds(axes: Axes, one: Series, x: Span, y: Span, colour: str) -> None:
+    """Bars from the lowest to the highest seed of configurations that have several."""
+    several = replicated(one.points)
+    if several.empty or f"{x.name}_low" not in several or f"{y.name}_low" not in several:
+        return
+    bars = [
+        np.abs(several[[f"{name}_low", f"{name}_high"]].to_numpy(float) - several[[name]].to_numpy(float)).T
+        for name in (x.name, y.name)
+    ]
+    axes.errorbar(
+        several[x.name], several[y.name], xerr=bars[0], yerr=bars[1], fmt="none", ecolor=colour, elinewidth=1.0,
+        capsize=2.5, zorder=5,
+    )  # fmt: skip
+
+
 def _draw_answer(axes: Axes, series: Sequence[Series], x: Span, y: Span) -> None:
     """Say the smallest count within one point of the float network's validation accuracy, at a line down to it."""
     found = list(_answers(series)) if (x.name, y.name) == ("unique_values", "val_top1") else []
@@ -200,7 +208,7 @@ def _draw_answer(axes: Axes, series: Sequence[Series], x: Span, y: Span) -> None
     count, loss = best["unique_values"], 100 * (best["float_val_top1"] - best["val_top1"])
     change = f"{abs(loss):.1f} points {'below' if loss > 0 else 'above'} float"
     test = "" if pd.isna(best["test_top1"]) else f", test {100 * best['test_top1']:.1f} %"
-    name = f"{best['study']}, " if len(series) > 1 else ""
+    name = f"{best['label']}, " if len(series) > 1 else ""
     axes.vlines(count, y.low, best["val_top1"], color=INK, linewidth=1.0, linestyle=(0, (1, 2)), zorder=4)
     left = x.place(count) > 0.6
     axes.annotate(
@@ -213,10 +221,12 @@ def _draw_answer(axes: Axes, series: Sequence[Series], x: Span, y: Span) -> None
 
 def _answers(series: Sequence[Series]) -> Iterator[pd.Series[Any]]:
     for one in series:
-        members = front(one.trials, one.objectives)
+        members = front(one.points, one.objectives)
         close = members[members["val_top1"] >= members["float_val_top1"] - 0.01]
         if len(close):
-            yield close.sort_values("unique_values").iloc[0]
+            best = close.sort_values("unique_values").iloc[0].copy()
+            best["label"] = one.label
+            yield best
 
 
 def _lay_out(title: str, subtitle: str, footnote: list[str], handles: list[Line2D]) -> tuple[Figure, Axes]:
@@ -247,7 +257,7 @@ def _float_handles(series: Sequence[Series], y: Span) -> Iterator[Line2D]:
 
 def _state_handles(series: Sequence[Series], x: Span, y: Span) -> Iterator[Line2D]:
     """One entry for each state, with how many there are and how many of these have no result to draw."""
-    behind = pd.concat([one.trials[~on_front(one.trials, one.objectives)] for one in series])
+    behind = pd.concat([one.points[~on_front(one.points, one.objectives)] for one in series])
     for state, style in STATES.items():
         chosen = behind[behind["state"] == state]
         missing = int((chosen[x.name].isna() | chosen[y.name].isna()).sum())
@@ -256,7 +266,7 @@ def _state_handles(series: Sequence[Series], x: Span, y: Span) -> Iterator[Line2
         line = style | ({"markerfacecolor": GREY} if state == "complete" else {})
         if len(chosen):
             yield Line2D([], [], linestyle="", markeredgecolor=GREY, label=label, **line)
-    below = int(sum((one.trials[y.name] < y.low).sum() for one in series))
+    below = int(sum((one.points[y.name] < y.low).sum() for one in series))
     if below:
         yield Line2D([], [], linestyle="", color=GREY, label=f"below {100 * y.low:.1f} % ({below})", **BELOW)
 
@@ -268,7 +278,7 @@ def _front_handles(series: Sequence[Series], y: Span) -> Iterator[Line2D]:
             "marker": MARKERS[index % len(MARKERS)],
             "linewidth": 1.8,
         }
-        label = f"front, {metric(y.name).label}" if len(series) == 1 else f"front of {one.study}"
+        label = f"front, {metric(y.name).label}" if len(series) == 1 else f"front of {one.label}"
         yield Line2D([], [], markersize=7, markeredgecolor="white", label=label, **look)
     if y.name == "val_top1":
         colour = COLOURS[0] if len(series) == 1 else GREY

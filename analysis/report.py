@@ -9,21 +9,22 @@ import pandas as pd
 from rich.table import Table
 
 from analysis.errors import AnalysisError
-from analysis.figure import Series, draw, encode
+from analysis.details import read_details
+from analysis.figure import draw, encode
 from analysis.front import hypervolume, on_front
+from analysis.page import page
+from analysis.series import Panel, Series, panels
 from analysis.storage import Folder
 from analysis.study import Study, load
-from analysis.table import front_rows, markdown, terminal
-
-Panel = tuple[str, list[Series]]
-"""A model and data set in words, and the studies that have trials on it."""
-
+from analysis.table import front_rows, latex, markdown, terminal
+from analysis.verdict import verdict
 
 def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list[str]:
     """Write the report of studies (folders, or already loaded) into the folder `out`; give the paths written.
 
-    There is one figure for each model and data set, as PNG and SVG (`front` or `front-MODEL-DATA`); `front.md`,
-    `front.csv` (the fronts, with each configuration) and `trials.csv` (everything) hold all of them.
+    `report.html` is the page. There is one figure for each model and data set, as PNG and SVG (`front` or
+    `front-MODEL-DATA`); `front.md`, `front.tex`, `front.csv` (the fronts, with each configuration) and `trials.csv`
+    (everything) hold all of them.
 
     Raises:
         AnalysisError: A study is not there, two studies have different objectives, or `out` cannot be written.
@@ -36,9 +37,15 @@ def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list
         name = "front" if len(parts) == 1 else f"front-{re.sub(r'[^A-Za-z0-9_.]+', '-', title)}"
         figure = draw(series, title, _subtitle(loaded, series), _footnote(series))
         paths += [folder.write(f"{name}.{kind}", encode(figure, kind)) for kind in ("png", "svg")]
-    fronts = [front_rows(one.trials, one.objectives) for _, series in parts for one in series]
+    details = {study.name: read_details(study) for study in loaded}
+    for study in loaded:
+        study.notes.extend(details[study.name].notes)
+    subtitles = [_subtitle(loaded, series) for _, series in parts]
+    paths.append(folder.write("report.html", page(loaded, parts, details, subtitles, folder.path).encode()))
+    fronts = [front_rows(one.points, one.objectives) for _, series in parts for one in series]
     trials = [one.trials.assign(on_front=on_front(one.trials, one.objectives)) for _, series in parts for one in series]
     paths.append(folder.write("front.md", _document(loaded, parts).encode()))
+    paths.append(folder.write("front.tex", "\n".join(_latex_tables(parts)).encode()))
     paths.append(folder.write("front.csv", _csv(fronts)))
     paths.append(folder.write("trials.csv", _csv(trials)))
     return paths
@@ -47,7 +54,7 @@ def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list
 def front_tables(studies: str | Study | Sequence[str | Study]) -> list[Table]:
     """The fronts as tables for the terminal, one for each study, model and data set."""
     return [
-        terminal(front_rows(one.trials, one.objectives), one.objectives, f"{title} \N{MIDDLE DOT} study {one.study}")
+        terminal(front_rows(one.points, one.objectives), one.objectives, f"{title} \N{MIDDLE DOT} {_named(one)}")
         for title, series in panels(as_studies(studies))
         for one in series
     ]
@@ -59,17 +66,8 @@ def as_studies(studies: str | Study | Sequence[str | Study]) -> list[Study]:
     return [load(study) if isinstance(study, str) else study for study in several]
 
 
-def panels(studies: Sequence[Study]) -> list[Panel]:
-    """Sort trials by model and data set: accuracies are compared within one only. Without trials: one empty panel."""
-    sorted_out: dict[str, list[Series]] = {}
-    for study in studies:
-        places = study.trials[["model", "data"]].fillna("unknown")
-        keys = places["model"] + " on " + places["data"]
-        for key in keys.unique():
-            sorted_out.setdefault(key, []).append(Series(study.name, study.trials[keys == key], study.objectives))
-    if not sorted_out:
-        return [("no trials yet", [Series(study.name, study.trials, study.objectives) for study in studies])]
-    return sorted(sorted_out.items())
+def _named(one: Series) -> str:
+    return f"study {one.study}" if one.label == one.study else f"study {one.study}, method {one.method}"
 
 
 def _check_comparable(studies: Sequence[Study]) -> None:
@@ -87,7 +85,7 @@ def _words(study: Study) -> str:
 
 def _subtitle(studies: Sequence[Study], series: Sequence[Series]) -> str:
     """Which studies, how far they are, and how their trials ended."""
-    names = [one.study for one in series]
+    names = list(dict.fromkeys(one.study for one in series))
     shown = [study for study in studies if study.name in names]
     states = pd.concat([one.trials["state"] for one in series]).value_counts()
     counts = [f"{states.get(state, 0)} {state}" for state in ("complete", "pruned", "failed") if states.get(state, 0)]
@@ -102,9 +100,9 @@ def _subtitle(studies: Sequence[Study], series: Sequence[Series]) -> str:
 
 def _footnote(series: Sequence[Series]) -> str:
     """The hypervolume of each study in one box, and that box."""
-    everything = pd.concat([one.trials for one in series])
-    volumes = [hypervolume(one.trials, one.objectives, everything) for one in series]
-    names = [f" of {one.study}" if len(series) > 1 else "" for one in series]
+    everything = pd.concat([one.points for one in series])
+    volumes = [hypervolume(one.points, one.objectives, everything) for one in series]
+    names = [f" of {one.label}" if len(series) > 1 else "" for one in series]
     shares = ", ".join(f"{volume.share:.4f}{name}" for volume, name in zip(volumes, names, strict=True))
     return f"Hypervolume {shares}, at most 1; {volumes[0].box}"
 
@@ -118,10 +116,17 @@ def _sections(studies: Sequence[Study], parts: Sequence[Panel]) -> Iterator[str]
     for title, series in parts:
         yield f"# {title}\n"
         yield f"{_subtitle(studies, series)}\n"
+        yield f"{' '.join(verdict(series))}\n"
         for one in series:
-            yield f"## Front of {one.study}\n"
-            yield markdown(front_rows(one.trials, one.objectives), one.objectives)
+            yield f"## Front of {one.label}\n"
+            yield markdown(front_rows(one.points, one.objectives), one.objectives)
         yield f"{_footnote(series)}.\n"
+
+
+def _latex_tables(parts: Sequence[Panel]) -> Iterator[str]:
+    for title, series in parts:
+        for one in series:
+            yield latex(front_rows(one.points, one.objectives), one.objectives, f"{title}, {_named(one)}")
 
 
 def _notes(studies: Sequence[Study]) -> Iterator[str]:

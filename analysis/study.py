@@ -5,28 +5,27 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from analysis.errors import AnalysisError
 from analysis.metrics import METRICS
+from analysis.parquet import is_compacted, read_table
 from analysis.storage import Folder
 
-KNOWN_VERSION = 1
-"""The schema version that this report was written for."""
-VERSION_KEY = b"pwfn.schema_version"
 DEFAULT_OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 DIRECTIONS = ("maximize", "minimize")
 TEXTS = ("trial_id", "study", "method", "model", "data", "state", "failure_class", "failure_message", "config_json")
-NUMBERS = ("number", "seed", "float_val_top1", "float_test_top1", "num_weights", *METRICS)
-_READERS = 16
-_LISTINGS = 10
-"""Times that a folder is listed again because files vanish: a compaction is running."""
+COSTS = ("wall_seconds", "gpu_seconds", "lost_seconds", "retries")
+NUMBERS = tuple(
+    dict.fromkeys(("number", "seed", "float_val_top1", "float_test_top1", "num_weights", "rounds_done", *COSTS, *METRICS))
+)
+TIMES = ("started_at", "finished_at")
+PLACES = ("host", "commit", "versions_json")
+COLUMNS = (*TEXTS, *NUMBERS, *TIMES, *PLACES)
+"""Columns of a trial's row that are read, besides the objectives; the configuration's come from its JSON."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,8 @@ class Study:
     """Trials with a finished round that have not ended."""
     notes: list[str] = field(default_factory=list)
     """What was missing or could not be read, for the reader of the report."""
+    folder: Folder | None = None
+    """Where its rounds, codebooks and networks are; None if it was never in a folder."""
 
 
 def study_folder(results: str, study: str) -> str:
@@ -71,10 +72,11 @@ def load(folder: str) -> Study:
     notes: list[str] = []
     card = _read_card(place, notes)
     objectives = _objectives(card, notes)
-    trials = _with_columns(_read_trials(place / "trials", notes), objectives, notes)
+    rows = read_table(place / "trials", notes, tuple(dict.fromkeys([*COLUMNS, *objectives])))
+    trials = _with_columns(rows, objectives, notes)
     ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}
-    running = [file for file in (place / "rounds").files(".parquet") if file not in ended and not _is_compacted(file)]
-    return Study(str(card.get("study", name)), card, objectives, trials, len(running), notes)
+    running = [file for file in (place / "rounds").files(".parquet") if file not in ended and not is_compacted(file)]
+    return Study(str(card.get("study", name)), card, objectives, trials, len(running), notes, place)
 
 
 def _is_study(folder: Folder) -> bool:
@@ -112,59 +114,28 @@ def _objectives(card: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     return dict(DEFAULT_OBJECTIVES)
 
 
-def _read_trials(folder: Folder, notes: list[str]) -> pd.DataFrame:
-    """Read every trial's row once: a compacted file is older than a trial's own."""
-    for _ in range(_LISTINGS):
-        names = sorted(folder.files(".parquet"), key=lambda name: (not _is_compacted(name), name))
-        with ThreadPoolExecutor(_READERS) as pool:
-            contents = list(pool.map(folder.read, names))
-        if None not in contents:
-            break
-    tables, found = [], []
-    for name, content in zip(names, contents, strict=True):
-        try:
-            parquet = pq.ParquetFile(pa.BufferReader(content or b""))
-            if "trial_id" not in parquet.schema_arrow.names:
-                raise ValueError("it has no column trial_id")
-            found.append(int((parquet.schema_arrow.metadata or {}).get(VERSION_KEY, 0)))
-            tables.append(parquet.read(use_threads=False))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            notes.append(f"trials/{name} cannot be read and is left out: {' '.join(str(error).split())}")
-    _note_versions(found, notes)
-    return _joined(tables).drop_duplicates("trial_id", keep="last", ignore_index=True)
-
-
-def _joined(tables: list[Any]) -> pd.DataFrame:
-    """Join tables whose columns may differ. Together: a thousand conversions of one row would take most of the time."""
-    if not tables:
-        return pd.DataFrame({"trial_id": []})
-    try:
-        joined: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-    except pa.ArrowException:  # one name with types that no type holds both of
-        joined = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
-    return joined
-
-
-def _note_versions(found: list[int], notes: list[str]) -> None:
-    for version in sorted(set(found) - {KNOWN_VERSION}):
-        age = "older" if version < KNOWN_VERSION else "newer"
-        notes.append(
-            f"{found.count(version)} files of trials have the {age} schema version {version} (this report knows "
-            f"{KNOWN_VERSION}): columns they lack are empty"
-        )
-
-
 def _with_columns(trials: pd.DataFrame, objectives: Mapping[str, str], notes: list[str]) -> pd.DataFrame:
-    """Add the columns that the report needs and the files lack, and give every one its type."""
+    """Add the columns that the report needs and the files lack, give every one its type, unfold configurations."""
     numbers = dict.fromkeys([*NUMBERS, *objectives])
     if len(trials):
         notes.extend(f"no trial has the column {name}" for name in (*TEXTS, *numbers) if name not in trials)
-    texts = {name: trials.get(name, pd.Series(index=trials.index)).astype("str") for name in TEXTS}
-    values = {name: pd.to_numeric(trials.get(name, pd.Series(index=trials.index)), errors="coerce") for name in numbers}
-    others = trials.drop(columns=[*texts, *values], errors="ignore")
-    columns = {**texts, **{name: column.astype("float64") for name, column in values.items()}}
-    return pd.concat([pd.DataFrame(columns, index=trials.index), others], axis=1)
+    empty = pd.Series(index=trials.index)
+    columns = {name: trials.get(name, empty).astype("str") for name in (*TEXTS, *PLACES)}
+    columns |= {name: pd.to_numeric(trials.get(name, empty), errors="coerce").astype("float64") for name in numbers}
+    columns |= {name: pd.to_datetime(trials.get(name, empty), errors="coerce") for name in TIMES}
+    fields = pd.DataFrame([_fields(text) for text in columns["config_json"]], index=trials.index)
+    return pd.concat([pd.DataFrame(columns, index=trials.index), fields], axis=1)
 
 
-def _is_compacted(name: str) -> bool:
-    return name.startswith("compacted-")
+def _fields(config_json: str | float) -> dict[str, Any]:
+    """A configuration's dotted fields; none if there is no configuration."""
+    try:
+        config = json.loads(config_json) if isinstance(config_json, str) else {}
+    except ValueError:
+        return {}
+    parts = {part: fields for part, fields in config.items() if isinstance(fields, dict)}
+    return {
+        f"{part}.{name}": json.dumps(value) if isinstance(value, list | dict) else value
+        for part, fields in parts.items()
+        for name, value in fields.items()
+    }

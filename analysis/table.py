@@ -33,7 +33,7 @@ def front_rows(trials: pd.DataFrame, objectives: Objectives) -> pd.DataFrame:
     members = members.assign(test_minus_float=members["test_top1"] - members["float_test_top1"])
     numbers = dict.fromkeys([*objectives, *(name for name in COLUMNS if name != "trial_id")])
     floats = ["float_val_top1", "float_test_top1"]
-    return members[[*_KEYS, *numbers, *floats, "config_json"]].reset_index(drop=True)
+    return members[[*_KEYS, "num_seeds", *numbers, *floats, "config_json"]].reset_index(drop=True)
 
 
 def markdown(rows: pd.DataFrame, objectives: Objectives) -> str:
@@ -43,6 +43,21 @@ def markdown(rows: pd.DataFrame, objectives: Objectives) -> str:
     headings, lines = _cells(rows, objectives)
     rules = [":---" if heading == "trial" else "---:" for heading in headings]
     return "".join(f"| {' | '.join(line)} |\n" for line in [headings, rules, *lines])
+
+
+def latex(rows: pd.DataFrame, objectives: Objectives, caption: str) -> str:
+    """The front as a LaTeX table for the booktabs package; a comment if it is empty."""
+    if rows.empty:
+        return f"% {caption}: no trial is complete yet\n"
+    headings, lines = _cells(rows, objectives)
+    align = "".join("l" if heading == "trial" else "r" for heading in headings)
+    body = "".join(f"    {' & '.join(_escaped(cell) for cell in line)} \\\\\n" for line in lines)
+    return (
+        "\\begin{table}\n  \\centering\n"
+        f"  \\caption{{{_escaped(caption)}}}\n  \\begin{{tabular}}{{{align}}}\n    \\toprule\n"
+        f"    {' & '.join(_escaped(heading) for heading in headings)} \\\\\n    \\midrule\n{body}"
+        "    \\bottomrule\n  \\end{tabular}\n\\end{table}\n"
+    )
 
 
 def terminal(rows: pd.DataFrame, objectives: Objectives, title: str) -> Table:
@@ -65,6 +80,11 @@ def _cells(rows: pd.DataFrame, objectives: Objectives) -> tuple[list[str], list[
     return list(shown.values()), [list(line) for line in zip(*columns, strict=True)]
 
 
+def _escaped(text: str) -> str:
+    """Text as LaTeX sets it."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
 def _text(name: str, value: str | float) -> str:
     if isinstance(value, str):
         return value
@@ -72,3 +92,12 @@ def _text(name: str, value: str | float) -> str:
 
 
 _SHOW: dict[str, Callable[[float], str]] = {"test_minus_float": lambda value: f"{100 * value:+.2f}"}
+_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "\N{NARROW NO-BREAK SPACE}": r"\,",
+    "\N{MIDDLE DOT}": r"$\cdot$",
+}

@@ -1,0 +1,84 @@
+"""Which hyperparameter moves which objective, from the recorded table, with a check that the answer means something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.metrics import Array, metric
+
+FEWEST_TRIALS = 15
+MOST_TRIALS = 1000
+"""Of more trials, these many are taken at even steps."""
+NUM_FOLDS = 3
+NUM_SHUFFLES = 3
+NUM_TREES = 40
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much of an objective's order a forest explains on trials it has not seen, and which fields that rests on."""
+
+    objective: str
+    num_trials: int
+    explained: float
+    """Mean R^2 on the ranks of held-out trials; at 0 or below, nothing can be said."""
+    fields: list[tuple[str, float, float]]
+    """Field, mean loss of R^2 when its column is shuffled, standard deviation over folds; the largest first."""
+
+
+def varied_fields(trials: pd.DataFrame) -> list[str]:
+    """The dotted fields of the configuration that differ between trials."""
+    dotted = [name for name in trials.columns if "." in name]
+    return [name for name in dotted if trials[name].nunique(dropna=False) > 1]
+
+
+def importance(trials: pd.DataFrame, objective: str) -> Importance | None:
+    """Measure permutation importance (Breiman 2001) on held-out trials, by a random forest on the objective's ranks.
+
+    Ranks, because a few ruined networks would else make most of the variance. Complete trials only; None where there
+    are fewer than 15, or nothing varies. Correlated fields share their importance.
+    """
+    scaled = metric(objective).scaled(trials[objective].to_numpy(np.float64))
+    usable = trials[(trials["state"] == "complete").to_numpy(bool) & np.isfinite(scaled)]
+    usable = usable.iloc[:: -(-len(usable) // MOST_TRIALS) or 1]
+    fields = varied_fields(usable)
+    if len(usable) < FEWEST_TRIALS or not fields or usable[objective].nunique() < 2:
+        return None
+    features = np.column_stack([_as_numbers(usable[name]) for name in fields])
+    ranks = usable[objective].rank(pct=True).to_numpy(np.float64)
+    explained, losses = _shuffled_losses(features, ranks)
+    means, deviations = losses.mean(axis=0), losses.std(axis=0, ddof=1)
+    order = np.argsort(-means, kind="stable")
+    rows = [(fields[index], float(means[index]), float(deviations[index])) for index in order]
+    return Importance(objective, len(usable), float(explained.mean()), rows)
+
+
+def _shuffled_losses(features: Array, target: Array) -> tuple[Array, Array]:
+    """R^2 of each fold `(NUM_FOLDS,)`, and what shuffling each column takes off it `(NUM_FOLDS, num_fields)`."""
+    from sklearn.ensemble import RandomForestRegressor  # takes a second to import
+    from sklearn.inspection import permutation_importance
+    from sklearn.model_selection import KFold
+
+    explained, losses = [], []
+    for fit, held_out in KFold(NUM_FOLDS, shuffle=True, random_state=0).split(features):
+        forest = RandomForestRegressor(NUM_TREES, min_samples_leaf=2, random_state=0).fit(features[fit], target[fit])
+        explained.append(forest.score(features[held_out], target[held_out]))
+        shuffled = permutation_importance(
+            forest, features[held_out], target[held_out], n_repeats=NUM_SHUFFLES, random_state=0
+        )
+        losses.append(shuffled.importances_mean)
+    return np.array(explained), np.array(losses)
+
+
+def _as_numbers(column: pd.Series[str]) -> Array:
+    """Numbers as they are, anything else by its place in the alphabet; what is absent becomes one number below all."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.isna().sum() > column.isna().sum():
+        codes = column.astype("str").astype("category").cat.codes
+        return np.asarray(codes, dtype=np.float64)
+    values = numbers.to_numpy(np.float64)
+    lowest = np.nanmin(values) if np.isfinite(values).any() else 0.0
+    return np.where(np.isnan(values), lowest - 1, values)

@@ -1,0 +1,205 @@
+"""Renders the offline page: text and tables here, figures by the page's own scripts from the embedded numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import plotly.offline
+
+from analysis.details import Details
+from analysis.figure import axis_names
+from analysis.front import hypervolume, on_front
+from analysis.metrics import metric
+from analysis.payload import compressed, payload
+from analysis.progress import failures, ledger
+from analysis.published import published
+from analysis.seeds import front_probability
+from analysis.series import Panel, Series
+from analysis.study import Study
+from analysis.table import COLUMNS, front_rows
+from analysis.verdict import TOLERANCES, answer, verdict
+
+SCRIPTS = ("state.js", "plots.js", "front.js", "trial.js", "search.js", "parallel.js", "tables.js", "main.js")
+MISSING = "\N{EN DASH}"
+Json = dict[str, Any]
+
+
+def page(
+    studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[str, Details], subtitles: Sequence[str], out: str
+) -> str:
+    """Render the report of studies as one HTML text that needs nothing else, neither files nor network.
+
+    Args:
+        studies: All that are reported; what is found missing on the way joins their notes.
+        parts: Their trials by model and data set.
+        details: By study.
+        subtitles: One line per part: studies, states, progress.
+        out: The report's folder; the page's commands name results folders relative to where the user runs them.
+    """
+    content = payload(studies, parts, details)
+    content["commands"] = {study.name: _command(study) for study in studies}
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("analysis"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    template = environment.get_template("report.html.j2")
+    place = _places(content)
+    return template.render(
+        title=_title(studies, parts),
+        parts=[_part(title, members, subtitle, place) for (title, members), subtitle in zip(parts, subtitles)],
+        comparison=[_comparison_row(title, one) for title, members in parts for one in members],
+        comparison_headings=_COMPARISON,
+        ledger=[_ledger_row(title, one) for title, members in parts for one in members],
+        failures=[(one.label, *row) for _, members in parts for one in members for row in failures(one)],
+        axes=[(name, metric(name).label) for name in content["axes"]],
+        quality=metric(content["quality"]).label,
+        test=content["quality"] == "val_top1",
+        notes=[(study.name, note) for study in studies for note in dict.fromkeys(study.notes)],
+        gpu=any(one.trials["gpu_seconds"].sum() > 0 for _, members in parts for one in members),
+        num_trials=len(content["trials"]["id"]),
+        style=_text("page.css"),
+        scripts="\n".join(_text(name) for name in SCRIPTS),
+        plotly=plotly.offline.get_plotlyjs(),
+        data=compressed(content),
+    )
+
+
+def _text(name: str) -> str:
+    return files("analysis").joinpath("templates", name).read_text()
+
+
+def _title(studies: Sequence[Study], parts: Sequence[Panel]) -> str:
+    return parts[0][0] if len(parts) == 1 else ", ".join(study.name for study in studies)
+
+
+def _command(study: Study) -> str:
+    """How a trial of a study is run again, but for its identifier."""
+    results = study.folder.path.rpartition("/")[0] if study.folder else "results"
+    place = "" if results.rpartition("/")[2] == "results" else f" --results {results}"
+    return f"python launchers/train.py{place} --study {study.name} --trial "
+
+
+def _places(content: Json) -> dict[tuple[str, str, str], int]:
+    """Panel, series and trial -> the trial's row in the page's numbers."""
+    series = content["series"]
+    rows = zip(content["trials"]["series"], content["trials"]["id"], strict=True)
+    return {
+        (series[index]["panel"], series[index]["label"], trial_id): row for row, (index, trial_id) in enumerate(rows)
+    }
+
+
+def _part(title: str, members: Sequence[Series], subtitle: str, place: Mapping[tuple[str, str, str], int]) -> Json:
+    """One model and data set: its verdict, its fronts as tables, published rows, what selection gained by luck."""
+    model, _, data = title.partition(" on ")
+    everything = pd.concat([one.points for one in members])
+    volumes = [(one.label, hypervolume(one.points, one.objectives, everything)) for one in members]
+    return {
+        "title": title,
+        "subtitle": subtitle,
+        "verdict": verdict(members),
+        "fronts": [_front_table(title, one, place) for one in members],
+        "published": [
+            (row.label, _show("unique_values", row.unique_values), _show("entropy_bits", row.entropy_bits),
+             _show("test_top1", row.test_top1), row.setting, row.source)
+            for row in published(model, data).itertuples()
+        ],
+        "volumes": [(label, f"{volume.share:.4f}") for label, volume in volumes],
+        "box": volumes[0][1].box,
+        "curse": [(one.label, _curse(one)) for one in members],
+    }  # fmt: skip
+
+
+def _front_table(title: str, one: Series, place: Mapping[tuple[str, str, str], int]) -> Json:
+    rows = front_rows(one.points, one.objectives)
+    chances = front_probability(one.trials, one.points, one.objectives)
+    shown = {**{name: metric(name).label for name in one.objectives}, **COLUMNS}
+    shown.pop("trial_id")
+    lines = []
+    for _, row in rows.iterrows():
+        cells = [(_show(name, row[name]), _key(row[name])) for name in shown]
+        chance = chances.get(row["trial_id"])
+        seeds = (f"{row['num_seeds']:.0f}", row["num_seeds"])
+        likely = (MISSING if chance is None else f"{100 * chance:.0f} %", -1 if chance is None else chance)
+        lines.append((place[title, one.label, row["trial_id"]], row["trial_id"], [*cells, seeds, likely]))
+    return {
+        "label": one.label,
+        "headings": [*shown.values(), "seeds", "on front"],
+        "lines": lines,
+        "defined": bool(chances),
+    }
+
+
+def _curse(one: Series) -> str:
+    """How much of a front member's validation accuracy is luck of the choice: the winner's curse, in words."""
+    points = one.points[(one.points["state"] == "complete") & one.points[["val_top1", "test_top1"]].notna().all(axis=1)]
+    chosen = points[on_front(points, one.objectives)]
+    others = points.drop(chosen.index)
+    others = others[others["val_top1"] >= chosen["val_top1"].min()]
+    if len(chosen) == 0:
+        return "no front member has both accuracies, so there is no gap to state"
+    gap = 100 * float((chosen["val_top1"] - chosen["test_top1"]).mean())
+    words = f"front members lie {gap:+.2f} points higher on validation than on test (mean of {len(chosen)})"
+    if len(others) < 3:
+        return f"{words}; too few other trials are as accurate to say how much of that is the choice's luck"
+    rest = 100 * float((others["val_top1"] - others["test_top1"]).mean())
+    return (
+        f"{words}; trials as accurate that were not chosen, {rest:+.2f} points (mean of {len(others)}). "
+        f"The difference, {gap - rest:+.2f} points, is what choosing on validation flatters: the winner's curse"
+    )
+
+
+_COMPARISON = ("model and data", "series", "complete", "front", "float test", "within 0.5", "test", "within 1", "test",
+               "hypervolume", "hours", "GPU hours")  # fmt: skip
+
+
+def _comparison_row(title: str, one: Series) -> list[tuple[str, Any]]:
+    """Text and sorting key of each cell of a series' row."""
+    complete = one.points[one.points["state"] == "complete"]
+    row: list[tuple[str, Any]] = [(title, title), (one.label, one.label), _cell("count", len(complete))]
+    row.append(_cell("count", int(on_front(one.points, one.objectives).sum())))
+    floats = complete["float_test_top1"].dropna()
+    row.append(_cell("test_top1", floats.mean() if len(floats) else np.nan))
+    for tolerance in TOLERANCES:
+        found = answer([one], tolerance)
+        row.append(_cell("unique_values", np.nan if found is None else found.point["unique_values"]))
+        row.append(_cell("test_top1", np.nan if found is None else found.point["test_top1"]))
+    row.append(_cell("share", hypervolume(one.points, one.objectives).share))
+    spent = ledger(one)
+    return [*row, _cell("hours", spent["wall_hours"]), _cell("hours", spent["gpu_hours"])]
+
+
+def _ledger_row(title: str, one: Series) -> Json:
+    spent = ledger(one)
+    cells = {name: _cell("hours" if name.endswith("hours") else "count", value) for name, value in spent.items()}
+    return {"panel": title, "label": one.label, **cells}
+
+
+def _cell(name: str, value: float) -> tuple[str, Any]:
+    return _show(name, value), _key(value)
+
+
+def _key(value: Any) -> Any:
+    """What a table sorts by; nothing sorts last."""
+    return value if isinstance(value, str) else "" if pd.isna(value) else float(value)
+
+
+def _show(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return _SHOW.get(name, metric(name).show)(value)
+
+
+_SHOW: dict[str, Any] = {
+    "count": "{:.0f}".format,
+    "share": "{:.4f}".format,
+    "hours": lambda value: f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.4f}",
+    "test_minus_float": lambda value: f"{100 * value:+.2f}",
+}

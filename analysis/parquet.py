@@ -1,0 +1,143 @@
+"""Reads a folder of Parquet files as one table, while others write it: thousands of files, broken ones named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.storage import Folder
+
+KNOWN_VERSION = 1
+"""The schema version that this report was written for."""
+VERSION_KEY = b"pwfn.schema_version"
+_MAGIC = b"PAR1"
+_SMALLEST_FILE = 12
+_READERS = 16
+_LISTINGS = 10
+"""Times that a folder is listed again because files vanish: a compaction is running."""
+
+
+class _Doubt(Exception):
+    """Some file is not as expected: each must be looked at by itself."""
+
+
+def read_table(folder: Folder, notes: list[str], columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Read every trial's rows once, of all columns or of those that are there among `columns`.
+
+    A trial's own file is newer than a compacted one. What cannot be read and other schema versions go to `notes`.
+    """
+    names = _listing(folder)
+    try:
+        frame = _read_at_once(folder, names, columns) if _is_local(folder) and names else None
+    except (duckdb.Error, OSError, _Doubt):
+        frame = None
+    return _newest(_read_one_by_one(folder, notes, columns) if frame is None else frame)
+
+
+def is_compacted(file: str) -> bool:
+    """Whether a file holds many trials."""
+    return file.startswith("compacted-")
+
+
+def _listing(folder: Folder) -> list[str]:
+    return sorted(folder.files(".parquet"), key=lambda name: (not is_compacted(name), name))
+
+
+def _is_local(folder: Folder) -> bool:
+    return bool(folder.filesystem.type_name == "local")
+
+
+def _read_at_once(folder: Folder, names: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Let DuckDB read all files: about twice as fast as one by one. Anything unusual is a reason to doubt."""
+    files = [f"{folder.path}/{name}" for name in names]
+    if not all(_looks_whole(Path(file)) for file in files):
+        raise _Doubt
+    versions = "SELECT DISTINCT value FROM parquet_kv_metadata($files) WHERE key = $key"
+    with duckdb.connect() as connection:
+        connection.execute("SET parquet_metadata_cache = true")
+        found = connection.execute(versions, {"files": files, "key": VERSION_KEY}).fetchall()
+        if [bytes(version) for (version,) in found] != [str(KNOWN_VERSION).encode()]:
+            raise _Doubt
+        there = connection.read_parquet(files[0]).columns
+        wanted = [name for name in columns if name in there] if columns else there
+        if "trial_id" not in wanted:
+            raise _Doubt
+        chosen = ", ".join(f'"{name}"' for name in wanted)
+        rows = f"SELECT {chosen}, filename AS _file FROM read_parquet($files, filename = true)"
+        frame: pd.DataFrame = connection.sql(rows, params={"files": files}).to_arrow_table().to_pandas()
+    return frame.assign(_file=frame["_file"].str.rpartition("/")[2])
+
+
+def _looks_whole(path: Path) -> bool:
+    """Whether a file begins and ends as Parquet does."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        if size < _SMALLEST_FILE:
+            return False
+        file.seek(size - len(_MAGIC))
+        end = file.read()
+        file.seek(0)
+        return file.read(len(_MAGIC)) == end == _MAGIC
+
+
+def _read_one_by_one(folder: Folder, notes: list[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Read each file by itself: any filesystem, any version; what cannot be read is named."""
+    for _ in range(_LISTINGS):
+        names = _listing(folder)
+        with ThreadPoolExecutor(_READERS) as pool:
+            contents = list(pool.map(folder.read, names))
+        if None not in contents:
+            break
+    tables, versions = [], []
+    for name, content in zip(names, contents, strict=True):
+        try:
+            parquet = pq.ParquetFile(pa.BufferReader(content or b""))
+            there = parquet.schema_arrow.names
+            if "trial_id" not in there:
+                raise ValueError("it has no column trial_id")
+            versions.append(int((parquet.schema_arrow.metadata or {}).get(VERSION_KEY, 0)))
+            wanted = [column for column in columns if column in there] or None
+            table = parquet.read(wanted, use_threads=False)
+            tables.append(table.append_column("_file", pa.array([name] * len(table), pa.string())))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            kind = folder.path.rpartition("/")[2]
+            notes.append(f"{kind}/{name} cannot be read and is left out: {' '.join(str(error).split())}")
+    _note_versions(folder, versions, notes)
+    return _joined(tables)
+
+
+def _joined(tables: list[pa.Table]) -> pd.DataFrame:
+    """Join tables whose columns may differ. Together: a thousand conversions of one row would take most of the time."""
+    if not tables:
+        return pd.DataFrame({"trial_id": [], "_file": []})
+    try:
+        joined: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    except pa.ArrowException:  # one name with types that no type holds both of
+        joined = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
+    return joined
+
+
+def _note_versions(folder: Folder, found: list[int], notes: list[str]) -> None:
+    kind = folder.path.rpartition("/")[2]
+    for version in sorted(set(found) - {KNOWN_VERSION}):
+        age = "older" if version < KNOWN_VERSION else "newer"
+        notes.append(
+            f"{found.count(version)} files of {kind} have the {age} schema version {version} (this report knows "
+            f"{KNOWN_VERSION}): columns they lack are empty"
+        )
+
+
+def _newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows of the last file that a trial is in: its own, or else the last compacted one."""
+    files = frame["_file"].astype(str)
+    if files.map(is_compacted).any():
+        age = [(not is_compacted(name), name) for name in files]
+        place = pd.Series(age, index=frame.index).map({key: index for index, key in enumerate(sorted(set(age)))})
+        frame = frame[place == place.groupby(frame["trial_id"]).transform("max")]
+    return frame.drop(columns="_file").reset_index(drop=True)

@@ -1,0 +1,236 @@
+"""The numbers inside the page: columns of trials, fronts, seeds, rounds and codebooks, as one compressed text."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.details import ROUNDS, VALUES, Details, read_layers
+from analysis.figure import axis_names
+from analysis.front import Objectives, front
+from analysis.importance import importance, varied_fields
+from analysis.metrics import METRICS, metric
+from analysis.progress import progress
+from analysis.published import published
+from analysis.seeds import attainment, front_probability
+from analysis.series import Panel, Series
+from analysis.study import Study
+from analysis.window import accuracy_span
+
+AXES = {
+    "unique_values": "minimize",
+    "entropy_bits": "minimize",
+    "size_bytes": "minimize",
+    "mean_order": "minimize",
+    "sparsity": "maximize",
+}
+"""What the horizontal axis offers besides the study's own objective, and which way is better."""
+MOST_ROUNDS = 80_000
+MOST_VALUES = 600_000
+"""Rows that a page carries, about 3 MB each; the best trials come first."""
+Json = dict[str, Any]
+
+
+def payload(studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[str, Details]) -> Json:
+    """Collect all that the page's figures show; layers and details that are missing go to the studies' notes."""
+    series = [one for _, members in parts for one in members]
+    trials = [one.trials for one in series]
+    rows = pd.concat(trials, ignore_index=True)
+    rows["series"] = np.repeat(np.arange(len(series)), [len(each) for each in trials])
+    place = {(index, trial_id): row for row, (index, trial_id) in enumerate(zip(rows["series"], rows["trial_id"]))}
+    quality = axis_names(series[0].objectives)[1]
+    shown = dict.fromkeys([*METRICS, *series[0].objectives])
+    first = _by_rank(rows, series, place, quality)
+    return {
+        "metrics": {name: _metric(name, series[0].objectives) for name in shown},
+        "axes": list(_axes(series[0].objectives)),
+        "quality": quality,
+        "panels": [_panel(title, members) for title, members in parts],
+        "series": [_series(index, one, place, title) for index, (title, one) in enumerate(_titled(parts))],
+        "trials": _trials(rows, shown, series),
+        "rounds": _ragged(rows, details, series, "rounds", ROUNDS, first, MOST_ROUNDS),
+        "values": _ragged(rows, details, series, "values", VALUES, first, MOST_VALUES),
+        "layers": _layers(studies, series, place),
+    }
+
+
+def compressed(content: Json) -> str:
+    """Encode as JSON, deflate, base64: what `DecompressionStream("deflate")` reads."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(zlib.compress(text.encode(), 7)).decode()
+
+
+def numbers(values: Iterable[Any]) -> list[Any]:
+    """Six significant digits; None for what is not finite; whole numbers without a point."""
+    rounded = [float(f"{value:.6g}") if value is not None and np.isfinite(value) else None for value in values]
+    return [int(value) if value is not None and value.is_integer() else value for value in rounded]
+
+
+def _titled(parts: Sequence[Panel]) -> list[tuple[str, Series]]:
+    return [(title, one) for title, members in parts for one in members]
+
+
+def _axes(objectives: Objectives) -> dict[str, str]:
+    own = axis_names(objectives)[0]
+    return {own: objectives.get(own, "minimize"), **AXES}
+
+
+def _metric(name: str, objectives: Objectives) -> Json:
+    known = metric(name)
+    direction = {**AXES, **objectives}.get(name, "maximize" if "top" in name else "minimize")
+    return {"label": known.label, "log": known.log2, "percent": known.high == 1, "better": direction}
+
+
+def _panel(title: str, members: Sequence[Series]) -> Json:
+    everything = pd.concat([one.trials for one in members])
+    name = axis_names(members[0].objectives)[1]
+    points = pd.concat([one.points for one in members])
+    fronts = pd.concat([front(one.points, one.objectives) for one in members])
+    marks = pd.concat([everything["float_val_top1"], everything["float_test_top1"], fronts["test_top1"].nlargest(1)])
+    marks = marks if name == "val_top1" else marks[:0]
+    usable = points[points[name].notna() & points[axis_names(members[0].objectives)[0]].notna()]
+    span = accuracy_span(name, usable[name].to_numpy(float), fronts[name].to_numpy(float), marks.to_numpy(float))
+    model, _, data = title.partition(" on ")
+    rows = published(model, data)
+    return {
+        "title": title,
+        "span": numbers([span.low, span.high]),
+        "float": {
+            column: numbers(sorted(everything[column].dropna().unique()))
+            for column in ("float_val_top1", "float_test_top1")
+        },
+        "published": [
+            {**row, **dict(zip(_NUMBERS, numbers([row[name] for name in _NUMBERS]), strict=True))}
+            for row in rows.to_dict("records")
+        ],
+    }
+
+
+_NUMBERS = ("unique_values", "entropy_bits", "test_top1")
+
+
+def _series(index: int, one: Series, place: Mapping[tuple[int, str], int], title: str) -> Json:
+    x, quality = axis_names(one.objectives)
+    fronts, surfaces = {}, {}
+    for name, direction in _axes(one.objectives).items():
+        pair = {quality: "maximize", name: direction}
+        members = front(one.points, pair)
+        fronts[name] = [place[index, trial_id] for trial_id in members.sort_values(name)["trial_id"]]
+        found = attainment(one.trials, one.points, {quality: "maximize", name: direction})
+        surfaces[name] = None if found is None else dataclasses.asdict(found)
+    return {
+        "label": one.label,
+        "study": one.study,
+        "method": one.method,
+        "panel": title,
+        "fields": varied_fields(one.trials),
+        "constants": _constants(one.trials),
+        "fronts": fronts,
+        "attainment": surfaces,
+        "replicated": _replicated(index, one, place),
+        "progress": dataclasses.asdict(progress(one, one.trials)),
+        "importance": [dataclasses.asdict(found) for name in (quality, x) if (found := importance(one.trials, name))],
+    }
+
+
+def _constants(trials: pd.DataFrame) -> Json:
+    """The fields of the configuration that all trials share; what no trial has is left out."""
+    dotted = [name for name in trials.columns if "." in name]
+    fixed = [name for name in dotted if trials[name].nunique(dropna=False) == 1 and trials[name].notna().all()]
+    return {name: str(trials[name].iloc[0]) for name in fixed}
+
+
+def _replicated(index: int, one: Series, place: Mapping[tuple[int, str], int]) -> list[Json]:
+    """Configurations with several seeds: their trials and how probable their place on the front is."""
+    chances = front_probability(one.trials, one.points, one.objectives)
+    several = one.points[one.points["num_seeds"] >= 2]
+    return [
+        {"trials": [place[index, each] for each in ids], "probability": chances.get(trial_id)}
+        for trial_id, ids in zip(several["trial_id"], several["trial_ids"], strict=True)
+    ]
+
+
+def _trials(rows: pd.DataFrame, shown: Iterable[str], series: Sequence[Series]) -> Json:
+    fields = dict.fromkeys(name for one in series for name in varied_fields(one.trials))
+    costs = ("number", "float_val_top1", "float_test_top1", "wall_seconds", "gpu_seconds", "rounds_done")
+    return {
+        "id": rows["trial_id"].tolist(),
+        "seed": [None if pd.isna(seed) else str(int(seed)) for seed in rows["seed"]],
+        "series": rows["series"].tolist(),
+        "state": rows["state"].tolist(),
+        "failure": [
+            None if pd.isna(name) else f"{name}: {'' if pd.isna(message) else message}"
+            for name, message in zip(rows["failure_class"], rows["failure_message"], strict=True)
+        ],
+        "metrics": {name: numbers(rows[name]) for name in dict.fromkeys([*shown, *costs])},
+        "fields": {name: _field(rows[name]) for name in fields},
+    }
+
+
+def _field(column: pd.Series[Any]) -> list[Any]:
+    """Numbers where all are numbers, else text; None where a trial does not have the field."""
+    as_numbers = pd.to_numeric(column, errors="coerce")
+    if column.dtype != bool and as_numbers.notna().sum() == column.notna().sum():
+        return numbers(as_numbers)
+    return [None if pd.isna(value) else str(value) for value in column]
+
+
+def _by_rank(
+    rows: pd.DataFrame, series: Sequence[Series], place: Mapping[tuple[int, str], int], quality: str
+) -> list[int]:
+    """All rows, those on a front first, then by accuracy: the order in which the page's room is given away."""
+    members = [
+        place[index, trial_id]
+        for index, one in enumerate(series)
+        for name, direction in _axes(one.objectives).items()
+        for trial_id in front(one.points, {quality: "maximize", name: direction})["trial_id"]
+    ]
+    others = rows[quality].fillna(-np.inf).sort_values(ascending=False, kind="stable").index
+    return list(dict.fromkeys([*members, *(int(index) for index in others)]))
+
+
+def _ragged(
+    rows: pd.DataFrame, details: Mapping[str, Details], series: Sequence[Series], kind: str,
+    columns: Sequence[str], first: Sequence[int], most: int,
+) -> Json:  # fmt: skip
+    """The rows of each trial's table one after the other, with where each trial's begin; as many as there is room for.
+
+    `start` has one entry per trial and one more; a trial that was left out is in `omitted`.
+    """
+    tables = pd.concat([getattr(each, kind).assign(study=study) for study, each in details.items()])
+    studies = rows["series"].map(lambda index: series[index].study)
+    places = pd.DataFrame({"study": studies, "trial_id": rows["trial_id"], "row": rows.index})
+    table = tables.merge(places, on=["study", "trial_id"]).sort_values("row", kind="stable")
+    lengths = np.bincount(table["row"], minlength=len(rows))
+    order = np.array(first, dtype=int)
+    fits = np.zeros(len(rows), dtype=bool)
+    fits[order] = np.cumsum(lengths[order]) <= most
+    kept = table[fits[table["row"].to_numpy(int)]]
+    return {
+        "start": np.concatenate([[0], np.cumsum(np.where(fits, lengths, 0))]).tolist(),
+        "omitted": np.flatnonzero(~fits & (lengths > 0)).tolist(),
+        "columns": {name: numbers(kept[name].astype(float)) for name in columns},
+    }
+
+
+def _layers(studies: Sequence[Study], series: Sequence[Series], place: Mapping[tuple[int, str], int]) -> Json:
+    """Layers of the front's networks that were kept, by the trial's row."""
+    found: Json = {}
+    folders = {study.name: study for study in studies}
+    for index, one in enumerate(series):
+        study = folders[one.study]
+        if study.folder is None:
+            continue
+        members = front(one.points, one.objectives)
+        for trial_id, layers in read_layers(study.folder, members, study.notes).items():
+            found[str(place[index, trial_id])] = [[name, num, *numbers([bits])] for name, num, bits in layers]
+    return found
+
+

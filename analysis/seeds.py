@@ -1,0 +1,91 @@
+"""What several seeds of a configuration say: attainment surfaces, and how sure a place on the front is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import moocore
+import numpy as np
+import pandas as pd
+
+from analysis.front import Objectives, costs
+from analysis.metrics import Array, metric
+
+LEVELS = (25, 50, 75)
+"""Per cent of the runs."""
+RESAMPLES = 1000
+_SEED = 20
+
+
+@dataclass(frozen=True)
+class Attainment:
+    """Of `num_runs` runs, what 25, 50 and 75 % reach or surpass, for two objectives."""
+
+    num_runs: int
+    num_configurations: int
+    surfaces: dict[int, list[tuple[float, float]]]
+    """Per cent -> corners of the staircase in the metrics' own units, ordered by the second objective's cost."""
+
+
+def replicated(points: pd.DataFrame) -> pd.DataFrame:
+    """Select the configurations that have at least two seeds."""
+    return points[(points["state"] == "complete") & (points["num_seeds"] >= 2)]
+
+
+def attainment(trials: pd.DataFrame, points: pd.DataFrame, objectives: Objectives) -> Attainment | None:
+    """Compute the attainment surfaces (Grunert da Fonseca, Fonseca and Hall 2001; by moocore) of replicated runs.
+
+    Run r is the r-th seed of every replicated configuration, up to the least number of seeds among these; None where
+    no configuration has two seeds.
+    """
+    several = replicated(points)
+    if several.empty:
+        return None
+    num_runs = int(several["num_seeds"].min())
+    row = pd.Series(np.arange(len(trials)), index=trials["trial_id"].to_numpy())
+    chosen = np.array([row[ids[:num_runs]].to_numpy() for ids in several["trial_ids"]])
+    matrix = costs(trials, objectives)[chosen.ravel()]
+    sets = np.tile(np.arange(num_runs), len(several))
+    usable = np.isfinite(matrix).all(axis=1)
+    if not usable.any():
+        return None
+    corners = moocore.eaf(matrix[usable], sets[usable], percentiles=list(LEVELS))
+    surfaces = {level: _corners(corners[corners[:, -1] == level, :-1], objectives) for level in LEVELS}
+    return Attainment(num_runs, len(several), surfaces)
+
+
+def front_probability(trials: pd.DataFrame, points: pd.DataFrame, objectives: Objectives) -> dict[str, float]:
+    """Estimate how probable each replicated configuration's place on the front of their means is: trial_id -> share.
+
+    Bootstrap (Efron 1979): each configuration's seeds are drawn anew with replacement, as many as there are, and the
+    front of the means is taken again. Configurations with one seed have an unknown spread and stay out; empty where
+    fewer than two are replicated.
+    """
+    several = replicated(points)
+    if len(several) < 2:
+        return {}
+    row = pd.Series(np.arange(len(trials)), index=trials["trial_id"].to_numpy())
+    matrix = costs(trials, objectives)
+    generator = np.random.default_rng(_SEED)
+    means = np.stack([_resampled(matrix[row[ids].to_numpy()], generator) for ids in several["trial_ids"]], axis=1)
+    usable = np.isfinite(means).all(axis=(0, 2))
+    hits = np.zeros(len(several))
+    for sample in means[:, usable]:
+        hits[usable] += moocore.is_nondominated(sample, keep_weakly=True)
+    return dict(zip(several["trial_id"], (hits / RESAMPLES).tolist(), strict=True))
+
+
+def _resampled(seeds: Array, generator: np.random.Generator) -> Array:
+    """Means `(RESAMPLES, num_objectives)` of seeds drawn with replacement."""
+    drawn = generator.integers(len(seeds), size=(RESAMPLES, len(seeds)))
+    return np.asarray(seeds[drawn].mean(axis=1), dtype=np.float64)
+
+
+def _corners(matrix: Array, objectives: Objectives) -> list[tuple[float, float]]:
+    """Costs back to the metrics' units; for the two objectives in their order."""
+    columns = []
+    for column, (name, direction) in zip(matrix.T, objectives.items(), strict=True):
+        scaled = -column if direction == "maximize" else column
+        columns.append(2**scaled if metric(name).log2 else scaled)
+    order = np.argsort(matrix[:, 1], kind="stable")
+    return [(float(columns[0][index]), float(columns[1][index])) for index in order]

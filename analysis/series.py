@@ -1,0 +1,111 @@
+"""Sorts trials for comparison: by model and data set, then by study and method; seeds of one configuration together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from analysis.front import Objectives
+from analysis.study import Study
+
+SPREAD = (
+    "val_top1", "test_top1", "val_top5", "test_top5", "unique_values", "entropy_bits", "size_bytes", "mean_order",
+    "sparsity",
+)  # fmt: skip
+"""Metrics whose lowest and highest seed are kept: `NAME_low` and `NAME_high`."""
+SUBJECT = "pwfn"
+"""The method that the others are baselines of."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """The trials of one method of one study on one model and data set, with the objectives that decide its front."""
+
+    study: str
+    method: str
+    label: str
+    """Study, method, or both: what tells it from the others of the report."""
+    trials: pd.DataFrame
+    objectives: Objectives
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """What is compared: configurations, each the mean of its seeds, and the trials that are not complete."""
+        return configurations(self.trials)
+
+
+Panel = tuple[str, list[Series]]
+"""A model and data set in words, and the series that have trials on it."""
+
+
+def panels(studies: Sequence[Study]) -> list[Panel]:
+    """Sort trials by model and data set: accuracies are compared within one only. Without trials: one empty panel."""
+    several_methods = any(study.trials["method"].nunique() > 1 for study in studies)
+    sorted_out: dict[str, list[Series]] = {}
+    for study in studies:
+        places = study.trials[["model", "data"]].fillna("unknown")
+        places = (places["model"] + " on " + places["data"]).rename("place")
+        methods = study.trials["method"].fillna("unknown").rename("method")
+        for (place, method), trials in study.trials.groupby([places, methods]):
+            label = _label(study.name, str(method), len(studies) > 1, several_methods)
+            one = Series(study.name, str(method), label, trials, study.objectives)
+            sorted_out.setdefault(str(place), []).append(one)
+    if not sorted_out:
+        empty = [Series(study.name, "unknown", study.name, study.trials, study.objectives) for study in studies]
+        return [("no trials yet", empty)]
+    order = {study.name: index for index, study in enumerate(studies)}
+    return [
+        (place, sorted(series, key=lambda one: (order[one.study], one.method != SUBJECT, one.method)))
+        for place, series in sorted(sorted_out.items())
+    ]
+
+
+def configurations(trials: pd.DataFrame) -> pd.DataFrame:
+    """Merge complete trials that differ in their seed only: means, `num_seeds`, `trial_ids`, lowest and highest.
+
+    A merged row keeps the identifier and the texts of its first trial. Trials without a result stay as they are.
+    """
+    keys = _keys(trials)
+    ends = {
+        f"{name}_{end}": trials[name].groupby(keys).transform("min" if end == "low" else "max")
+        for name in SPREAD
+        for end in ("low", "high")
+    }
+    ids = trials["trial_id"].groupby(keys).agg(list)
+    marked = pd.concat([trials, pd.DataFrame(ends, index=trials.index)], axis=1)
+    marked = marked.assign(num_seeds=keys.map(ids.map(len)).astype(float), trial_ids=keys.map(ids))
+    first = ~keys.duplicated()
+    merged = marked[first].copy()
+    if not first.all():
+        names = trials.select_dtypes("float64").columns.difference(["number", "seed"])
+        means = trials[names].groupby(keys).mean().loc[keys[first]]
+        merged[names] = means.to_numpy()
+    return merged
+
+
+def _keys(trials: pd.DataFrame) -> pd.Series[str]:
+    """What the seeds of one configuration have in common; a trial without result or configuration is by itself."""
+    rows = zip(trials["trial_id"], trials["state"], trials["config_json"], strict=True)
+    keys = [_without_seed(text) if state == "complete" else None for _, state, text in rows]
+    alone = [key or f"trial {trial_id}" for key, trial_id in zip(keys, trials["trial_id"], strict=True)]
+    return pd.Series(alone, index=trials.index, dtype="str")
+
+
+def _without_seed(config_json: str | float) -> str | None:
+    try:
+        config = json.loads(config_json) if isinstance(config_json, str) else None
+    except ValueError:
+        return None
+    if not isinstance(config, dict):
+        return None
+    return json.dumps({name: value for name, value in config.items() if name != "seed"}, sort_keys=True)
+
+
+def _label(study: str, method: str, several_studies: bool, several_methods: bool) -> str:
+    if several_methods:
+        return f"{study} \N{MIDDLE DOT} {method}" if several_studies else method
+    return study

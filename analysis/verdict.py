@@ -1,0 +1,182 @@
+"""The answer in plain words: how few values are enough, and whether a simpler method does as well with as many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.metrics import Array, metric
+from analysis.series import SUBJECT, Series
+
+TOLERANCES = (0.005, 0.01)
+"""How far below the float network's validation accuracy is close enough."""
+CONFIDENCE = 0.95
+Decision = Literal["beats", "does not beat", "not decided"]
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The fewest values within a tolerance of the float network, chosen on validation."""
+
+    tolerance: float
+    label: str
+    point: pd.Series[float]
+    """A row of `Series.points`."""
+    test_seeds: Array
+    """Test accuracy of each seed."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against the best baseline with no more values, on the test images."""
+
+    decision: Decision
+    reason: str
+    baseline: Answer | None
+    difference: float = np.nan
+    interval: tuple[float, float] = (np.nan, np.nan)
+
+
+def answer(series: Sequence[Series], tolerance: float) -> Answer | None:
+    """Find the fewest values whose validation accuracy is at most `tolerance` below float; ties: the more accurate."""
+    found = []
+    for one in series:
+        points = _complete(one)
+        close = points[points["val_top1"] >= points["float_val_top1"] - tolerance - _ROUNDING]
+        found += [(one, point) for _, point in close.iterrows()]
+    if not found:
+        return None
+    one, point = min(found, key=lambda pair: (pair[1]["unique_values"], -pair[1]["val_top1"]))
+    return Answer(tolerance, one.label, point, _test_seeds(one, point))
+
+
+def compare(subject: Answer, baselines: Sequence[Series]) -> Comparison:
+    """Compare with the baseline that is best on validation with at most as many values."""
+    limit = subject.point["unique_values"]
+    found = []
+    for one in baselines:
+        points = _complete(one)
+        found += [(one, point) for _, point in points[points["unique_values"] <= limit].iterrows()]
+    if not found:
+        known = f"no baseline with at most {_count(limit)} values has finished"
+        return Comparison("not decided", known if baselines else "no baseline has been run", None)
+    one, point = max(found, key=lambda pair: pair[1]["val_top1"])
+    baseline = Answer(subject.tolerance, one.label, point, _test_seeds(one, point))
+    return _decided(subject, baseline)
+
+
+def verdict(series: Sequence[Series]) -> list[str]:
+    """Say in sentences what the series of one model and data set answer; never more than the seeds allow."""
+    subjects = [one for one in series if one.method == SUBJECT] or list(series)
+    baselines = [one for one in series if one not in subjects]
+    if not any(len(_complete(one)) for one in series):
+        return ["No trial has finished yet, so there is no answer yet."]
+    sentences, earlier = [], None
+    for tolerance in TOLERANCES:
+        found = answer(subjects, tolerance)
+        if found is None:
+            sentences.append(f"No finished trial is within {_points(tolerance)} of the float network on validation.")
+        elif earlier is not None and earlier.point["trial_id"] == found.point["trial_id"]:
+            sentences.append(f"Nothing smaller is within {_points(tolerance)}.")
+        else:
+            sentences += [_answer_words(found, len(series) > 1), _comparison_words(found, baselines)]
+        earlier = found
+    return sentences
+
+
+def _complete(one: Series) -> pd.DataFrame:
+    needed = ["unique_values", "val_top1", "float_val_top1"]
+    return one.points[(one.points["state"] == "complete") & one.points[needed].notna().all(axis=1)]
+
+
+def _test_seeds(one: Series, point: pd.Series[float]) -> Array:
+    chosen = one.trials[one.trials["trial_id"].isin(point["trial_ids"])]
+    seeds = chosen["test_top1"].to_numpy(np.float64)
+    return seeds[np.isfinite(seeds)]
+
+
+def _decided(subject: Answer, baseline: Answer) -> Comparison:
+    """Welch's 95 % interval (1947) of the difference of the mean test accuracies over seeds."""
+    ours, theirs = subject.test_seeds, baseline.test_seeds
+    if len(ours) == 0 or len(theirs) == 0:
+        return Comparison("not decided", "a test accuracy is missing", baseline)
+    difference = float(ours.mean() - theirs.mean())
+    if len(ours) < 2 or len(theirs) < 2:
+        who = "both have" if len(ours) < 2 and len(theirs) < 2 else f"{_one_seed(subject, baseline)} has"
+        return Comparison("not decided", f"{who} one seed, so chance cannot be told apart", baseline, difference)
+    low, high = _welch(ours, theirs)
+    if low <= 0 < high:
+        return Comparison("not decided", "the interval holds zero", baseline, difference, (low, high))
+    decision: Decision = "beats" if low > 0 else "does not beat"
+    return Comparison(decision, "", baseline, difference, (low, high))
+
+
+def _one_seed(subject: Answer, baseline: Answer) -> str:
+    return subject.label if len(subject.test_seeds) < 2 else baseline.label
+
+
+def _welch(ours: Array, theirs: Array) -> tuple[float, float]:
+    difference = float(ours.mean() - theirs.mean())
+    parts = [seeds.var(ddof=1) / len(seeds) for seeds in (ours, theirs)]
+    if sum(parts) == 0:
+        return difference, difference
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(seeds) - 1) for part, seeds in zip(parts, (ours, theirs)))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(sum(parts)))
+    return difference - half, difference + half
+
+
+def _answer_words(found: Answer, named: bool) -> str:
+    point = found.point
+    gap = 100 * (point["float_test_top1"] - found.test_seeds.mean()) if len(found.test_seeds) else np.nan
+    test = "its test accuracy is not recorded"
+    if np.isfinite(gap):
+        side = "below" if gap >= 0 else "above"
+        against = f"{abs(gap):.2f} points {side} the float network's {_percent(point['float_test_top1'])}"
+        test = f"{_percent(found.test_seeds.mean())} on the test images, {against}"
+    elif len(found.test_seeds):
+        test = f"{_percent(found.test_seeds.mean())} on the test images"
+    who = f" ({found.label})" if named else ""
+    seeds = f"trial {point['trial_id']}" + (f" and its {len(found.test_seeds)} seeds" if point["num_seeds"] > 1 else "")
+    return (
+        f"{_count(point['unique_values'])} distinct values{who} are the fewest within {_points(found.tolerance)} of the "
+        f"float network on validation: {test} ({seeds})."
+    )
+
+
+def _comparison_words(found: Answer, baselines: Sequence[Series]) -> str:
+    result = compare(found, baselines)
+    best = result.baseline
+    if best is None:
+        return f"Against baselines: not decided, because {result.reason}."
+    against = (
+        f"the best baseline with at most as many values, {best.label} ({_count(best.point['unique_values'])} values, "
+        f"trial {best.point['trial_id']})"
+    )
+    if not np.isfinite(result.difference):
+        return f"Against {against}: not decided, because {result.reason}."
+    by = f"{100 * result.difference:+.2f} points on the test images"
+    if np.isfinite(result.interval[0]):
+        low, high = (f"{100 * end:+.2f}" for end in result.interval)
+        by += f", 95 % interval over {len(found.test_seeds)} and {len(best.test_seeds)} seeds {low} to {high}"
+    if result.decision == "not decided":
+        return f"Against {against}: not decided ({by}; {result.reason})."
+    return f"This {result.decision} {against}: {by}."
+
+
+def _percent(value: float) -> str:
+    return metric("test_top1").show(value)
+
+
+def _points(tolerance: float) -> str:
+    size = 100 * tolerance
+    return f"{size:g} point" + ("" if size == 1 else "s")
+
+
+def _count(value: float) -> str:
+    return metric("unique_values").show(value)
