@@ -21,15 +21,16 @@ from pwfn.replicas import Replicas
 from pwfn.task import Task
 
 QUICK = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit", "mobilenetv3_small_050"]
-    "test_resnet",
-    "test_efficientnet",
-    "test_convnext",
-    "test_vit",
-    "mobilenetv3_small_050",
-    "vit_tiny_patch16_224",
-]
 """The test_ ones are timm's own, a few layers of each family."""
-WHOLE = ["vit_tiny_patch16_224", "resnet18", "densenet121", "efficientnet_b0", "tf_efficientnet_b0", "convnext_atto", "deit_tiny_patch16_224"]
+WHOLE = [
+    "resnet18",
+    "densenet121",
+    "efficientnet_b0",
+    "tf_efficientnet_b0",
+    "convnext_atto",
+    "vit_tiny_patch16_224",
+    "deit_tiny_patch16_224",
+]
 SIDE = 64
 
 
