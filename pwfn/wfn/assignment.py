@@ -6,6 +6,7 @@ from math import inf
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -91,7 +92,7 @@ def _most_frequent(ascending: Tensor, values: FloatArray) -> tuple[float, slice]
     return float(values[best]), slice(int(ends[best]), int(ends[best + 1]))
 
 
-def _float32_below(numbers: FloatArray) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def _float32_below(numbers: FloatArray) -> npt.NDArray[np.float32]:
     """Round down to float32: no float32 weight lies between, so a weight is beyond both numbers or beyond none."""
     near = numbers.astype(np.float32)
     return np.where(near > numbers, np.nextafter(near, np.float32(-np.inf)), near)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, log
+from math import ceil, log2
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,16 @@ from torch import Tensor
 
 FloatArray = npt.NDArray[np.float64]
 
-CELLS_PER_TEMPERATURE = 4
-"""Cells are at most a quarter of the temperature wide, in relative distance: a cubic is then off by about 1e-6."""
+CELLS_PER_TEMPERATURE = 6
+"""Cells are narrower than a sixth of the temperature, in relative distance: cubics and their slopes are close then."""
 
 NUM_NODES = 4
 NODES = (1 - np.cos((2 * np.arange(NUM_NODES) + 1) * np.pi / (2 * NUM_NODES))) / 2
 """Chebyshev's nodes of a cell [0, 1]; inside it, so that they never meet a kink at its ends."""
+
+SIGNIFICAND_BITS = 23
+FEWEST_LEADING_BITS = 5
+"""At least 2^5 cells to an octave: the relative distance itself bends, even where the softmin is flat."""
 
 MOST_DISTANCES = 2**22
 """Distances held at once while a table is built."""
@@ -43,11 +47,14 @@ class Pull:
     distance has a kink (the centres) or jumps (the zero distance). Summing over the nearest few centres instead would
     not do: in a dense codebook several dozen share a weight at temperature 0.05, and beyond the largest centre all do.
 
+    A weight finds its cell without a search. The leading bits of a float32 number name a bin, 2^k of them to an octave;
+    all borders of bins are borders of cells, and only the few kinks inside a bin are compared with.
+
     Args:
         centres: the codebook, `(k,)`, not empty.
         temperature: of the softmin, in relative distance.
         zero_distance: weights up to this have absolute distances.
-        largest: magnitude up to which the table is made; beyond it weights feel what is felt there.
+        largest: magnitude up to which the table is made, and some more; beyond it weights feel what is felt at its end.
         device: of the weights to come.
     """
 
@@ -61,42 +68,60 @@ class Pull:
         device: torch.device | None = None,
     ) -> None:
         exact = centres.astype(np.float64)
-        edges = _edges(exact, temperature, zero_distance, largest)
-        rows = np.concatenate([_cubics(edges, side, temperature, zero_distance) for side in (exact, -exact)])
-        self.inner_edges = torch.from_numpy(edges[1:-1]).float().to(device)
+        width = temperature / CELLS_PER_TEMPERATURE
+        self.shift = SIGNIFICAND_BITS - max(FEWEST_LEADING_BITS, ceil(-log2(width)))
+        borders = _borders(self.shift, min(width, zero_distance), 2 * max(largest, zero_distance))
+        kinks = np.append(np.abs(exact), zero_distance).astype(np.float32)
+        edges = np.unique(np.concatenate([np.zeros(1, np.float32), borders, kinks[kinks < borders[-1]]]))
+        # Cells of each bin: the weights below the first border are a bin, too.
+        first_cell = np.searchsorted(edges, np.append(0, borders))
+        self.most_kinks = int(np.diff(first_cell).max()) - 1
+        self.lowest_bin = int(borders[:1].view(np.int32)[0] >> self.shift) - 1
+        # The coefficients for negative weights follow those for positive ones.
+        cubics = [_cubics(edges, side, temperature, zero_distance) for side in (exact, -exact)]
         self.num_cells = len(edges) - 1
-        # start of the cell, 1 / width, and the cubic's coefficients; the negative weights' rows follow the others'
-        self.rows = torch.from_numpy(rows).float().to(device)
+        self.first_cell = torch.from_numpy(first_cell[:-1].astype(np.int32)).to(device)
+        self.upper_edge = torch.from_numpy(edges[1:]).to(device)
+        self.start = torch.from_numpy(edges[:-1]).to(device)
+        self.per_width = (1 / torch.from_numpy(np.diff(edges.astype(np.float64)))).float().to(device)
+        self.coefficients = torch.from_numpy(np.concatenate(cubics).T.astype(np.float32)).contiguous().to(device)
 
     def __call__(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the expected distance of float32 weights `(n,)` and its derivative, both `(n,)`."""
         magnitude = weights.abs()
-        cell = torch.searchsorted(self.inner_edges, magnitude)  # the zero distance itself belongs to the cell below
-        start, per_width, c0, c1, c2, c3 = self.rows[cell + self.num_cells * (weights < 0)].unbind(1)
-        t = ((magnitude - start) * per_width).clamp_(max=1)
+        cell = self._cells(magnitude)
+        per_width = self.per_width.index_select(0, cell)
+        t = ((magnitude - self.start.index_select(0, cell)) * per_width).clamp_(max=1)
+        row = cell + self.num_cells * (weights < 0)
+        c0, c1, c2, c3 = (column.index_select(0, row) for column in self.coefficients)
         distance = c0 + t * (c1 + t * (c2 + t * c3))
         slope = (c1 + t * (2 * c2 + t * 3 * c3)) * per_width
         return distance, torch.where(weights < 0, -slope, slope)
 
-
-def _edges(centres: FloatArray, temperature: float, zero_distance: float, largest: float) -> FloatArray:
-    """Borders of the cells on the side of positive weights, from 0 up."""
-    width = temperature / CELLS_PER_TEMPERATURE
-    end = 2 * max(largest, zero_distance)
-    below = np.linspace(0, zero_distance, ceil(zero_distance / width) + 1)
-    above = np.geomspace(zero_distance, end, ceil(log(end / zero_distance) / width) + 1)
-    kinks = np.abs(centres)
-    edges = np.concatenate([below, above, kinks[kinks < end]])
-    # Cells are found in float32, so their borders are distinct there.
-    return np.unique(edges.astype(np.float32)).astype(np.float64)
+    def _cells(self, magnitude: Tensor) -> Tensor:
+        """Find the cell of each magnitude `(n,)`, int32; a border belongs to the cell below it."""
+        below = magnitude.view(torch.int32) - 1  # the next smaller float32: a border goes to the bin below
+        bins = ((below >> self.shift) - self.lowest_bin).clamp_(0, len(self.first_cell) - 1)
+        cell = self.first_cell.index_select(0, bins)
+        for _ in range(self.most_kinks):
+            cell += magnitude > self.upper_edge.index_select(0, cell)
+        return cell.clamp_(max=self.num_cells - 1)
 
 
-def _cubics(edges: FloatArray, centres: FloatArray, temperature: float, zero_distance: float) -> FloatArray:
-    """Start, 1 / width and coefficients of each cell, `(num_cells, 6)`."""
-    start, width = edges[:-1], np.diff(edges)
-    points = (start[:, None] + width[:, None] * NODES).reshape(-1)
+def _borders(shift: int, lowest: float, highest: float) -> npt.NDArray[np.float32]:
+    """Every float32 number whose last `shift` bits are zero, from at most `lowest` to at least `highest`."""
+    first, last = np.array([lowest, highest], dtype=np.float32).view(np.int32) >> shift
+    return (np.arange(first, last + 2, dtype=np.int32) << shift).view(np.float32)
+
+
+def _cubics(
+    edges: npt.NDArray[np.float32], centres: FloatArray, temperature: float, zero_distance: float
+) -> FloatArray:
+    """Coefficients of the cubic in [0, 1] on each cell, `(num_cells, 4)`, from the constant up."""
+    exact = edges.astype(np.float64)
+    points = (exact[:-1, None] + np.diff(exact)[:, None] * NODES).reshape(-1)
     num_chunks = ceil(len(points) * len(centres) / MOST_DISTANCES)
-    chunks = np.array_split(points, max(num_chunks, 1))
+    chunks = np.array_split(points, num_chunks)
     sampled = np.concatenate([expected_distance(chunk, centres, temperature, zero_distance) for chunk in chunks])
-    coefficients = sampled.reshape(-1, NUM_NODES) @ np.linalg.inv(np.vander(NODES, increasing=True)).T
-    return np.column_stack([start, 1 / width, coefficients])
+    coefficients: FloatArray = sampled.reshape(-1, NUM_NODES) @ np.linalg.inv(np.vander(NODES, increasing=True)).T
+    return coefficients
