@@ -9,10 +9,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from pwfn.config import DataConfig, ModelConfig, PwfnConfig, TrainingConfig, TrialConfig
+from pwfn.config import DataConfig, ModelConfig, PwfnConfig, TrainingConfig, TrialConfig, WfnConfig
 from pwfn.data import open_source
 from pwfn.methods import run_rounds
 from pwfn.methods.pwfn import Pwfn
+from pwfn.methods.wfn import Wfn
 from pwfn.models import build_network, preprocessing_of
 from pwfn.replicas import Replicas
 from pwfn.task import Task
@@ -20,27 +21,36 @@ from pwfn.task import Task
 DIGITS = DataConfig(name="digits", augmentation="none", train_images=256)
 
 
-def run(rank: int, world_size: int, noise: bool):
+CASES = {
+    "no noise": PwfnConfig(fractions=(0.4, 1.0), b=5, noise=False, regularization_strength=0.01),
+    "noise": PwfnConfig(fractions=(0.4, 1.0), b=5, noise=True, regularization_strength=0.01),
+    "wfn": WfnConfig(fractions=(0.4, 1.0), delta=0.05),
+}
+
+
+def run(rank: int, world_size: int, case: str):
     config = TrialConfig(
         model=ModelConfig(name="digits_mlp"),
         data=DIGITS,
         training=TrainingConfig(lr=0.02, batch_size=64, start_fraction=1.0, rest_epochs=2),
-        method=PwfnConfig(fractions=(0.4, 1.0), b=5, noise=noise, regularization_strength=0.01),
+        method=CASES[case],
     )
     source = open_source(DIGITS, seed=0)
     network = build_network(config.model, num_classes=10, in_channels=1, seed=1)
     data = source.prepare(preprocessing_of(network), torch.device("cpu"))
-    method = Pwfn(Task(network, data, config, torch.device("cpu"), Replicas(rank, world_size)))
+    task = Task(network, data, config, torch.device("cpu"), Replicas(rank, world_size))
+    method = Wfn(task) if case == "wfn" else Pwfn(task)
     steps = []
     for record in run_rounds(method):
-        steps.append((method.posterior.values.clone(), record.after, record.test_before, record.train_loss))
-    return steps, method.posterior.eps.clone()
+        values = method.values if case == "wfn" else method.posterior.values
+        steps.append((values.clone(), record.after, record.test_before, record.train_loss))
+    return steps, None if case == "wfn" else method.posterior.eps.clone()
 
 
 def work(rank: int, world_size: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
-    results = {noise: run(rank, world_size, noise) for noise in (False, True)}
+    results = {case: run(rank, world_size, case) for case in CASES}
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(results))
     dist.destroy_process_group()
 
@@ -57,22 +67,23 @@ def replicas(tmp_path_factory):
     return [pickle.loads(Path(folder, f"{rank}.pickle").read_bytes()) for rank in range(2)]
 
 
-def test_without_noise_two_workers_give_the_result_of_one(replicas):
-    alone, _ = run(0, 1, noise=False)
-    together, _ = replicas[0][False]
+@pytest.mark.parametrize("case", ["no noise", "wfn"])
+def test_without_noise_two_workers_give_the_result_of_one(replicas, case):
+    alone, _ = run(0, 1, case)
+    together, _ = replicas[0][case]
     for (values, after, test_before, loss), (other, after2, test_before2, loss2) in zip(alone, together, strict=True):
         torch.testing.assert_close(values, other, rtol=1e-3, atol=1e-5)
         assert (after, test_before) == (after2, test_before2)
         assert loss == pytest.approx(loss2, rel=1e-4)
 
 
-@pytest.mark.parametrize("noise", [False, True])
-def test_all_workers_hold_the_same_values_after_every_round(replicas, noise):
-    (first, _), (second, _) = replicas[0][noise], replicas[1][noise]
+@pytest.mark.parametrize("case", CASES)
+def test_all_workers_hold_the_same_values_after_every_round(replicas, case):
+    (first, _), (second, _) = replicas[0][case], replicas[1][case]
     for (values, *measured), (other, *measured2) in zip(first, second, strict=True):
         assert torch.equal(values, other)
         assert measured == measured2
 
 
 def test_each_worker_draws_its_own_noise(replicas):
-    assert not torch.equal(replicas[0][True][1], replicas[1][True][1])
+    assert not torch.equal(replicas[0]["noise"][1], replicas[1]["noise"][1])
