@@ -303,15 +303,16 @@ class KmeansConfig(_Frozen):
 
     name: Literal["kmeans"] = "kmeans"
     num_values: Annotated[int, Field(ge=1, le=4096)] = 16
-    """Distinct values, per tensor where `scope` is tensor."""
+    """Most distinct values, per tensor where `scope` is tensor. Zero is not kept among them."""
     scope: Literal["network", "tensor"] = "network"
     """One codebook for the whole network, or one for each tensor."""
     weighting: Literal["plain", "fisher"] = "plain"
-    """fisher: squared errors weighted by the diagonal Fisher information of the weights."""
+    """plain: the least squared error. fisher: weighted by how much the predictions change with each weight."""
     fisher_images: Count = 500
     """Training images for that, without augmentation."""
     max_order: Annotated[int, Field(ge=1, le=8)] | None = None
-    """Move the centres to sums of at most this many powers of two; None leaves them."""
+    """Move each centre to the nearest sum of at most this many powers of two, then each weight to the nearest of
+    those; centres that meet are one value. None leaves them."""
 
 
 MethodConfig = PwfnConfig | WfnConfig | GpfqConfig | KmeansConfig | MsqConfig

@@ -42,7 +42,7 @@ class Kmeans(Method):
         starts = np.append(0, ends[:-1]) if self.config.scope == "tensor" else np.zeros(1, dtype=np.int64)
         for start, end in zip(starts, np.append(starts[1:], ends[-1]), strict=True):
             piece = slice(start, end)
-            weights[piece] = self._share(weights[piece], None if fisher is None else importance(fisher[piece]))
+            weights[piece] = self._share(weights[piece], None if fisher is None else relative_importance(fisher[piece]))
         for parameter, values in zip(parameters, np.split(weights, ends[:-1]), strict=True):
             parameter.copy_(torch.from_numpy(values).view_as(parameter))
         return Fixing(num_fixed=len(weights), codebook=Codebook.of(torch.from_numpy(weights)))
@@ -68,7 +68,7 @@ class Kmeans(Method):
         return nearest_values(weights, values)
 
 
-def importance(fisher: FloatArray) -> FloatArray | None:
+def relative_importance(fisher: FloatArray) -> FloatArray | None:
     """Make the Fisher information of some weights positive, relative to its mean; None where it is zero throughout."""
     mean = fisher.mean(dtype=np.float64)
     return (fisher / mean + FISHER_DAMPING).astype(np.float32) if mean > 0 else None

@@ -28,7 +28,7 @@ def kmeans_values(weights: FloatArray, num_values: int, importance: FloatArray |
     Args:
         weights: finite float32 `(n,)`, n at least 1.
         num_values: 1 to 4,096; weights with no more distinct values than this keep them.
-        importance: positive float32 `(n,)`; None weighs all alike.
+        importance: positive float32 `(n,)`, none below 1e-12 of the sum; None weighs all alike.
 
     Returns:
         Distinct values, ascending, `(num_values,)` or fewer: two that round to one float32 are one.

@@ -15,7 +15,7 @@ def optimal_cuts(mass: DoubleArray, moment: DoubleArray, num_clusters: int) -> I
     In one dimension the clusters of an optimal k-means are contiguous, and what they cost is a constant less
     sum (sum w x)^2 / sum w over clusters. Row k of the dynamic program holds the most that k clusters of the first
     `end` groups can gain; its best last cut never moves left as `end` grows, so that the cuts of half the ends bound
-    those between them: O(num_clusters n log n) time (Groenlund et al. 2017, arXiv 1701.07204, section 2.1).
+    those between them: O(num_clusters n log n) time (Groenlund et al. 2017, arXiv 1701.07204, section 2).
 
     Args:
         mass: sum of w in each group, positive, float64 `(n,)`.

@@ -19,7 +19,7 @@ from method_cases import make_task
 from pwfn.clustering.inputs import DivergedWeightsError
 from pwfn.config import KmeansConfig, ModelConfig
 from pwfn.export import load_state
-from pwfn.methods.kmeans import Kmeans, importance
+from pwfn.methods.kmeans import Kmeans, relative_importance
 from pwfn.metrics import measure_codebook
 from pwfn.models import build_network
 from pwfn.parameters import split_parameters
@@ -95,7 +95,7 @@ def test_fisher_weighting_spares_the_weights_that_count():
     tasks = {weighting: make_task(method=KmeansConfig(num_values=5, weighting=weighting, fisher_images=128))
              for weighting in ("plain", "fisher")}  # fmt: skip
     before = flat(weights_of(tasks["plain"]))
-    w = torch.from_numpy(importance(Kmeans(tasks["fisher"])._fisher()))
+    w = torch.from_numpy(relative_importance(Kmeans(tasks["fisher"])._fisher()))
     for task in tasks.values():
         Kmeans(task).fix(0)
     plain, fisher = ((flat(weights_of(task)) - before) ** 2 for task in tasks.values())
@@ -115,8 +115,8 @@ def test_fisher_weighting_follows_the_seed_and_the_images():
 
 def test_importance_is_positive_and_relative():
     fisher = np.array([0, 1e-30, 3e-30], dtype=np.float32)
-    assert importance(fisher) == pytest.approx([0.001, 0.751, 2.251], rel=1e-3)
-    assert importance(np.zeros(3, dtype=np.float32)) is None
+    assert relative_importance(fisher) == pytest.approx([0.001, 0.751, 2.251], rel=1e-3)
+    assert relative_importance(np.zeros(3, dtype=np.float32)) is None
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -1,5 +1,7 @@
 """The codebook of given weights: optimal where that can be checked, close to it where there are more."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,8 +90,9 @@ def test_ties_go_to_the_smaller_value():
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=20), st.lists(st.floats(-1, 1, width=32), max_size=20))
 def test_nearest_is_nearest(values, weights):
     values, weights = np.unique(np.float32(values)) + np.float32(0), np.array(weights, dtype=np.float32)
-    exact = np.abs(values.astype(np.longdouble)[:, None] - weights)
-    assert nearest_values(weights, values).tolist() == values[exact.argmin(axis=0)].tolist()
+    ascending = [Fraction(value) for value in values.tolist()]  # min returns the first of several
+    nearest = [min(ascending, key=lambda value: abs(value - Fraction(weight))) for weight in weights.tolist()]
+    assert nearest_values(weights, values).tolist() == nearest
 
 
 def test_a_negative_zero_becomes_zero():

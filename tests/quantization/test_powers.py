@@ -10,10 +10,10 @@ from pwfn.metrics import value_orders
 from pwfn.quantization.powers import round_to_order
 
 
-@pytest.mark.parametrize("max_order", [1, 2, 3, 8])
+@pytest.mark.parametrize("max_order", [1, 2, 3, 5])
 def test_no_sum_of_as_few_powers_is_nearer(max_order):
-    x = np.arange(-1100, 1101)
-    sums = np.array([n for n in range(2**14) if n.bit_count() <= max_order]) / 4  # quarters, to 4096
+    x = np.arange(-300, 301)
+    sums = np.array([n for n in range(2**12) if n.bit_count() <= max_order]) / 4  # quarters, to 1024
     sums = np.concatenate([-sums[:0:-1], sums])
     distances = np.abs(sums[:, None] - x)
     rounded = round_to_order(x.astype(np.float32), max_order)
