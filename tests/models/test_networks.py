@@ -119,7 +119,7 @@ class TestConformance:
         sets = split_parameters(network)
         flats = [FlatParameters(part.values()) for part in (sets.fixable, sets.rest)]
         after = network(images)
-        assert torch.equal(after, before)
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-7)  # a view's alignment chooses the kernel
         assert 0 < sets.coverage <= 1
         assert (sets.coverage == 1) == (name == "digits_mlp")
         cross_entropy(after, labels).backward()
