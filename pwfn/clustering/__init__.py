@@ -20,6 +20,9 @@ C x N matrix, built anew for each centre. Four observations make it a few passes
     clustered = cluster_round(mu, sigma, fraction=0.4, radius=1.0, radius_growth=2.0, b=7)
     clustered.apply_(mu, sigma, "std_mu")
 
+Beyond the paper, `growth` chooses what happens when nothing is left within reach (`round`; the tail that makes no new
+values is in `nearest`), and `ClusterRound.at_means` moves each value to the mean of its weights.
+
 Every decision is made in float64 or in integers, and no sum depends on its order, so that a CPU and a GPU, and two
 runs on either, give the same result to the last bit.
 """

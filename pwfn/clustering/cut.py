@@ -1,4 +1,4 @@
-"""The one cut of a round: which weights the last centre does not take when it reaches more than are needed."""
+"""The one cut of a round: which weights are left out when more are within reach than are needed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ def furthest(weights: Weights, centre: int, *, num: int, b: int, zero_rule: bool
         Their places among all weights, integers `(num,)`.
     """
     distance = _distances(weights, centre, b=b, zero_rule=zero_rule)
-    num_taken = len(weights) - num
-    edge = distance.kthvalue(num_taken).values  # of the last weight that the centre takes
+    return weights.places(slice(0, len(weights)), largest(distance, num))
+
+
+def largest(distance: Tensor, num: int) -> Tensor:
+    """Indices of the `num` largest of `(num_weights,)` distances, at most all but one; of equal ones the highest."""
+    edge = distance.kthvalue(len(distance) - num).values  # the largest that does not belong to them, or equals it
     beyond = (distance > edge).nonzero().squeeze(1)
     on_edge = (distance == edge).nonzero().squeeze(1)
-    rejected = torch.cat([beyond, on_edge[len(on_edge) + len(beyond) - num :]])
-    return weights.places(slice(0, len(weights)), rejected)
+    return torch.cat([beyond, on_edge[len(on_edge) + len(beyond) - num :]])
 
 
 def _distances(weights: Weights, centre: int, *, b: int, zero_rule: bool) -> Tensor:

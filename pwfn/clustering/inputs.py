@@ -12,6 +12,7 @@ from pwfn.errors import TrialError, UserError
 
 LARGEST_B = 20
 LARGEST_ORDER = 8
+GROWTHS = ("alternate", "radius_first", "nearest")
 
 MOST_WEIGHTS = 2**31 - 1
 """Indices are int32, and sums of 2^31-fold fixed-point terms must fit into int64."""
@@ -24,7 +25,7 @@ class DivergedWeightsError(TrialError):
 
 
 def check_options(
-    *, fraction: float, radius: float, radius_growth: float, b: int, max_order: int, recluster: str
+    *, fraction: float, radius: float, radius_growth: float, b: int, max_order: int, recluster: str, growth: str
 ) -> None:
     """Raise UserError for an option with which a round is not defined or would never end."""
     if not 0 < fraction <= 1:
@@ -39,6 +40,8 @@ def check_options(
         raise UserError(f"max_order must be in 1..{LARGEST_ORDER}, but got {max_order}")
     if recluster not in ("all", "free"):
         raise UserError(f"recluster must be all or free, but got {recluster}")
+    if growth not in GROWTHS:
+        raise UserError(f"growth must be one of {', '.join(GROWTHS)}, but got {growth}")
 
 
 def check_weights(mu: Tensor, sigma: Tensor, fixed: Tensor | None, b: int) -> None:

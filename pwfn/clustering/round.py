@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from math import ceil
 from typing import Literal
 
@@ -18,17 +19,23 @@ from pwfn.clustering.cut import furthest
 from pwfn.clustering.greedy import Choice, choose_centres, group_codes
 from pwfn.clustering.inputs import check_options, check_per_weight, check_weights
 from pwfn.clustering.intervals import Weights, interval_codes
+from pwfn.clustering.nearest import fix_to_nearest_
 from pwfn.clustering.sigma_join import check_sigma_join, join_sigma_
-from pwfn.clustering.steps import FREE, KEPT, FloatArray, write_
+from pwfn.clustering.steps import FREE, KEPT, FloatArray, look_up, means, step_table, write_
 from pwfn.metrics import Codebook, value_orders
+
+Growth = Literal["alternate", "radius_first", "nearest"]
+
+WIDENING = 8
+"""With `radius_first` the radius may be this many times the first one before a second order is admitted."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClusterRound:
     """What one round decided; no weight moves before `apply_`.
 
-    A step is one centre chosen once. The same value may be chosen again in a later stage of the round: that is
-    another step, with its own weights and its own sigma.
+    A step is one centre chosen once. The same value may be chosen again in a later stage of the round, or as the
+    nearest one: that is another step, with its own weights and its own sigma.
     """
 
     values: FloatArray
@@ -59,6 +66,25 @@ class ClusterRound:
         return Codebook.merge(
             np.concatenate([before.values, self.values]), np.concatenate([before.counts, self.counts])
         )
+
+    @torch.no_grad()
+    def at_means(self, mu: Tensor) -> ClusterRound:
+        """Decide the same, but fix the weights of each value to their mean rather than to a sum of powers of two.
+
+        The steps of one value move together, so there are as many values as before, or fewer where two means are equal
+        as float32. Zero stays zero, and so does a value that weights fixed before have kept.
+
+        Args:
+            mu: float32 `(num_weights,)`, as it was clustered.
+        """
+        values, steps = np.unique(self.values, return_inverse=True)
+        step, centre = self.step_of_weight, step_table(self.values, mu.device)
+        shift = means(lambda chunk: mu[chunk] - look_up(centre, step[chunk]), step, self.counts)
+        size = np.bincount(steps, self.counts, len(values))
+        moved = values + np.bincount(steps, self.counts * shift, len(values)) / size
+        stays = (values == 0) | np.isin(values, Codebook.of(self.kept).values)
+        found = np.where(stays, values, moved).astype(np.float32) + np.float32(0)
+        return replace(self, values=found.astype(np.float64)[steps])
 
     @torch.no_grad()
     def apply_(self, mu: Tensor, sigma: Tensor, sigma_join: str) -> None:
@@ -92,6 +118,7 @@ def cluster_round(
     max_order: int = 4,
     fixed: Tensor | None = None,
     recluster: Literal["all", "free"] = "all",
+    growth: Growth = "alternate",
 ) -> ClusterRound:
     """Choose the values that ceil(N fraction) of N weights share, each moving no further than its sigma allows.
 
@@ -109,23 +136,36 @@ def cluster_round(
         fixed: bool `(num_weights,)`, the weights fixed before; `recluster="all"` ignores it.
         recluster: `all` assigns every weight anew, as the paper's code does; `free` leaves those fixed before where
             they are and chooses the rest of the target among the others.
+        growth: what happens when nothing is left within reach. `alternate`: order and radius grow in turn (the paper).
+            `radius_first`: the radius grows as long as it stays within 8 times the first one, then the order up to
+            `max_order`, then the radius again. `nearest`: the order grows alone; weights that nothing of `max_order`
+            reaches go to the nearest value that this round has chosen or that `recluster="free"` has kept, those with
+            the least |c - mu| / sigma first, on the midpoint of two values to the smaller. Where there is no value yet,
+            the radius grows until there is one.
 
     Raises:
         UserError: an option out of range, or tensors that do not belong together.
         DivergedWeightsError: NaN or infinity in mu or sigma, or mu beyond 2^(48-b).
     """
     check_options(
-        fraction=fraction, radius=radius, radius_growth=radius_growth, b=b, max_order=max_order, recluster=recluster
+        fraction=fraction,
+        radius=radius,
+        radius_growth=radius_growth,
+        b=b,
+        max_order=max_order,
+        recluster=recluster,
+        growth=growth,
     )
     check_weights(mu, sigma, fixed, b)
     before = fixed if recluster == "free" else None
     step_of_weight, free = _start(mu, sigma, before)
     kept = mu[:0] if before is None else mu[before]
     need = max(ceil(len(mu) * fraction) - len(kept), 0)
-    stages = _stages(radius, radius_growth, max_order)
+    stages = _stages(growth, radius, radius_growth, max_order)
+    order = 0
     centres: list[int] = []
     counts: list[int] = []
-    while need > 0:
+    while need > 0 and not (growth == "nearest" and order == max_order and (centres or len(kept))):
         order, radius = next(stages)
         lattice = candidates(order, free.largest_magnitude() * 2.0**b)
         # once there is a centre, no weight that the zero rule speaks of is free
@@ -141,6 +181,11 @@ def cluster_round(
         last = Weights(mu, sigma, find(step_of_weight, len(centres) - 1))
         step_of_weight[furthest(last, centres[-1], num=-need, b=b, zero_rule=zero_rule)] = FREE
     values = np.array(centres, dtype=np.float64) / 2.0**b
+    if need > 0:
+        known = np.unique(np.concatenate([values, Codebook.of(kept).values]))
+        nearest, sizes = fix_to_nearest_(step_of_weight, free, known, num=need, first_step=len(centres))
+        values = np.concatenate([values, nearest])
+        counts += sizes.tolist()
     return ClusterRound(values, np.array(counts, dtype=np.int64), step_of_weight, float(radius), kept)
 
 
@@ -165,13 +210,13 @@ def _assign_(step_of_weight: Tensor, free: Weights, codes: Tensor, choice: Choic
     return Weights(free.all_mu, free.all_sigma, codes[:num_left])
 
 
-def _stages(radius: float, growth: float, max_order: int) -> Iterator[tuple[int, float]]:
-    """Order and radius of each stage: they grow in turn, the order first, then the radius alone."""
-    order = counter = 1
-    while True:
+def _stages(growth: Growth, radius: float, factor: float, max_order: int) -> Iterator[tuple[int, float]]:
+    """Order and radius of each stage: one of them grows after each, in the end the radius alone."""
+    order, widest = 1, WIDENING * radius
+    for turn in count():
         yield order, radius
-        if order < max_order and counter % 2 == 1:
+        admits = {"alternate": turn % 2 == 0, "radius_first": radius * factor > widest, "nearest": True}[growth]
+        if admits and order < max_order:
             order += 1
         else:
-            radius *= growth
-        counter += 1
+            radius *= factor

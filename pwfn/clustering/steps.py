@@ -48,6 +48,13 @@ def write_(target: Tensor, step: Tensor, of_step: FloatArray) -> None:
         target[chunk] = torch.where(step[chunk] >= 0, look_up(table, step[chunk]), target[chunk])
 
 
+def means(term: Term, step: Tensor, counts: IntArray) -> FloatArray:
+    """Mean of float64 `term(chunk)` over the weights of each step, `(num_steps,)`; off by 2^-32 of the largest."""
+    total, _, unit = _sums(term, step, len(counts))
+    result: FloatArray = np.array(total, dtype=np.float64) / counts * unit
+    return result
+
+
 def standard_deviations(term: Term, step: Tensor, counts: IntArray) -> FloatArray:
     """Population standard deviation of float64 `term(chunk)` over the weights of each step, `(num_steps,)`.
 

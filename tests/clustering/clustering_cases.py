@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,10 @@ class Case:
     zero_rule: bool = True
     max_order: int = 4
     fixed: npt.NDArray[np.bool_] | None = field(default=None)
+    growth: str = "alternate"
 
-    def options(self) -> dict[str, float | int | bool]:
-        names = ("fraction", "radius", "radius_growth", "b", "zero_rule", "max_order")
+    def options(self) -> dict[str, Any]:
+        names = ("fraction", "radius", "radius_growth", "b", "zero_rule", "max_order", "growth")
         return {name: getattr(self, name) for name in names}
 
 

@@ -7,7 +7,7 @@ weights) float64 matrix, the nearest weights come from a stable sort.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, pairwise
 from math import ceil, log2
 
 import numpy as np
@@ -41,6 +41,7 @@ def slow_cluster_round(
     zero_rule: bool = True,
     max_order: int = 4,
     fixed: npt.NDArray[np.bool_] | None = None,
+    growth: str = "alternate",
 ) -> SlowRound:
     """One round; with a mask `fixed` those weights keep their value and count towards the target."""
     mean, scale = mu.astype(np.float64), np.maximum(sigma, np.float32(2.0**-20)).astype(np.float64)
@@ -48,7 +49,7 @@ def slow_cluster_round(
     step_of_weight = np.full(len(mu), -1, dtype=np.int32)
     values, counts = [], []
     need = ceil(len(mu) * fraction) - int((~free).sum())
-    order, counter = 1, 1
+    order, counter, widest = 1, 1, 8 * radius
     while need > 0:
         centres = slow_candidates(order, float(np.abs(mean[free]).max()), b)
         distance = np.abs(centres[:, None] - mean[None, :]) / scale[None, :]
@@ -69,9 +70,37 @@ def slow_cluster_round(
             left[best] = False
             need -= len(taken)
         if need > 0:
-            if order < max_order and counter % 2 == 1:
-                order += 1
-            else:
+            known = np.unique(np.append(values, [] if fixed is None else mean[fixed]))
+            if growth == "nearest" and order == max_order and len(known) > 0:
+                go_to_nearest(mean, scale, free, known, need, step_of_weight, values, counts)
+                break
+            may_widen = {"alternate": counter % 2 == 0, "radius_first": radius * radius_growth <= widest}
+            if order == max_order or may_widen.get(growth, False):
                 radius *= radius_growth
+            else:
+                order += 1
             counter += 1
     return SlowRound(np.array(values, dtype=np.float64), np.array(counts, dtype=np.int64), step_of_weight, radius)
+
+
+def go_to_nearest(
+    mean: npt.NDArray[np.float64],
+    scale: npt.NDArray[np.float64],
+    free: npt.NDArray[np.bool_],
+    known: npt.NDArray[np.float64],
+    need: int,
+    step_of_weight: npt.NDArray[np.int32],
+    values: list[float],
+    counts: list[int],
+) -> None:
+    """The nearest `need` free weights go to the value on their side of the midpoints; one step per value."""
+    place = np.zeros(len(mean), dtype=np.int64)
+    for low, high in pairwise(known):
+        place += mean > (low + high) / 2
+    distance = np.where(free, np.abs(known[place] - mean) / scale, np.inf)
+    taken = np.argsort(distance, kind="stable")[:need]
+    for index in sorted(set(place[taken].tolist())):
+        members = taken[place[taken] == index]
+        step_of_weight[members] = len(values)
+        values.append(known[index])
+        counts.append(len(members))

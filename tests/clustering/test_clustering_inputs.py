@@ -29,6 +29,7 @@ GOOD: dict[str, Any] = {"fraction": 0.5, "radius": 1.0, "radius_growth": 2.0, "b
         ({"max_order": 0}, "max_order must be in 1..8, but got 0"),
         ({"max_order": 9}, "max_order must be in 1..8, but got 9"),
         ({"recluster": "none"}, "recluster must be all or free, but got none"),
+        ({"growth": "order"}, "growth must be one of alternate, radius_first, nearest, but got order"),
     ],
 )
 def test_options_out_of_range(change: dict[str, Any], message: str) -> None:
