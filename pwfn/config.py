@@ -196,6 +196,15 @@ class PwfnConfig(_Frozen):
     """Factor by which a round widens its radius when nothing is left within reach."""
     max_order: Annotated[int, Field(ge=1, le=8)] = 4
     """Most powers of two that one value may sum."""
+    growth: Literal["alternate", "radius_first", "nearest"] = "alternate"
+    """What follows when nothing is left within reach. alternate: one more power of two and a wider radius in turn (the
+    paper). radius_first: up to 8 times the first radius before a second power of two, as sums of several make most of
+    the values. nearest: no wider radius; weights beyond it go to the nearest value there is, since the last ones of a
+    round, often its largest, otherwise make values of their own."""
+    codebook: Literal["lattice", "free"] = "lattice"
+    """lattice: sums of powers of two, cheap to multiply by. free: after each fixing every value but zero moves to the
+    mean of its weights, for users who want few values rather than cheap ones. With `recluster: free` values that were
+    fixed before stay, so each round adds means of its own."""
     zero_rule: bool = True
     """Weights below 2^-b count as being at distance zero from the value zero."""
     sigma_join: Literal["std_mu", "mean_sigma", "keep_the_same_divide_by_2", "keep_the_same_divide_by_10",
@@ -206,7 +215,13 @@ class PwfnConfig(_Frozen):
     noise: bool = True
     """Draw weights from the posterior in training; without it this is plain training between fixings."""
     prior: bool = True
-    """Initial sigma from each weight's distance to its powers of two; without it 1e-4 everywhere."""
+    """Initial sigma as `sigma_init` says; without it 1e-4 everywhere."""
+    sigma_init: Literal["paper", "fisher"] = "paper"
+    """paper: the farther a weight is from its two powers of two, the larger. fisher: the less the predictions depend on
+    a weight, the larger (Laplace posterior, from `fisher_images`): distance to a power of two says where a weight would
+    like to go, not whether it may."""
+    fisher_images: Count = 500
+    """Training images for that, without augmentation."""
     sigma_scale: Positive = 0.0025
     """Initial sigma at the 75 % quantile of a tensor."""
     alternate: bool = False

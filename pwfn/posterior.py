@@ -21,6 +21,9 @@ MIN_SIGMA = 2.0**-30
 """Floor of sigma in the noise: keeps the gradient of sigma alive without moving any weight in float32."""
 CONSTANT_SIGMA = 1e-4
 """Initial sigma without a prior."""
+LAPLACE_DAMPING = 0.01
+"""Added to the Fisher information, times its mean over the tensor: no sigma is more than ten times that of a weight of
+mean information. Without it weights that no image reaches would take the whole scale."""
 SOFTMIN_TEMPERATURE = 0.1
 """Temperature of `linear_on_grad`."""
 
@@ -59,6 +62,11 @@ class Posterior:
     def _parts(self, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n = self.num_weights
         return flat[:n], flat[n : 2 * n], flat[2 * n :]
+
+    def start_from_fisher_(self, fisher: Tensor) -> None:
+        """Let sigma start from the Fisher information of every weight, `(N,)`, instead of the paper's prior."""
+        for sigma, of_tensor in zip(self.weights.pieces(self.sigma), self.weights.pieces(fisher), strict=True):
+            sigma.copy_(laplace_sigma(of_tensor, self.config))
 
     def draw_(self, generator: torch.Generator) -> None:
         """Show the network one sample: a single weight tensor per layer for the whole batch."""
@@ -137,6 +145,17 @@ def initial_sigma(weights: Tensor, config: PwfnConfig) -> Tensor:
     if scale == 0:
         return torch.full_like(weights, MIN_SIGMA)
     return (config.sigma_scale / scale * product).clamp(MIN_SIGMA, config.sigma_target)
+
+
+def laplace_sigma(fisher: Tensor, config: PwfnConfig) -> Tensor:
+    """Give each weight of one tensor `(n,)` the sigma of its Laplace posterior, up to one factor for all of them.
+
+    A weight that the predictions hardly depend on may move more: sigma is proportional to 1 / sqrt(fisher + damping),
+    scaled and bounded as the paper's. Weights of equal information get equal sigmas, exact zeros included.
+    """
+    mean = fisher.mean()
+    width = (torch.where(mean > 0, fisher / mean, 0) + LAPLACE_DAMPING).rsqrt()
+    return (config.sigma_scale / quantile(width, 0.75) * width).clamp(MIN_SIGMA, config.sigma_target)
 
 
 def quantile(values: Tensor, q: float) -> Tensor:

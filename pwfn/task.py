@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pwfn.config import OptimizationConfig, TrialConfig
 from pwfn.data import Data
+from pwfn.fisher import diagonal_fisher
 from pwfn.parameters import ParameterSets, split_parameters
 from pwfn.replicas import Replicas
 from pwfn.seeds import derive_seed, generator
@@ -44,6 +45,11 @@ class Task:
         """This replica's share of a split, in file order and without augmentation."""
         rank, world_size = self.replicas.rank, self.replicas.world_size
         return self.data.batches(split, batch_size=batch_size, max_images=max_images, rank=rank, world_size=world_size)
+
+    def fisher(self, num_images: int) -> Tensor:
+        """Estimate how much each weight of the network as it stands matters, `(num_weights,)`, on training images."""
+        batches = self.batches("train", batch_size=self.config.evaluation.batch_size, max_images=num_images)
+        return diagonal_fisher(self.network, batches, generator=self.generator("fisher"), replicas=self.replicas)
 
     def train_epoch(self, learner: Learner, *, num_steps: int, label: str, batch_size: int) -> float:
         """Train one epoch of `num_steps` global batches, shuffled and augmented by `label`; return the mean loss."""

@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from pwfn.config import PwfnConfig
-from pwfn.posterior import MIN_SIGMA, Posterior, initial_sigma, quantile, regularize_
+from pwfn.posterior import MIN_SIGMA, Posterior, initial_sigma, laplace_sigma, quantile, regularize_
 
 
 def small_network() -> nn.Module:
@@ -61,6 +61,39 @@ def test_sigma_scale_and_prior_switch():
     unclamped = large < 0.05
     torch.testing.assert_close(2 * small[unclamped & (small > MIN_SIGMA)], large[unclamped & (small > MIN_SIGMA)])
     assert (initial_sigma(weights, PwfnConfig(prior=False)) == 1e-4).all()
+
+
+def test_laplace_sigma_is_its_definition():
+    fisher = torch.randn(1000, generator=torch.Generator().manual_seed(1)).exp() ** 3
+    sigma = laplace_sigma(fisher, PwfnConfig(sigma_scale=0.004))
+    f = fisher.double().numpy()
+    width = 1 / np.sqrt(f + 0.01 * f.mean())
+    expected = np.clip(0.004 * width / np.quantile(width, 0.75), 2**-30, 0.05)
+    np.testing.assert_allclose(sigma.numpy(), expected, rtol=1e-4)
+    assert np.quantile(sigma.numpy(), 0.75) == pytest.approx(0.004, rel=1e-4)
+    torch.testing.assert_close(laplace_sigma(1e-20 * fisher, PwfnConfig(sigma_scale=0.004)), sigma)
+
+
+@pytest.mark.parametrize("fisher", [[0.0, 0.0, 0.0], [0.0], [3.0], [2.0, 2.0]])
+def test_laplace_sigma_of_equal_information_is_the_scale(fisher):
+    assert laplace_sigma(torch.tensor(fisher), PwfnConfig()).tolist() == pytest.approx([0.0025] * len(fisher))
+
+
+def test_laplace_sigma_stays_within_the_papers_bounds():
+    fisher = torch.tensor([0.0] + [1e9] * 9)
+    sigma = laplace_sigma(fisher, PwfnConfig(sigma_scale=0.03))
+    assert sigma[0] == np.float32(0.05)
+    assert sigma[1:] == pytest.approx(0.03)
+
+
+def test_each_tensor_starts_from_its_own_fisher_information():
+    posterior = Posterior(small_network(), PwfnConfig())
+    fisher = torch.rand(posterior.num_weights, generator=torch.Generator().manual_seed(0))
+    posterior.start_from_fisher_(fisher)
+    pieces = zip(posterior.weights.pieces(posterior.sigma), posterior.weights.pieces(fisher), strict=True)
+    for sigma, of_tensor in pieces:
+        assert torch.equal(sigma, laplace_sigma(of_tensor, PwfnConfig()))
+        assert torch.equal(sigma.argsort(), of_tensor.argsort(descending=True))
 
 
 @given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=40), st.floats(0, 1))

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from pwfn.clustering.inputs import DivergedWeightsError
 from pwfn.config import KmeansConfig
-from pwfn.fisher import diagonal_fisher
 from pwfn.methods.rounds import Fixing, Method
 from pwfn.metrics import Codebook
 from pwfn.parameters import split_parameters
@@ -51,14 +50,7 @@ class Kmeans(Method):
         """Fisher information of every weight `(num_weights,)`, None where the configuration weighs all alike."""
         if self.config.weighting == "plain":
             return None
-        batch_size, num_images = self.task.config.evaluation.batch_size, self.config.fisher_images
-        fisher = diagonal_fisher(
-            self.task.network,
-            self.task.batches("train", batch_size=batch_size, max_images=num_images),
-            generator=self.task.generator("fisher"),
-            replicas=self.task.replicas,
-        )
-        return _finite("the Fisher information", fisher)
+        return _finite("the Fisher information", self.task.fisher(self.config.fisher_images))
 
     def _share(self, weights: FloatArray, importance: FloatArray | None) -> FloatArray:
         """Give weights `(n,)` their values: k-means's own, or the sums of few powers of two nearest to those."""

@@ -34,6 +34,8 @@ class Pwfn(Method):
     def train(self, index: int) -> float | None:
         """Train mu, sigma and the other parameters under noise, and show the network the mean."""
         training, posterior = self.task.config.training, self.posterior
+        if index == 0 and self.config.prior and self.config.sigma_init == "fisher":
+            posterior.start_from_fisher_(self.task.fisher(self.config.fisher_images))
         num_epochs, num_steps = epochs_and_steps(training, index, self.task.num_steps(training))
         generator = self.task.generator("noise", index)
         # Together, or first everything but sigma and then sigma alone.
@@ -72,7 +74,10 @@ class Pwfn(Method):
             max_order=config.max_order,
             fixed=posterior.fixed,
             recluster=config.recluster,
+            growth=config.growth,
         )
+        if config.codebook == "free":
+            clustering = clustering.at_means(posterior.mu)
         clustering.apply_(posterior.mu, posterior.sigma, config.sigma_join)
         assigned = clustering.step_of_weight >= 0
         posterior.fixed.copy_(posterior.fixed | assigned if config.recluster == "free" else assigned)

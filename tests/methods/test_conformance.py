@@ -16,6 +16,13 @@ from pwfn.parameters import split_parameters
 CONFIGS = {
     "pwfn": PwfnConfig(fractions=(0.3, 0.8, 1.0), b=5),
     "pwfn-free": PwfnConfig(fractions=(0.3, 0.8, 1.0), b=5, recluster="free"),
+    "pwfn-fisher": PwfnConfig(fractions=(0.3, 0.8, 1.0), b=5, sigma_init="fisher", fisher_images=32),
+    "pwfn-radius-first": PwfnConfig(fractions=(0.3, 0.8, 1.0), b=5, growth="radius_first"),
+    "pwfn-nearest": PwfnConfig(fractions=(0.3, 0.8, 1.0), b=5, growth="nearest"),
+    "pwfn-means": PwfnConfig(fractions=(0.3, 0.8, 1.0), b=5, codebook="free"),
+    "pwfn-nearest-means-free": PwfnConfig(
+        fractions=(0.3, 0.8, 1.0), b=5, growth="nearest", codebook="free", recluster="free"
+    ),
     "wfn": WfnConfig(fractions=(0.3, 0.8, 1.0), delta=0.05),
     "gpfq": GpfqConfig(bits=2, calibration_images=64),
     "msq": MsqConfig(bits=2),

@@ -2,18 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from method_cases import SHORT, make_task
 
+from pwfn.clustering.inputs import GROWTHS
 from pwfn.config import EvaluationConfig, PwfnConfig, TrainingConfig
 from pwfn.methods import run_rounds
 from pwfn.methods.pwfn import Pwfn, epochs_and_steps
 from pwfn.metrics import value_orders
+from pwfn.posterior import laplace_sigma
 
 GOLDEN = Path(__file__).with_name("golden_pwfn.json")
 THREE_ROUNDS = (0.3, 0.8, 1.0)
+NO_TRAINING = SHORT.model_copy(update={"start_epochs": 0})
 
 
 def run(network="without_batchnorm", training=SHORT, **config):
@@ -119,6 +123,51 @@ def test_recluster_free_keeps_what_was_fixed_and_all_may_change_it():
         if recluster == "free":
             assert method.posterior.fixed[fixed].all()
     assert moved["free"] == 0
+
+
+def test_sigma_starts_from_the_fisher_information_where_asked_for():
+    starts = {}
+    for name, config in {"paper": {}, "fisher": {"sigma_init": "fisher"}}.items():
+        task = make_task("without_batchnorm", method=PwfnConfig(**config), training=NO_TRAINING)
+        method = Pwfn(task)
+        fisher = task.fisher(500)
+        method.train(0)
+        starts[name] = method.posterior.sigma
+    first = method.posterior.weights.sizes[0]
+    assert torch.equal(starts["fisher"][:first], laplace_sigma(fisher[:first], PwfnConfig()))
+    assert not torch.equal(starts["fisher"], starts["paper"])
+
+
+def test_a_constant_sigma_is_constant_whatever_else_is_asked_for():
+    task = make_task("without_batchnorm", method=PwfnConfig(prior=False, sigma_init="fisher"), training=NO_TRAINING)
+    method = Pwfn(task)
+    method.train(0)
+    assert (method.posterior.sigma == 1e-4).all()
+
+
+def test_the_ways_of_growth_are_those_of_the_clustering():
+    assert get_args(PwfnConfig.model_fields["growth"].annotation) == GROWTHS
+
+
+def test_growth_reaches_the_clustering():
+    radii = {
+        growth: run(b=7, growth=growth, max_order=2)[1][-1].fixing.radius_end for growth in ("alternate", "nearest")
+    }
+    assert radii["nearest"] == 1 < radii["alternate"]
+
+
+def test_a_free_codebook_holds_the_mean_of_each_values_weights_and_zero():
+    task = make_task("without_batchnorm", method=PwfnConfig(fractions=THREE_ROUNDS, b=5, codebook="free"))
+    method = Pwfn(task)
+    for index in range(len(THREE_ROUNDS)):
+        method.train(index)
+        before = method.posterior.mu.clone()
+        codebook = method.fix(index).codebook
+    groups = {value: before[method.posterior.mu == value].mean().item() for value in codebook.values}
+    assert groups.pop(0) != 0
+    assert len(groups) > 5
+    assert list(groups) == pytest.approx(list(groups.values()), rel=1e-5)
+    assert value_orders(codebook.values).max() > 4
 
 
 def test_alternate_trains_mu_first_and_sigma_afterwards():
