@@ -49,7 +49,7 @@ def importance(trials: pd.DataFrame, objective: str) -> Importance | None:
         return None
     features = np.column_stack([_as_numbers(usable[name]) for name in fields])
     ranks = usable[objective].rank(pct=True).to_numpy(np.float64)
-    explained, losses = _shuffled_losses(features, ranks)
+    explained, losses = _shuffled_losses(features, np.asarray(ranks, dtype=np.float64))
     means, deviations = losses.mean(axis=0), losses.std(axis=0, ddof=1)
     order = np.argsort(-means, kind="stable")
     rows = [(fields[index], float(means[index]), float(deviations[index])) for index in order]

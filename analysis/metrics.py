@@ -39,7 +39,11 @@ def _percent(value: float) -> str:
 
 
 def _whole(value: float) -> str:
-    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}") if value >= 10_000 else f"{value:.1f}".removesuffix(".0")
+    return (
+        f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+        if value >= 10_000
+        else f"{value:.1f}".removesuffix(".0")
+    )
 
 
 def _kilobytes(value: float) -> str:

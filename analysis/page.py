@@ -13,7 +13,6 @@ import pandas as pd
 import plotly.offline
 
 from analysis.details import Details
-from analysis.figure import axis_names
 from analysis.front import hypervolume, on_front
 from analysis.metrics import metric
 from analysis.payload import compressed, payload
@@ -31,7 +30,7 @@ Json = dict[str, Any]
 
 
 def page(
-    studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[str, Details], subtitles: Sequence[str], out: str
+    studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[str, Details], subtitles: Sequence[str]
 ) -> str:
     """Render the report of studies as one HTML text that needs nothing else, neither files nor network.
 
@@ -40,7 +39,6 @@ def page(
         parts: Their trials by model and data set.
         details: By study.
         subtitles: One line per part: studies, states, progress.
-        out: The report's folder; the page's commands name results folders relative to where the user runs them.
     """
     content = payload(studies, parts, details)
     content["commands"] = {study.name: _command(study) for study in studies}
@@ -52,7 +50,9 @@ def page(
     place = _places(content)
     return template.render(
         title=_title(studies, parts),
-        parts=[_part(title, members, subtitle, place) for (title, members), subtitle in zip(parts, subtitles)],
+        parts=[
+            _part(title, members, subtitle, place) for (title, members), subtitle in zip(parts, subtitles, strict=True)
+        ],
         comparison=[_comparison_row(title, one) for title, members in parts for one in members],
         comparison_headings=_COMPARISON,
         ledger=[_ledger_row(title, one) for title, members in parts for one in members],
@@ -154,8 +154,10 @@ def _curse(one: Series) -> str:
     )
 
 
-_COMPARISON = ("model and data", "series", "complete", "front", "float test", "within 0.5", "test", "within 1", "test",
-               "hypervolume", "hours", "GPU hours")  # fmt: skip
+_COMPARISON = (
+    "model and data", "series", "configurations", "front", "float test", "within 0.5", "test", "within 1", "test",
+    "hypervolume", "hours", "GPU hours",
+)  # fmt: skip
 
 
 def _comparison_row(title: str, one: Series) -> list[tuple[str, Any]]:
@@ -194,12 +196,12 @@ def _show(name: str, value: Any) -> str:
         return value
     if value is None or not math.isfinite(value):
         return MISSING
-    return _SHOW.get(name, metric(name).show)(value)
+    return str(_SHOW.get(name, metric(name).show)(value))
 
 
 _SHOW: dict[str, Any] = {
     "count": "{:.0f}".format,
     "share": "{:.4f}".format,
-    "hours": lambda value: f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.4f}",
+    "hours": lambda value: f"{value:.3g}" if value < 100 else f"{value:.0f}",
     "test_minus_float": lambda value: f"{100 * value:+.2f}",
 }

@@ -23,7 +23,7 @@ _LISTINGS = 10
 """Times that a folder is listed again because files vanish: a compaction is running."""
 
 
-class _Doubt(Exception):
+class _UnusualError(Exception):
     """Some file is not as expected: each must be looked at by itself."""
 
 
@@ -35,7 +35,7 @@ def read_table(folder: Folder, notes: list[str], columns: Sequence[str] = ()) ->
     names = _listing(folder)
     try:
         frame = _read_at_once(folder, names, columns) if _is_local(folder) and names else None
-    except (duckdb.Error, OSError, _Doubt):
+    except (duckdb.Error, OSError, _UnusualError):
         frame = None
     return _newest(_read_one_by_one(folder, notes, columns) if frame is None else frame)
 
@@ -57,17 +57,17 @@ def _read_at_once(folder: Folder, names: Sequence[str], columns: Sequence[str]) 
     """Let DuckDB read all files: about twice as fast as one by one. Anything unusual is a reason to doubt."""
     files = [f"{folder.path}/{name}" for name in names]
     if not all(_looks_whole(Path(file)) for file in files):
-        raise _Doubt
+        raise _UnusualError
     versions = "SELECT DISTINCT value FROM parquet_kv_metadata($files) WHERE key = $key"
     with duckdb.connect() as connection:
         connection.execute("SET parquet_metadata_cache = true")
         found = connection.execute(versions, {"files": files, "key": VERSION_KEY}).fetchall()
         if [bytes(version) for (version,) in found] != [str(KNOWN_VERSION).encode()]:
-            raise _Doubt
+            raise _UnusualError
         there = connection.read_parquet(files[0]).columns
         wanted = [name for name in columns if name in there] if columns else there
         if "trial_id" not in wanted:
-            raise _Doubt
+            raise _UnusualError
         chosen = ", ".join(f'"{name}"' for name in wanted)
         rows = f"SELECT {chosen}, filename AS _file FROM read_parquet($files, filename = true)"
         frame: pd.DataFrame = connection.sql(rows, params={"files": files}).to_arrow_table().to_pandas()

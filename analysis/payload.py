@@ -22,6 +22,7 @@ from analysis.published import published
 from analysis.seeds import attainment, front_probability
 from analysis.series import Panel, Series
 from analysis.study import Study
+from analysis.table import COLUMNS
 from analysis.window import accuracy_span
 
 AXES = {
@@ -44,12 +45,16 @@ def payload(studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[s
     trials = [one.trials for one in series]
     rows = pd.concat(trials, ignore_index=True)
     rows["series"] = np.repeat(np.arange(len(series)), [len(each) for each in trials])
-    place = {(index, trial_id): row for row, (index, trial_id) in enumerate(zip(rows["series"], rows["trial_id"]))}
+    place = {
+        (index, trial_id): row
+        for row, (index, trial_id) in enumerate(zip(rows["series"], rows["trial_id"], strict=True))
+    }
     quality = axis_names(series[0].objectives)[1]
     shown = dict.fromkeys([*METRICS, *series[0].objectives])
     first = _by_rank(rows, series, place, quality)
     return {
         "metrics": {name: _metric(name, series[0].objectives) for name in shown},
+        "headings": COLUMNS,
         "axes": list(_axes(series[0].objectives)),
         "quality": quality,
         "panels": [_panel(title, members) for title, members in parts],
@@ -123,8 +128,8 @@ def _series(index: int, one: Series, place: Mapping[tuple[int, str], int], title
         pair = {quality: "maximize", name: direction}
         members = front(one.points, pair)
         fronts[name] = [place[index, trial_id] for trial_id in members.sort_values(name)["trial_id"]]
-        found = attainment(one.trials, one.points, {quality: "maximize", name: direction})
-        surfaces[name] = None if found is None else dataclasses.asdict(found)
+        surface = attainment(one.trials, one.points, pair)
+        surfaces[name] = None if surface is None else dataclasses.asdict(surface)
     return {
         "label": one.label,
         "study": one.study,
@@ -205,7 +210,7 @@ def _ragged(
     `start` has one entry per trial and one more; a trial that was left out is in `omitted`.
     """
     tables = pd.concat([getattr(each, kind).assign(study=study) for study, each in details.items()])
-    studies = rows["series"].map(lambda index: series[index].study)
+    studies = pd.Series([series[index].study for index in rows["series"]], index=rows.index, dtype="str")
     places = pd.DataFrame({"study": studies, "trial_id": rows["trial_id"], "row": rows.index})
     table = tables.merge(places, on=["study", "trial_id"]).sort_values("row", kind="stable")
     lengths = np.bincount(table["row"], minlength=len(rows))
@@ -232,5 +237,3 @@ def _layers(studies: Sequence[Study], series: Sequence[Series], place: Mapping[t
         for trial_id, layers in read_layers(study.folder, members, study.notes).items():
             found[str(place[index, trial_id])] = [[name, num, *numbers([bits])] for name, num, bits in layers]
     return found
-
-

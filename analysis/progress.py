@@ -26,8 +26,7 @@ class Progress:
 
 def progress(series: Series, among: pd.DataFrame) -> Progress:
     """Follow the hypervolume through the trials in the order in which they ended; lost and pruned work counts."""
-    order = np.lexsort((series.trials["number"], series.trials["finished_at"].fillna(pd.Timestamp.max)))
-    trials = series.trials.iloc[order]
+    trials = series.trials.sort_values(["finished_at", "number"], na_position="last", kind="stable")
     columns = ["state", *series.objectives]
     found, among = trials[columns], among[columns]
     steps = [*_improvements(found, series.objectives), len(trials)] if len(trials) else []

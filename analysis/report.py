@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 from rich.table import Table
 
-from analysis.errors import AnalysisError
 from analysis.details import read_details
+from analysis.errors import AnalysisError
 from analysis.figure import draw, encode
 from analysis.front import hypervolume, on_front
 from analysis.page import page
@@ -18,6 +18,7 @@ from analysis.storage import Folder
 from analysis.study import Study, load
 from analysis.table import front_rows, latex, markdown, terminal
 from analysis.verdict import verdict
+
 
 def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list[str]:
     """Write the report of studies (folders, or already loaded) into the folder `out`; give the paths written.
@@ -41,7 +42,7 @@ def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list
     for study in loaded:
         study.notes.extend(details[study.name].notes)
     subtitles = [_subtitle(loaded, series) for _, series in parts]
-    paths.append(folder.write("report.html", page(loaded, parts, details, subtitles, folder.path).encode()))
+    paths.append(folder.write("report.html", page(loaded, parts, details, subtitles).encode()))
     fronts = [front_rows(one.points, one.objectives) for _, series in parts for one in series]
     trials = [one.trials.assign(on_front=on_front(one.trials, one.objectives)) for _, series in parts for one in series]
     paths.append(folder.write("front.md", _document(loaded, parts).encode()))

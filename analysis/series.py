@@ -47,8 +47,8 @@ def panels(studies: Sequence[Study]) -> list[Panel]:
     several_methods = any(study.trials["method"].nunique() > 1 for study in studies)
     sorted_out: dict[str, list[Series]] = {}
     for study in studies:
-        places = study.trials[["model", "data"]].fillna("unknown")
-        places = (places["model"] + " on " + places["data"]).rename("place")
+        known = study.trials[["model", "data"]].fillna("unknown")
+        places = (known["model"] + " on " + known["data"]).rename("place")
         methods = study.trials["method"].fillna("unknown").rename("method")
         for (place, method), trials in study.trials.groupby([places, methods]):
             label = _label(study.name, str(method), len(studies) > 1, several_methods)
@@ -82,7 +82,7 @@ def configurations(trials: pd.DataFrame) -> pd.DataFrame:
     merged = marked[first].copy()
     if not first.all():
         names = trials.select_dtypes("float64").columns.difference(["number", "seed"])
-        means = trials[names].groupby(keys).mean().loc[keys[first]]
+        means = trials[names].groupby(keys).mean().loc[keys[first].tolist()]
         merged[names] = means.to_numpy()
     return merged
 

@@ -20,7 +20,9 @@ DIRECTIONS = ("maximize", "minimize")
 TEXTS = ("trial_id", "study", "method", "model", "data", "state", "failure_class", "failure_message", "config_json")
 COSTS = ("wall_seconds", "gpu_seconds", "lost_seconds", "retries")
 NUMBERS = tuple(
-    dict.fromkeys(("number", "seed", "float_val_top1", "float_test_top1", "num_weights", "rounds_done", *COSTS, *METRICS))
+    dict.fromkeys(
+        ("number", "seed", "float_val_top1", "float_test_top1", "num_weights", "rounds_done", *COSTS, *METRICS)
+    )
 )
 TIMES = ("started_at", "finished_at")
 PLACES = ("host", "commit", "versions_json")
@@ -74,6 +76,8 @@ def load(folder: str) -> Study:
     objectives = _objectives(card, notes)
     rows = read_table(place / "trials", notes, tuple(dict.fromkeys([*COLUMNS, *objectives])))
     trials = _with_columns(rows, objectives, notes)
+    if trials.empty:
+        notes.append("no trial has ended yet")
     ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}
     running = [file for file in (place / "rounds").files(".parquet") if file not in ended and not is_compacted(file)]
     return Study(str(card.get("study", name)), card, objectives, trials, len(running), notes, place)
@@ -120,7 +124,7 @@ def _with_columns(trials: pd.DataFrame, objectives: Mapping[str, str], notes: li
     if len(trials):
         notes.extend(f"no trial has the column {name}" for name in (*TEXTS, *numbers) if name not in trials)
     empty = pd.Series(index=trials.index)
-    columns = {name: trials.get(name, empty).astype("str") for name in (*TEXTS, *PLACES)}
+    columns: dict[str, pd.Series[Any]] = {name: trials.get(name, empty).astype("str") for name in (*TEXTS, *PLACES)}
     columns |= {name: pd.to_numeric(trials.get(name, empty), errors="coerce").astype("float64") for name in numbers}
     columns |= {name: pd.to_datetime(trials.get(name, empty), errors="coerce") for name in TIMES}
     fields = pd.DataFrame([_fields(text) for text in columns["config_json"]], index=trials.index)

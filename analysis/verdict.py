@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ class Answer:
 
     tolerance: float
     label: str
-    point: pd.Series[float]
+    point: pd.Series[Any]
     """A row of `Series.points`."""
     test_seeds: Array
     """Test accuracy of each seed."""
@@ -95,10 +95,10 @@ def _complete(one: Series) -> pd.DataFrame:
     return one.points[(one.points["state"] == "complete") & one.points[needed].notna().all(axis=1)]
 
 
-def _test_seeds(one: Series, point: pd.Series[float]) -> Array:
-    chosen = one.trials[one.trials["trial_id"].isin(point["trial_ids"])]
-    seeds = chosen["test_top1"].to_numpy(np.float64)
-    return seeds[np.isfinite(seeds)]
+def _test_seeds(one: Series, point: pd.Series[Any]) -> Array:
+    chosen = one.trials[one.trials["trial_id"].isin(list(point["trial_ids"]))]
+    seeds: Array = chosen["test_top1"].to_numpy(np.float64)
+    return np.asarray(seeds[np.isfinite(seeds)], dtype=np.float64)
 
 
 def _decided(subject: Answer, baseline: Answer) -> Comparison:
@@ -124,9 +124,10 @@ def _one_seed(subject: Answer, baseline: Answer) -> str:
 def _welch(ours: Array, theirs: Array) -> tuple[float, float]:
     difference = float(ours.mean() - theirs.mean())
     parts = [seeds.var(ddof=1) / len(seeds) for seeds in (ours, theirs)]
-    if sum(parts) == 0:
+    if sum(parts) < _ROUNDING**2:
         return difference, difference
-    freedom = sum(parts) ** 2 / sum(part**2 / (len(seeds) - 1) for part, seeds in zip(parts, (ours, theirs)))
+    sizes = (len(ours) - 1, len(theirs) - 1)
+    freedom = sum(parts) ** 2 / sum(part**2 / size for part, size in zip(parts, sizes, strict=True))
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(sum(parts)))
     return difference - half, difference + half
 
@@ -144,8 +145,8 @@ def _answer_words(found: Answer, named: bool) -> str:
     who = f" ({found.label})" if named else ""
     seeds = f"trial {point['trial_id']}" + (f" and its {len(found.test_seeds)} seeds" if point["num_seeds"] > 1 else "")
     return (
-        f"{_count(point['unique_values'])} distinct values{who} are the fewest within {_points(found.tolerance)} of the "
-        f"float network on validation: {test} ({seeds})."
+        f"{_count(point['unique_values'])} distinct values{who} are the fewest within {_points(found.tolerance)} "
+        f"of the float network on validation: {test} ({seeds})."
     )
 
 

@@ -43,7 +43,7 @@ function cloud(index, state, rows, several) {
     marker: { ...LOOK[state], symbol: single, color: seriesColour(index), line: { width: state === "complete" ? 0 : 1.4, color: seriesColour(index) } } };
 }
 
-function frontTraces(index, several) {
+function frontTraces(index, several, first) {
   const one = data.series[index];
   const shownRows = new Set(passing());
   const members = one.fronts[chosen.x].filter((row) => shownRows.has(row));
@@ -61,18 +61,18 @@ function frontTraces(index, several) {
     marker: { size: 12, symbol: symbol(index), color: ink, line: { color: colour("paper"), width: 1.5 } },
     error_x: bars(across, ink), error_y: bars(up, ink) }];
   if (chosen.y.startsWith("test")) traces[0].line = { color: ink, width: 1, dash: "dot" };
-  return chosen.y === "quality" && data.quality === "val_top1" ? [...testTraces(one, members, ink, index, several), ...traces] : traces;
+  return chosen.y === "quality" && data.quality === "val_top1" ? [...testTraces(one, members, ink, index, several, first), ...traces] : traces;
 }
 
 const stairs = () => (data.metrics[chosen.x].better === "maximize" ? "vh" : "hv");
 
-function testTraces(one, members, ink, index, several) {
+function testTraces(one, members, ink, index, several, first) {
   const points = members.map((row) => [overSeeds(one, row, (each) => value(chosen.x, each)), overSeeds(one, row, (each) => value(data.quality, each)),
     overSeeds(one, row, (each) => value("test_top1", each)), row]).filter(([x, y, test]) => x && y && test);
   const joins = points.flatMap(([x, y, test]) => [[x.mean, y.mean], [x.mean, test.mean], [null, null]]);
   return [
     { type: "scatter", mode: "lines", x: joins.map(([x]) => x), y: joins.map(([, y]) => y), line: { color: ink, width: 1 }, hoverinfo: "skip", showlegend: false },
-    { type: "scatter", mode: "markers", name: several ? `${one.label}, test` : "front, test top-1", showlegend: !several, x: points.map(([x]) => x.mean), y: points.map(([, , test]) => test.mean),
+    { type: "scatter", mode: "markers", name: several ? "hollow: front on test" : "front, test top-1", showlegend: first, x: points.map(([x]) => x.mean), y: points.map(([, , test]) => test.mean),
       customdata: points.map(([, , , row]) => row), text: points.map(([, , , row]) => hover(row)), hovertemplate: "%{text}<extra></extra>",
       marker: { size: 8, symbol: `${symbol(index)}-open`, color: ink, line: { width: 1.8, color: ink } } },
   ];
@@ -82,7 +82,7 @@ function attainmentTraces(index) {
   const found = data.series[index].attainment[chosen.x];
   if (!chosen.attainment || !found || chosen.y !== "quality") return [];
   return Object.entries(found.surfaces).map(([level, corners], at) => ({ type: "scatter", mode: "lines", name: `${data.series[index].label}: ${level} % of ${found.num_runs} runs`,
-    y: corners.map(([quality]) => quality), x: corners.map(([, x]) => x), hoverinfo: "skip", line: { color: seriesColour(index), width: 1.6, shape: stairs(), dash: ["dot", "dashdot", "dash"][at] } }));
+    y: corners.map(([quality]) => quality), x: corners.map(([, x]) => x), hoverinfo: "skip", line: { color: seriesColour(index), width: 1.2, shape: stairs(), dash: ["dot", "dashdot", "dash"][at] } }));
 }
 
 function publishedTraces() {
@@ -102,6 +102,12 @@ function floatLines() {
     line: { color: colour("ink"), width: 1.2, dash }, name: `float, ${images} (${show(data.quality, height)})`, showlegend: true })));
 }
 
+// Arrows at the lower edge for what lies below it.
+function edge(rows, span) {
+  return { type: "scatter", mode: "markers", name: "below the window", x: rows.map((row) => value(chosen.x, row)), y: rows.map(() => span[0] + 0.02 * (span[1] - span[0])), customdata: rows, text: rows.map(hover),
+    hovertemplate: "%{text}<extra></extra>", marker: { symbol: "triangle-down", size: 9, color: colour("quiet") } };
+}
+
 function window_() {
   const part = data.panels.find((each) => each.title === chosen.panel);
   if (chosen.whole || chosen.y.endsWith("_loss") && chosen.panel === ALL || !part) return null;
@@ -119,19 +125,20 @@ function drawFront() {
   const drawable = rows.filter((row) => value(chosen.x, row) !== null && heightOf(row) !== null);
   const clouds = indices.flatMap((index) => states.map((state) => [index, state, drawable.filter((row) => data.trials.series[row] === index && data.trials.state[row] === state && !onFront.has(row))]))
     .filter(([, , each]) => each.length).map(([index, state, each]) => cloud(index, state, each, several));
-  const traces = [...clouds, ...indices.flatMap(attainmentTraces), ...indices.flatMap((index) => frontTraces(index, several)), ...publishedTraces()];
+  const traces = [...clouds, ...indices.flatMap(attainmentTraces), ...indices.flatMap((index) => frontTraces(index, several, index === indices[0])), ...publishedTraces()];
   if (chosen.row !== null && drawable.includes(chosen.row)) traces.push({ type: "scatter", mode: "markers", name: `trial ${data.trials.id[chosen.row]}`, x: [value(chosen.x, chosen.row)], y: [heightOf(chosen.row)], hoverinfo: "skip",
     marker: { symbol: "circle-open", size: 22, color: colour("ink"), line: { width: 2 } } });
+  const span = window_();
+  const low = span ? drawable.filter((row) => heightOf(row) < span[0]) : [];
+  if (low.length) traces.push(edge(low, span));
   const known = data.metrics[chosen.x];
   const xs = drawable.map((row) => value(chosen.x, row));
   const log = known.log && xs.some((number) => number > 0);
-  const span = window_();
   const label = $("y").selectedOptions[0].textContent;
-  draw("front-plot", traces, { xaxis: log ? logAxis(`${known.label} (log scale)`, xs) : axis(known.label, known.percent ? percent : {}),
+  draw("front-plot", traces, { xaxis: !drawable.length ? axis(known.label, { showticklabels: false }) : log ? logAxis(`${known.label} (log scale)`, xs) : axis(known.label, known.percent ? percent : {}),
     yaxis: axis(label, { ...(data.metrics[data.quality].percent ? percent : {}), ...(span ? { range: span } : {}) }), shapes: floatLines(),
     margin: { l: 60, r: 15, t: 12, b: 50 }, legend: { orientation: "h", y: -0.14, yanchor: "top", x: 0, font: { size: 12 } },
     annotations: drawable.length ? [] : [{ text: rows.length ? "no trial that passes has both numbers" : "no trial to show", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }] });
-  const below = span ? drawable.filter((row) => heightOf(row) < span[0]).length : 0;
   $("front-words").textContent = [`${rows.length} of ${everyRow().filter(inPanel).length} trials pass.`, rows.length > drawable.length ? `${rows.length - drawable.length} have no result to draw.` : "",
-    below ? `${below} lie below the window; "whole range" shows them.` : ""].filter(Boolean).join(" ");
+    low.length ? `${low.length} lie below the window; "whole range" shows them.` : ""].filter(Boolean).join(" ");
 }

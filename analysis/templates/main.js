@@ -33,7 +33,7 @@ function listen() {
   $("y").addEventListener("change", () => { chosen.y = $("y").value; drawFront(); });
   for (const box of document.querySelectorAll("[name=state]")) box.addEventListener("change", () => { chosen.states[box.checked ? "add" : "delete"](box.value); filtered(); });
   $("attainment").addEventListener("change", () => { chosen.attainment = $("attainment").checked; drawFront(); });
-  $("whole").addEventListener("change", () => { chosen.whole = $("whole").checked; drawFront(); });
+  $("whole").addEventListener("change", () => { chosen.whole = $("whole").checked; drawFront(); drawSlices(); });
   let waiting;
   $("filter").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => { chosen.text = $("filter").value; shownRows = PAGE; filtered(); }, 120); });
   for (const form of document.querySelectorAll("form")) form.addEventListener("submit", (event) => event.preventDefault());

@@ -43,7 +43,7 @@ function drawParallel() {
   const looks = [[faded(colour("quiet"), 0.08), 1], [faded(seriesColour(index), Math.max(0.12, dense * 0.6)), 1], [colour("ink"), 2.2]];
   layers.forEach((each, at) => each.forEach((row) => polyline(pen, row, width, height, looks[at])));
   shownAxes.forEach((name, at) => drawAxis(pen, name, across(at, width), height));
-  $("parallel-words").textContent = `${layers[1].length + layers[2].length} of ${rows.length} trials of ${one.label} are kept; the thick lines are the front. The filter does the same by keyboard, e.g. ${short(shownAxes[0])}>=${show(shownAxes[0], middle(shownAxes[0]))}.`;
+  $("parallel-words").textContent = `${layers[1].length + layers[2].length} of ${rows.length} trials of ${one.label} are kept; the thick lines are the front.${rows.length ? ` The filter does the same by keyboard, e.g. ${short(shownAxes[0])}>=${show(shownAxes[0], middle(shownAxes[0]))}.` : ""}`;
 }
 
 function middle(name) {

@@ -44,24 +44,22 @@ function logTicks(low, high) {
   return [];
 }
 
-function draw(id, traces, layout) {
+// Draws into a figure; `heading` goes into the text above it, where it can wrap.
+function draw(id, traces, { heading, ...layout }) {
+  if (heading !== undefined) $(id).previousElementSibling.textContent = heading;
   const base = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 55, r: 15, t: 30, b: 45 },
     font: { family: "system-ui, DejaVu Sans, sans-serif", size: 13, color: colour("ink") },
     hoverlabel: { align: "left", bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink"), size: 12 } },
-    legend: { orientation: "h", yanchor: "top", y: -0.16, x: 0, xanchor: "left", font: { size: 12 } }, hovermode: "closest", dragmode: narrow() ? false : "zoom",
+    legend: { orientation: "h", yanchor: "top", y: -0.22, x: 0, xanchor: "left", font: { size: 12 } }, hovermode: "closest", dragmode: narrow() ? false : "zoom",
   };
   const config = { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
   return Plotly.react($(id), traces, { ...base, ...layout }, config);
 }
 
-function title(text) {
-  return { text, x: 0, xref: "paper", xanchor: "left", y: 0.98, yref: "container", yanchor: "top", font: { size: 14 } };
-}
-
 // A figure that has nothing to show says so.
 function say(id, heading, words) {
-  return draw(id, [], { title: title(heading), xaxis: { visible: false }, yaxis: { visible: false },
+  return draw(id, [], { heading, xaxis: { visible: false }, yaxis: { visible: false },
     annotations: [{ text: words, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: colour("quiet") } }] });
 }
 

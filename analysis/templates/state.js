@@ -24,6 +24,8 @@ function show(name, number) {
   if (typeof number === "string") return number;
   if (data.metrics[name]?.percent) return `${(100 * number).toFixed(2)} %`;
   if (name === "size_bytes") return number < 1e6 ? `${(number / 1000).toFixed(1)} kB` : `${(number / 1e6).toFixed(2)} MB`;
+  if (name === "compression_ratio") return `${number.toFixed(1)}\u00d7`;
+  if (/_bits$|_order$/.test(name) && !Number.isInteger(number)) return number.toFixed(3);
   if (name.endsWith("_seconds")) return `${number.toFixed(1)} s`;
   return Number.isInteger(number) ? String(number) : String(Number(number.toPrecision(4)));
 }

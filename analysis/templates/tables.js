@@ -42,7 +42,7 @@ function headTrials() {
   line.append(...["id", ...trialColumns()].map((name) => {
     const head = document.createElement("th"), button = document.createElement("button");
     button.type = "button";
-    button.textContent = name === "id" ? "trial" : data.metrics[name]?.label ?? short(name);
+    button.textContent = name === "id" ? "trial" : data.headings[name] ?? data.metrics[name]?.label ?? short(name);
     head.scope = "col";
     head.append(button);
     if (["id", "state", "series"].includes(name)) head.className = "left";

@@ -1,5 +1,7 @@
 // One trial: how its rounds went, which values it shares, how to run it again.
 
+const OTHERS = { float_val_top1: "float network, validation top-1", float_test_top1: "float network, test top-1", rounds_done: "rounds done" };
+
 function openTrial(row) {
   chosen.row = row;
   const one = series(row), trials = data.trials;
@@ -10,7 +12,7 @@ function openTrial(row) {
   $("trial-words").textContent = [`State: ${trials.state[row]}.`, trials.failure[row] ? `Failure: ${trials.failure[row]}.` : "", trials.seed[row] ? `Seed ${trials.seed[row]}.` : "",
     seeds ? `Other seeds of the same configuration: ${seeds.trials.filter((each) => each !== row).map((each) => trials.id[each]).join(", ")}.` : ""].filter(Boolean).join(" ");
   $("trial-command").textContent = data.commands[one.study] + trials.id[row];
-  fill("trial-metrics", Object.keys(trials.metrics).filter((name) => value(name, row) !== null && name !== "number").map((name) => [data.metrics[name]?.label ?? name.replaceAll("_", " "), show(data.metrics[name] ? name : name.includes("top1") ? data.quality : name, value(name, row))]));
+  fill("trial-metrics", Object.keys(trials.metrics).filter((name) => value(name, row) !== null && name !== "number").map((name) => [OTHERS[name] ?? data.metrics[name].label, show(data.metrics[name] ? name : name.includes("top1") ? data.quality : name, value(name, row))]));
   fill("trial-fields", one.fields.filter((name) => value(name, row) !== null).map((name) => [name, show(name, value(name, row))]));
   fill("trial-constants", Object.entries(one.constants));
   drawTrial();
@@ -54,8 +56,8 @@ function drawRounds(rounds, at) {
     line("before fixing", rounds.val_top1_before, { marker: { symbol: "circle-open", size: 8 }, line: { color: colour("c0"), dash: "dot", width: 1.5 } }),
     line("after fixing", rounds.val_top1, { marker: { symbol: "circle", size: 7 }, line: { color: colour("c0"), width: 2 } }),
     line("values (right)", rounds.unique_values, { yaxis: "y2", marker: { symbol: "square", size: 6 }, line: { color: colour("c1"), dash: "dash", width: 1.5, shape: "hv" } }),
-  ], { title: title("Validation accuracy and values, round by round"), xaxis: axis("round", { dtick: Math.ceil(at.length / 12) }), yaxis: axis("", percent),
-    yaxis2: axis("", { overlaying: "y", side: "right", showgrid: false, rangemode: "tozero" }), margin: { l: 55, r: 45, t: 38, b: 45 } });
+  ], { heading: "Validation accuracy and values, round by round", xaxis: axis("round", { dtick: Math.ceil(at.length / 12) }), yaxis: axis("", percent),
+    yaxis2: axis("", { overlaying: "y", side: "right", tickmode: "auto", nticks: 6, showgrid: false, rangemode: "tozero" }), margin: { l: 55, r: 45, t: 26, b: 45 } });
 }
 
 function drawCodebook(values) {
@@ -73,19 +75,19 @@ function drawCodebook(values) {
         marker: { size: 6, symbol: symbol(index), color: ink } }];
   }).flat();
   const top = Math.log10(Math.max(...values.count));
-  return draw("codebook-plot", traces, { title: title(`Codebook: ${values.value.length} values, weights of each (log scale)`), xaxis: axis("value", { range: [Math.min(...values.value) - span * 0.05, Math.max(...values.value) + span * 0.05] }),
-    yaxis: axis("", { type: "log", range: [-0.1, top + 0.25], dtick: 1 }), margin: { l: 55, r: 15, t: 38, b: 45 } });
+  return draw("codebook-plot", traces, { heading: `Codebook: ${values.value.length} values, weights of each (log scale)`, xaxis: axis("value", { range: [Math.min(...values.value) - span * 0.05, Math.max(...values.value) + span * 0.05] }),
+    yaxis: axis("", { type: "log", range: [-0.1, top + 0.25], dtick: 1 }), margin: { l: 55, r: 15, t: 26, b: 45 } });
 }
 
 function drawSigma(rounds, at) {
-  const known = [5, 25, 50, 75, 95].map((level) => rounds[`sigma_q${String(level).padStart(2, "0")}`]);
+  const known = [5, 25, 50, 75, 95].map((level) => rounds[`sigma_q${String(level).padStart(2, "0")}`].map((number) => (number > 0 ? number : null)));
   if (!at.length || !known[2].some((number) => number > 0)) return say("sigma-plot", "Sigma of the free weights", at.length ? "this method has no sigmas" : absent("rounds", chosen.row));
   const names = ["5 %", "25 %", "median", "75 %", "95 %"], dashes = ["dot", "dash", "solid", "dash", "dot"];
   const ends = ["triangle-down-open", "diamond-open", "circle", "diamond", "triangle-up"];
   const traces = known.map((y, index) => ({ type: "scatter", mode: "lines+markers", name: names[index], x: at, y, marker: { symbol: ends[index], size: 6 }, line: { color: colour("c2"), width: index === 2 ? 2.2 : 1.2, dash: dashes[index] } }));
   const all = known.flat().filter((number) => number > 0);
-  const yaxis = logAxis("", all);
-  return draw("sigma-plot", traces, { title: title("Sigma of the free weights: quantiles (log scale)"), xaxis: axis("round", { dtick: Math.ceil(at.length / 12) }), yaxis: { ...yaxis, tickvals: undefined, ticktext: undefined, exponentformat: "power", nticks: 6 }, margin: { l: 60, r: 15, t: 38, b: 45 } });
+  const wide = Math.max(...all) > 30 * Math.min(...all);
+  return draw("sigma-plot", traces, { heading: "Sigma of the free weights: quantiles (log scale)", xaxis: axis("round", { dtick: Math.ceil(at.length / 12) }), yaxis: axis("", { type: "log", dtick: wide ? 1 : "D2", exponentformat: "e" }), margin: { l: 60, r: 15, t: 26, b: 45 } });
 }
 
 function drawLayers(layers) {
@@ -94,5 +96,5 @@ function drawLayers(layers) {
   const many = layers.length > 16;
   return draw("layers-plot", [{ type: "bar", orientation: "h", y: layers.map((_, at) => at), x: layers.map(([, , bits]) => bits), customdata: layers.map(([name, num]) => `${name}<br>${num} weights`), marker: { color: colour("c0") },
     text: many ? undefined : layers.map(([, , bits]) => bits.toFixed(2)), textposition: "auto", hovertemplate: "%{customdata}<br>%{x:.3f} bits per weight<extra></extra>" }],
-  { title: title("Entropy of each layer"), xaxis: axis("bits per weight", { rangemode: "tozero" }), yaxis: axis(many ? "layer" : "", { autorange: "reversed", ...(many ? {} : { tickvals: layers.map((_, at) => at), ticktext: names }) }), margin: { l: 55, r: 15, t: 38, b: 45 } });
+  { heading: "Entropy of each layer", xaxis: axis("bits per weight", { rangemode: "tozero" }), yaxis: axis(many ? "layer" : "", { autorange: "reversed", ...(many ? {} : { tickvals: layers.map((_, at) => at), ticktext: names }) }), margin: { l: 55, r: 15, t: 26, b: 45 } });
 }

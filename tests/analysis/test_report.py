@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from recorded import SMALL, Record, Rows
+from recorded import METHODS, SMALL, Record, Rows
 from rich.console import Console
 
 import analysis
 from analysis.errors import AnalysisError
 from analysis.figure import axis_names, draw
-from analysis.report import panels
+from analysis.series import panels
 
-FILES = ["front.png", "front.svg", "front.md", "front.csv", "trials.csv"]
+FILES = ["front.png", "front.svg", "report.html", "front.md", "front.tex", "front.csv", "trials.csv"]
 
 
 def names(paths: list[str]) -> list[str]:
@@ -48,14 +48,57 @@ def test_the_markdown_is_this(record: Record, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "front.md").read_text() == (
         "# digits_cnn on digits\n\n"
         "study digits · 3 complete · 3 of 10 trials ended\n\n"
+        "No finished trial is within 0.5 points of the float network on validation. "
+        "No finished trial is within 1 point of the float network on validation.\n\n"
         "## Front of digits\n\n"
         "| values | validation | test | test vs float | entropy | order | zeros | size | smaller | trial |\n"
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | :--- |\n"
         "| 4 | 90.00 % | 89.00 % | -8.50 | - | - | - | - | - | t0 |\n"
         "| 17 | 97.00 % | 95.00 % | -2.50 | - | - | - | - | - | t1 |\n\n"
         "Hypervolume 0.7962, at most 1; reference point: validation top-1 0.00 %, distinct weight values 4096; "
-        "ideal: validation top-1 100.00 %, distinct weight values 1; counts on a log2 scale.\n"
+        "ideal: validation top-1 100.00 %, distinct weight values 1; counts on a log2 scale.\n\n"
+        "## Notes\n\n"
+        "- digits: 3 of 3 trials with a result have no rounds file\n"
+        "- digits: 3 of 3 complete trials have no codebook file\n"
     )
+
+
+def test_the_latex_is_this(record: Record, tmp_path: Path) -> None:
+    record("a_study", SMALL[:2])
+    analysis.write_report(str(tmp_path / "results" / "a_study"), str(tmp_path / "out"))
+    assert (tmp_path / "out" / "front.tex").read_text() == (
+        "\\begin{table}\n"
+        "  \\centering\n"
+        "  \\caption{digits\\_cnn on digits, study a\\_study}\n"
+        "  \\begin{tabular}{rrrrrrrrrl}\n"
+        "    \\toprule\n"
+        "    values & validation & test & test vs float & entropy & order & zeros & size & smaller & trial \\\\\n"
+        "    \\midrule\n"
+        "    4 & 90.00 \\% & 89.00 \\% & -8.50 & - & - & - & - & - & t0 \\\\\n"
+        "    17 & 97.00 \\% & 95.00 \\% & -2.50 & - & - & - & - & - & t1 \\\\\n"
+        "    \\bottomrule\n"
+        "  \\end{tabular}\n"
+        "\\end{table}\n"
+    )
+
+
+def test_latex_of_nothing_is_a_comment(record: Record, tmp_path: Path) -> None:
+    record("digits", [])
+    analysis.write_report(str(tmp_path / "results" / "digits"), str(tmp_path / "out"))
+    assert (tmp_path / "out" / "front.tex").read_text() == "% no trials yet, study digits: no trial is complete yet\n"
+
+
+def test_methods_have_fronts_of_their_own_and_seeds_are_means(record: Record, tmp_path: Path) -> None:
+    record("digits", METHODS)
+    analysis.write_report(str(tmp_path / "results" / "digits"), str(tmp_path / "out"))
+    front = pd.read_csv(tmp_path / "out" / "front.csv")
+    assert front["method"].tolist() == ["pwfn", "pwfn", "kmeans"]
+    assert front["num_seeds"].tolist() == [3, 3, 3]
+    assert front["val_top1"].round(4).tolist() == [0.977, 0.987, 0.962]
+    text = (tmp_path / "out" / "front.md").read_text()
+    assert "## Front of pwfn" in text
+    assert "## Front of kmeans" in text
+    assert "This beats the best baseline" in text
 
 
 def test_the_figure_says_what_each_mark_is(record: Record, tmp_path: Path) -> None:
@@ -180,9 +223,12 @@ def test_five_thousand_trials_are_reported_quickly(record: Record, tmp_path: Pat
             "state": rng.choice(["complete", "pruned", "failed"], 5000), "model": "m", "data": "d",
         }
     )  # fmt: skip
-    trials = trials.reindex(columns=study.trials.columns).assign(trial_id=[f"t{n}" for n in range(5000)])
+    trials = trials.reindex(columns=study.trials.columns).astype(study.trials.dtypes)
+    trials = trials.assign(trial_id=[f"t{n}" for n in range(5000)], method="pwfn")
+    trials["method.b"] = rng.integers(3, 9, 5000)
     big = analysis.Study("big", {}, study.objectives, trials, 0)
     start = time.perf_counter()
     analysis.write_report(big, str(tmp_path / "out"))
     assert time.perf_counter() - start < 15
     assert (tmp_path / "out" / "front.svg").stat().st_size < 5_000_000
+    assert (tmp_path / "out" / "report.html").stat().st_size < 6_000_000

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from recorded import SMALL, Record
+from recorded import SMALL, Record, fill
 
 ROOT = Path(__file__).parents[2]
 WITHOUT = """
@@ -27,7 +27,7 @@ def report(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_runs_where_torch_ray_and_pwfn_are_not_installed(record: Record, tmp_path: Path) -> None:
-    record("digits", SMALL)
+    fill(record("digits", SMALL), [f"t{number}" for number in range(7)])
     result = report(tmp_path, "--study", "digits")
     assert (result.returncode, result.stderr) == (0, "")
     assert "digits_cnn on digits · study digits" in result.stdout
@@ -36,8 +36,8 @@ def test_it_runs_where_torch_ray_and_pwfn_are_not_installed(record: Record, tmp_
 
 
 def test_several_studies_go_where_they_are_asked_to(record: Record, tmp_path: Path) -> None:
-    record("a", SMALL)
-    record("b", SMALL)
+    for name in ("a", "b"):
+        fill(record(name, SMALL), [f"t{number}" for number in range(7)])
     (tmp_path / "results" / "b" / "study.json").unlink()
     arguments = ["--study", "a", "--study", "b", "--results", str(tmp_path / "results"), "--out", "here"]
     result = report(tmp_path, *arguments)

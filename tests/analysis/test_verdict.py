@@ -1,0 +1,107 @@
+"""The verdict: the right trial, the right baseline, and no more certainty than the seeds give."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recorded import METHODS, SMALL, Record, Rows, configured, seeds
+from scipy import stats
+
+import analysis
+from analysis.series import panels
+from analysis.verdict import answer, compare, verdict
+
+
+def said(record: Record, tmp_path: Path, rows: Rows) -> str:
+    record("digits", rows)
+    [(_, series)] = panels([analysis.load(str(tmp_path / "results" / "digits"))])
+    return " ".join(verdict(series))
+
+
+def test_it_beats_where_the_interval_leaves_zero_out(record: Record, tmp_path: Path) -> None:
+    text = said(record, tmp_path, METHODS)
+    assert text == (
+        "40 distinct values (pwfn) are the fewest within 0.5 points of the float network on validation: 97.70 % on the "
+        "test images, 0.20 points above the float network's 97.50 % (trial t3 and its 3 seeds). "
+        "This beats the best baseline with at most as many values, kmeans (16 values, trial t9): +1.60 points on the "
+        "test images, 95 % interval over 3 and 3 seeds +1.37 to +1.83. "
+        "16 distinct values (pwfn) are the fewest within 1 point of the float network on validation: 97.20 % on the "
+        "test images, 0.30 points below the float network's 97.50 % (trial t0 and its 3 seeds). "
+        "This beats the best baseline with at most as many values, kmeans (16 values, trial t9): +1.10 points on the "
+        "test images, 95 % interval over 3 and 3 seeds +0.68 to +1.52."
+    )
+
+
+def test_the_interval_is_welchs(record: Record, tmp_path: Path) -> None:
+    record("digits", METHODS)
+    [(_, series)] = panels([analysis.load(str(tmp_path / "results" / "digits"))])
+    found = answer(series[:1], 0.01)
+    assert found is not None
+    result = compare(found, series[1:])
+    expected = stats.ttest_ind([0.970, 0.972, 0.974], [0.960, 0.961, 0.962], equal_var=False).confidence_interval(0.95)
+    assert result.interval == pytest.approx((expected.low, expected.high))
+    assert result.decision == "beats"
+
+
+@pytest.mark.parametrize(
+    ("tests", "decision"),
+    [
+        ([0.97, 0.97, 0.97], "does not beat"),  # equal in every seed: no difference
+        ([0.95, 0.951, 0.952], "beats"),
+        ([0.99, 0.991, 0.992], "does not beat"),
+        ([0.96, 0.97, 0.98], "not decided"),
+        ([0.95], "not decided"),
+    ],
+)
+def test_decisions(tests: list[float], decision: str, record: Record, tmp_path: Path) -> None:
+    rows = [*seeds(3, 16, 0.98, [0.97, 0.97, 0.97]), *seeds(16, 16, 0.97, tests, "kmeans")]
+    record("digits", rows)
+    [(_, series)] = panels([analysis.load(str(tmp_path / "results" / "digits"))])
+    found = answer(series[:1], 0.01)
+    assert found is not None
+    assert compare(found, series[1:]).decision == decision
+
+
+def test_one_seed_decides_nothing(record: Record, tmp_path: Path) -> None:
+    rows = [
+        {**configured(3), "unique_values": 16, "val_top1": 0.985, "test_top1": 0.97},
+        {**configured(4, method="kmeans"), "unique_values": 12, "val_top1": 0.9, "test_top1": 0.5},
+    ]
+    text = said(record, tmp_path, rows)
+    assert "not decided (+47.00 points on the test images; both have one seed, so chance cannot be told apart)" in text
+    assert text.endswith("Nothing smaller is within 1 point.")
+
+
+def test_a_baseline_with_more_values_is_none(record: Record, tmp_path: Path) -> None:
+    rows = [
+        {**configured(3), "unique_values": 16, "val_top1": 0.985, "test_top1": 0.97},
+        {**configured(4, method="kmeans"), "unique_values": 17, "val_top1": 0.98, "test_top1": 0.97},
+    ]
+    assert "not decided, because no baseline with at most 16 values has finished." in said(record, tmp_path, rows)
+
+
+def test_nothing_close_and_nothing_at_all(record: Record, tmp_path: Path) -> None:
+    text = said(record, tmp_path, SMALL[:1])
+    assert text == (
+        "No finished trial is within 0.5 points of the float network on validation. "
+        "No finished trial is within 1 point of the float network on validation."
+    )
+    assert said(record, tmp_path, [{"state": "failed"}]) != text
+
+
+def test_unfinished_trials_answer_nothing(record: Record, tmp_path: Path) -> None:
+    rows: Rows = [{"state": "pruned", "val_top1": 0.99, "unique_values": 2}]
+    assert said(record, tmp_path, rows) == "No trial has finished yet, so there is no answer yet."
+
+
+def test_test_accuracy_never_chooses(record: Record, tmp_path: Path) -> None:
+    rows: Rows = [
+        {"val_top1": 0.985, "test_top1": 0.90, "unique_values": 16},
+        {"val_top1": 0.984, "test_top1": 0.99, "unique_values": 16},
+    ]
+    record("digits", rows)
+    [(_, series)] = panels([analysis.load(str(tmp_path / "results" / "digits"))])
+    found = answer(series, 0.005)
+    assert found is not None
+    assert found.point["trial_id"] == "t0"
+    assert np.array_equal(found.test_seeds, [0.90])
