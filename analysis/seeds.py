@@ -44,8 +44,8 @@ def attainment(trials: pd.DataFrame, points: pd.DataFrame, objectives: Objective
     num_runs = int(several["num_seeds"].min())
     row = pd.Series(np.arange(len(trials)), index=trials["trial_id"].to_numpy())
     chosen = np.array([row[ids[:num_runs]].to_numpy() for ids in several["trial_ids"]])
-    matrix = costs(trials, objectives)[chosen.ravel()]
-    sets = np.tile(np.arange(num_runs), len(several))
+    matrix = costs(trials, objectives)[chosen.T.ravel()]
+    sets = np.repeat(np.arange(num_runs), len(several))  # moocore takes each run's points together
     usable = np.isfinite(matrix).all(axis=1)
     if not usable.any():
         return None

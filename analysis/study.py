@@ -75,7 +75,7 @@ def load(folder: str) -> Study:
     card = _read_card(place, notes)
     objectives = _objectives(card, notes)
     rows = read_table(place / "trials", notes, tuple(dict.fromkeys([*COLUMNS, *objectives])))
-    trials = _with_columns(rows, objectives, notes)
+    trials = _with_columns(rows, objectives, notes).sort_values("number", kind="stable", ignore_index=True)
     if trials.empty:
         notes.append("no trial has ended yet")
     ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}

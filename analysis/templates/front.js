@@ -136,7 +136,7 @@ function drawFront() {
   const log = known.log && xs.some((number) => number > 0);
   const label = $("y").selectedOptions[0].textContent;
   draw("front-plot", traces, { xaxis: !drawable.length ? axis(known.label, { showticklabels: false }) : log ? logAxis(`${known.label} (log scale)`, xs) : axis(known.label, known.percent ? percent : {}),
-    yaxis: axis(label, { ...(data.metrics[data.quality].percent ? percent : {}), ...(span ? { range: span } : {}) }), shapes: floatLines(),
+    yaxis: axis(label, { ...(data.metrics[data.quality].percent ? percent : {}), ...(span ? { range: span } : {}) }), shapes: drawable.length ? floatLines() : [],
     margin: { l: 60, r: 15, t: 12, b: 50 }, legend: { orientation: "h", y: -0.14, yanchor: "top", x: 0, font: { size: 12 } },
     annotations: drawable.length ? [] : [{ text: rows.length ? "no trial that passes has both numbers" : "no trial to show", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }] });
   $("front-words").textContent = [`${rows.length} of ${everyRow().filter(inPanel).length} trials pass.`, rows.length > drawable.length ? `${rows.length - drawable.length} have no result to draw.` : "",

@@ -31,12 +31,12 @@ def configured(b: int, lr: float = 0.01, *, seed: int = 0, method: str = "pwfn")
 
 
 def seeds(b: int, count: int, validation: float, tests: list[float], method: str = "pwfn") -> Rows:
-    """Several seeds of one configuration, whose validation accuracies are 0.2 points apart."""
+    """Several seeds of one configuration, three of which are 0.2 points above `validation` in the mean."""
     return [
         {
             **configured(b, seed=seed, method=method),
             "unique_values": count,
-            "val_top1": validation + 0.002 * seed,
+            "val_top1": validation + (0, 0.001, 0.005)[seed],
             "test_top1": test,
         }
         for seed, test in enumerate(tests)

@@ -50,6 +50,9 @@ class Opened:
     def axis(self) -> str:
         return str(self.page.evaluate("document.querySelector('#front-plot').layout.xaxis.title.text"))
 
+    def hovered(self) -> str:
+        return str(self.page.locator("#front-plot .hoverlayer").text_content())
+
     def overflow(self) -> int:
         return int(self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
 
@@ -70,6 +73,7 @@ def test_it_opens_and_every_control_works(browser: Browser, record: Record, tmp_
     page.fill("#filter", "kmeans")  # words
     page.wait_for_function("document.querySelector('#front-words').textContent.startsWith('3 of 12')")
     assert page.locator("#trials-table tbody tr").count() == 3
+    page.click("#reset")
     page.fill("#filter", "b<=4, unique_values>20")  # fields and metrics
     page.wait_for_function("document.querySelector('#front-words').textContent.startsWith('3 of 12')")
     assert page.locator("#trials-table tbody tr th").all_inner_texts() == ["t3", "t4", "t5"]
@@ -116,12 +120,12 @@ def test_a_click_opens_the_trial(browser: Browser, record: Record, tmp_path: Pat
     )
     page.mouse.move(*point)
     page.wait_for_selector("#front-plot .hoverlayer text")
-    assert "t0" in opened.text("#front-plot .hoverlayer")
-    assert "mean of 3 seeds" in opened.text("#front-plot .hoverlayer")
+    assert "t0" in opened.hovered()
+    assert "mean of 3 seeds" in opened.hovered()
     page.mouse.click(*point)
     page.wait_for_selector("#trial-panel:not([hidden])")
     assert opened.text("#trial-title") == "Trial t0 of pwfn: digits_cnn on digits"
-    assert opened.text("#trial-command") == f"python launchers/train.py --study digits --trial t0"
+    assert opened.text("#trial-command") == "python launchers/train.py --study digits --trial t0"
     assert "Other seeds of the same configuration: t1, t2." in opened.text("#trial-words")
     assert "method.b" in opened.text("#trial-fields")
     assert opened.text("#codebook-plot + *, #trial h4 >> nth=1").startswith("Codebook: 4 values")
@@ -152,7 +156,7 @@ def test_a_brush_filters_the_whole_page(browser: Browser, record: Record, tmp_pa
     assert first.startswith("9 of 9 trials of pwfn are kept")
     page.mouse.move(box["x"] + 62, box["y"] + box["height"] - 20)  # the lower end of the first axis: method.b
     page.mouse.down()
-    page.mouse.move(box["x"] + 62, box["y"] + box["height"] - 60, steps=4)
+    page.mouse.move(box["x"] + 62, box["y"] + box["height"] - 40, steps=4)
     page.mouse.up()
     assert opened.text("#parallel-words").startswith("3 of 9 trials of pwfn are kept")
     assert set(page.locator("#trials-table tbody tr th").all_inner_texts()) == {"t0", "t1", "t2"}
@@ -188,7 +192,7 @@ def test_few_trials_open_without_a_complaint(rows: object, browser: Browser, rec
     assert "study.json is missing: objectives are assumed" in opened.text(".notes")
     for name in ("entropy_bits", "sparsity"):
         opened.page.select_option("#x", name)
-    for button in opened.page.locator(".open").all():
+    for button in opened.page.locator(".open").all()[:3]:
         button.click()
     assert opened.complaints == []
     opened.page.close()
@@ -207,9 +211,9 @@ def test_models_and_studies_are_compared_in_one_page(browser: Browser, record: R
         ["digits_cnn on digits", "pwfn · kmeans"],
         ["resnet18 on imagenet", "resnet · pwfn"],
     ]
-    assert not page.locator("text=Published by others").is_visible()
+    assert not page.locator("caption", has_text="Published by others").is_visible()
     page.select_option("#panel", "resnet18 on imagenet")
-    assert page.locator("text=Published by others").is_visible()
+    assert page.locator("caption", has_text="Published by others").is_visible()
     names = page.evaluate("document.querySelector('#front-plot').data.map((trace) => trace.name)")
     assert "published by others (test)" in names
     page.select_option("#panel", "all, as the difference to float")
