@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from pwfn.baseline import Baseline, baseline_key, make_baseline
 from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrialConfig
 from pwfn.data import Data, Preprocessing, Source, open_source
-from pwfn.errors import NonFiniteLossError, UserError
+from pwfn.errors import NonFiniteLossError, TrialError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
 from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
 from pwfn.models import build_network, preprocessing_of
@@ -43,7 +43,8 @@ def run_trial(
     try:
         outcome = _run(trial, store, device, replicas, on_round)
     except caught as error:
-        log.exception("trial %s failed", trial.trial_id)
+        if not isinstance(error, UserError | TrialError):  # theirs says all; any other is a defect, with its trace
+            log.exception("trial %s failed", trial.trial_id)
         outcome = failure(error)
     row = trial_row(trial, outcome, started, time.perf_counter() - clock)
     if replicas.is_first:

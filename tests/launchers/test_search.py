@@ -101,6 +101,7 @@ def test_what_a_trial_by_hand_refuses(main, arguments, expected):
     assert code == 2
     assert errors.strip().splitlines()[-1].startswith("error: ")
     assert expected in errors.strip().splitlines()[-1]
+    assert "Traceback" not in errors
 
 
 @pytest.fixture(scope="module")
