@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pwfn.config import OptimizationConfig, TrialConfig
+from pwfn.config import OptimizationConfig, TrainingConfig, TrialConfig
 from pwfn.data import Data
 from pwfn.fisher import diagonal_fisher
 from pwfn.parameters import ParameterSets, split_parameters
@@ -76,3 +76,12 @@ class Task:
             return False
         batches = self.batches("train", batch_size=evaluation.batch_size, max_images=evaluation.recalibration_images)
         return recalibrate_batchnorm(self.network, batches, replicas=self.replicas)
+
+
+def epochs_and_steps(training: TrainingConfig, index: int, steps_per_epoch: int) -> tuple[int, int]:
+    """Return how many epochs round `index` trains, and the steps of each: the first round sees a share only."""
+    if training.steps_per_epoch is not None:
+        steps_per_epoch = min(steps_per_epoch, training.steps_per_epoch)
+    if index > 0:
+        return training.rest_epochs, steps_per_epoch
+    return training.start_epochs, max(1, round(training.start_fraction * steps_per_epoch))

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from pwfn.clustering import cluster_round
-from pwfn.config import PwfnConfig, TrainingConfig
+from pwfn.config import PwfnConfig
 from pwfn.descent import Descent
 from pwfn.methods.rounds import Fixing, Method, State
 from pwfn.metrics import Codebook
 from pwfn.parameters import split_parameters
 from pwfn.posterior import Posterior, quantile
-from pwfn.task import Task
+from pwfn.task import Task, epochs_and_steps
 from pwfn.training import count_hits
 
 SIGMA_QUANTILES = {"sigma_q05": 0.05, "sigma_q25": 0.25, "sigma_q50": 0.5, "sigma_q75": 0.75, "sigma_q95": 0.95}
@@ -152,15 +152,6 @@ class PosteriorLearner:
         """Update mu, sigma and the other parameters."""
         self.posterior.fill_sigma_gradient_()
         self.descent.step()
-
-
-def epochs_and_steps(training: TrainingConfig, index: int, steps_per_epoch: int) -> tuple[int, int]:
-    """Return how many epochs round `index` trains, and the steps of each: the first round sees a share only."""
-    if training.steps_per_epoch is not None:
-        steps_per_epoch = min(steps_per_epoch, training.steps_per_epoch)
-    if index > 0:
-        return training.rest_epochs, steps_per_epoch
-    return training.start_epochs, max(1, round(training.start_fraction * steps_per_epoch))
 
 
 def quantiles_of_free(posterior: Posterior) -> dict[str, float]:

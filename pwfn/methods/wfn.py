@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from pwfn.config import WfnConfig
 from pwfn.descent import Descent
-from pwfn.methods.pwfn import epochs_and_steps
 from pwfn.methods.rounds import Fixing, Method, State
 from pwfn.metrics import Codebook
 from pwfn.parameters import FlatParameters
-from pwfn.task import Task
+from pwfn.task import Task, epochs_and_steps
 from pwfn.wfn import Pull, assign
 
 

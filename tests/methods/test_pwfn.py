@@ -11,9 +11,10 @@ from method_cases import SHORT, make_task
 from pwfn.clustering.inputs import GROWTHS
 from pwfn.config import EvaluationConfig, PwfnConfig, TrainingConfig
 from pwfn.methods import run_rounds
-from pwfn.methods.pwfn import Pwfn, epochs_and_steps
+from pwfn.methods.pwfn import Pwfn
 from pwfn.metrics import value_orders
 from pwfn.posterior import laplace_sigma
+from pwfn.task import epochs_and_steps
 
 GOLDEN = Path(__file__).with_name("golden_pwfn.json")
 THREE_ROUNDS = (0.3, 0.8, 1.0)
