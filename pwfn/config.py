@@ -275,7 +275,10 @@ class WfnConfig(_Frozen):
 
 
 class AlphabetConfig(_Frozen):
-    """An alphabet of 2^bits + 1 evenly spaced levels around zero (GPFQ follow-up, section 3)."""
+    """An alphabet of 2^bits + 1 evenly spaced levels around zero (GPFQ follow-up, section 3).
+
+    Biases share their layer's where it reaches them, else they have one of as many levels up to the largest bias.
+    """
 
     bits: Annotated[int, Field(ge=1, le=12)] = 4
     """2^bits + 1 levels; 1 is the ternary alphabet."""
@@ -298,13 +301,14 @@ class GpfqConfig(AlphabetConfig):
     rounding: Literal["nearest", "stochastic"] = "nearest"
     """How the argument becomes a level; stochastic is unbiased."""
     sparsify: Literal["none", "l1", "l0"] = "none"
-    """l1 shrinks the argument by `threshold`; l0 sends it to zero up to `threshold`."""
+    """l1 shrinks the argument by `threshold`; l0 sends it to zero up to `threshold` and gives the other levels
+    that offset. Weights only."""
     threshold: NonNegative = 0.0
-    """In units of the weights."""
+    """In units of the weights; `sparsify: none` ignores it."""
     order: Literal["natural", "activation"] = "natural"
     """Features one after the other as stored, or those with the largest inputs first."""
     max_gram_features: Count = 8192
-    """Layers with more features are done sample by sample instead of by their Gram matrices."""
+    """Layers with more features are done sample by sample, on as many samples, instead of by their Gram matrices."""
 
 
 class MsqConfig(AlphabetConfig):

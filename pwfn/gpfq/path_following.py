@@ -8,6 +8,7 @@ samples as columns, so that their row t is the paper's X_t, and G = X~ X^T, H = 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,8 +32,8 @@ class LayerInputs(ABC):
         """Put each group's features in another order, int64 `(groups, features)`."""
 
     @abstractmethod
-    def follow_path(self, weights: Tensor, quantize: Quantize) -> Tensor:
-        """Quantise float64 weights `(groups, neurons, features)`, one feature after the other."""
+    def follow_path(self, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
+        """Quantise float64 weights `(groups, neurons, features)`, each feature by its own Q_A, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Grams(LayerInputs):
         rows, columns = order[:, :, None], order[:, None]
         return Grams(*(m.take_along_dim(rows, 1).take_along_dim(columns, 2) for m in (self.cross, self.gram)))
 
-    def follow_path(self, weights: Tensor, quantize: Quantize) -> Tensor:
+    def follow_path(self, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
         """Compute the path without its samples, a block of features at a time.
 
         q_t = Q_A( ( sum_{j<=t} w_j G_tj - sum_{j<t} q_j H_tj ) / H_tt ), with 0 as the argument where H_tt = 0.
@@ -63,7 +64,7 @@ class Grams(LayerInputs):
             block = slice(start, min(start + BLOCK_FEATURES, weights.shape[-1]))
             remaining[..., block] -= levels[..., :start] @ self.gram[:, block, :start].mT
             for t in range(block.start, block.stop):
-                levels[..., t] = quantize(_ratio(remaining[..., t], energies[:, t, None]))
+                levels[..., t] = quantizers[t](_ratio(remaining[..., t], energies[:, t, None]))
                 later = slice(t + 1, block.stop)
                 remaining[..., later] -= levels[..., t, None] * self.gram[:, None, later, t]
         return levels
@@ -84,7 +85,7 @@ class Samples(LayerInputs):
         """Reorder rows of both."""
         return Samples(*(m.take_along_dim(order[:, :, None], 1) for m in (self.float_inputs, self.inputs)))
 
-    def follow_path(self, weights: Tensor, quantize: Quantize) -> Tensor:
+    def follow_path(self, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
         """Compute the path by the paper's recursion (section 2).
 
         q_t = Q_A( <X~_t, u_{t-1} + w_t X_t> / ||X~_t||^2 ), u_t = u_{t-1} + w_t X_t - q_t X~_t, u_0 = 0.
@@ -96,7 +97,7 @@ class Samples(LayerInputs):
             errors += weights[..., t, None] * self.float_inputs[:, None, t].double()
             feature = self.inputs[:, t].double()
             projection = (errors @ feature[..., None]).squeeze(-1)
-            levels[..., t] = quantize(_ratio(projection, energies[:, t, None]))
+            levels[..., t] = quantizers[t](_ratio(projection, energies[:, t, None]))
             errors -= levels[..., t, None] * feature[:, None]
         return levels
 
@@ -116,9 +117,12 @@ def activation_order(energies: Tensor, *, has_constant: bool) -> Tensor:
     return energies.argsort(dim=1, descending=True, stable=True)
 
 
-def follow_path_in_order(inputs: LayerInputs, order: Tensor, weights: Tensor, quantize: Quantize) -> Tensor:
-    """Quantise weights `(groups, neurons, features)` with their features in `order`; levels come back as stored."""
-    levels = inputs.reordered(order).follow_path(weights.take_along_dim(order[:, None], 2), quantize)
+def follow_path_in_order(inputs: LayerInputs, order: Tensor, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
+    """Quantise weights `(groups, neurons, features)` with their features in `order`; levels come back as stored.
+
+    The quantisers are in that order too.
+    """
+    levels = inputs.reordered(order).follow_path(weights.take_along_dim(order[:, None], 2), quantizers)
     return levels.take_along_dim(order.argsort(dim=1)[:, None], 2)
 
 

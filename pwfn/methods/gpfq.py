@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pwfn.config import GpfqConfig
-from pwfn.gpfq.alphabet import Alphabet, quantizer
+from pwfn.gpfq.alphabet import LayerAlphabets, Quantize, quantizer
 from pwfn.gpfq.calibration import Calibration
 from pwfn.gpfq.layers import Layer, execution_order
 from pwfn.gpfq.path_following import LayerInputs, activation_order, follow_path_in_order
@@ -55,7 +55,7 @@ class Gpfq(Method):
         )
         return [images for images, _ in batches]
 
-    def _follow_path_(self, layer: Layer, alphabet: Alphabet, calibration: Calibration) -> None:
+    def _follow_path_(self, layer: Layer, alphabets: LayerAlphabets, calibration: Calibration) -> None:
         """Quantise one layer in place; its bias is the weight of a last feature that is always 1."""
         call = calibration.first_call(layer)
         parameters = layer.parameters(self.task.network)
@@ -64,11 +64,17 @@ class Gpfq(Method):
         order = torch.arange(weights.shape[-1], device=weights.device).expand(len(weights), -1)
         if self.config.order == "activation":
             order = activation_order(inputs.energies(), has_constant="bias" in layer.own)
-        draws = generator(self.task.device, self.task.config.seed, "rounding", layer.name)
-        levels = follow_path_in_order(inputs, order, weights, quantizer(alphabet, self.config, draws))
+        levels = follow_path_in_order(inputs, order, weights, self._quantizers(layer, alphabets, call.num_features))
         parts = torch.split(levels, [call.num_features, 1][: len(parameters)], dim=-1)
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.copy_(part.reshape(parameter.shape))
+
+    def _quantizers(self, layer: Layer, alphabets: LayerAlphabets, num_features: int) -> list[Quantize]:
+        """The quantiser of each weight of a neuron, then that of the bias, which is never made sparse."""
+        draws = generator(self.task.device, self.task.config.seed, "rounding", layer.name)
+        of_weight = quantizer(alphabets.weight, self.config, draws)
+        of_bias = quantizer(alphabets.bias, self.config.model_copy(update={"sparsify": "none"}), draws)
+        return [of_weight] * num_features + [of_bias] * (len(layer.own) - 1)
 
     def _inputs(self, layer: Layer, num_features: int, calibration: Calibration) -> LayerInputs:
         limit = self.config.max_gram_features

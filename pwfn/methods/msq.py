@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pwfn.config import AlphabetConfig, MsqConfig
-from pwfn.gpfq.alphabet import Alphabet, alphabets_of
+from pwfn.errors import UserError
+from pwfn.gpfq.alphabet import LayerAlphabets, alphabets_of
 from pwfn.gpfq.layers import Layer, fixable_layers
 from pwfn.methods.rounds import Fixing, Method
 from pwfn.task import Task
@@ -31,15 +32,29 @@ class Msq(Method):
         return Fixing.of_all(network)
 
 
-def layer_alphabets(network: nn.Module, config: AlphabetConfig) -> Mapping[Layer, Alphabet]:
-    """Build the alphabet of every layer of a network, from the weights as they are now."""
+def layer_alphabets(network: nn.Module, config: AlphabetConfig) -> Mapping[Layer, LayerAlphabets]:
+    """Build the alphabets of every layer of a network, from the weights as they are now.
+
+    Raises:
+        UserError: a layer that is not zero has the radius 0.
+    """
     layers = fixable_layers(network)
-    weights = [cast(Tensor, layer.module(network).weight) for layer in layers]
-    return dict(zip(layers, alphabets_of(weights, config), strict=True))
+    modules = [layer.module(network) for layer in layers]
+    weights = [cast(Tensor, module.weight) for module in modules]
+    biases = [module.bias if isinstance(module.bias, Tensor) else weights[0].new_empty(0) for module in modules]
+    alphabets = dict(zip(layers, alphabets_of(weights, biases, config), strict=True))
+    for (layer, both), weight in zip(alphabets.items(), weights, strict=True):
+        if both.weight.step == 0 and bool(weight.any()):
+            raise UserError(
+                f"method.radius={config.radius}: too many weights of layer {layer.name} are zero, its radius is 0 and "
+                "all would become zero; use method.radius=percentile with a larger method.percentile"
+            )
+    return alphabets
 
 
 @torch.no_grad()
-def round_to_nearest_(network: nn.Module, layer: Layer, alphabet: Alphabet) -> None:
+def round_to_nearest_(network: nn.Module, layer: Layer, alphabets: LayerAlphabets) -> None:
     """Round all of a layer's own parameters to the nearest level, in place."""
-    for parameter in layer.parameters(network):
+    for name, parameter in zip(layer.own, layer.parameters(network), strict=True):
+        alphabet = alphabets.bias if name == "bias" else alphabets.weight
         parameter.copy_(alphabet.nearest(parameter))

@@ -81,7 +81,9 @@ def cifar10_table(folder: Path, device: torch.device, *, test_images: int, calib
     """Three and four bits on the pretrained ResNet-20."""
     task, weights = cifar_resnet20(folder, device, test_images=test_images, recalibration_images=calibration_images)
     print(f"\nCIFAR-10, ResNet-20, {test_images} test images, {calibration_images} calibration images")
-    print(f"float {100 * task.measure('test').top1:.2f}")
+    print(f"float {100 * task.measure('test').top1:.2f}", end="")
+    task.recalibrate()
+    print(f", BN {100 * task.measure('test').top1:.2f}")
     print("bits     C    GPFQ      BN     MSQ      BN")
     for bits in (3, 4):
         for scale in (0.7, 1.0):
@@ -120,7 +122,7 @@ def cifar_resnet20(
         evaluation=EvaluationConfig(recalibration_images=recalibration_images),
     )
     task = open_task(config, config.model, device, Replicas())
-    return task, task.network.state_dict()
+    return task, {name: tensor.clone() for name, tensor in task.network.state_dict().items()}
 
 
 def quantized_accuracy(

@@ -48,18 +48,18 @@ def test_both_forms_equal_the_recursion(kind, block, monkeypatch):
     weights, float_inputs, inputs = (torch.from_numpy(array) for array in arrays)
     assert len(np.unique(expected)) > 5
     for form in (grams(float_inputs, inputs), Samples(float_inputs, inputs)):
-        assert torch.equal(form.follow_path(weights, NEAREST), torch.from_numpy(expected))
+        assert torch.equal(form.follow_path(weights, [NEAREST] * weights.shape[2]), torch.from_numpy(expected))
 
 
 def test_dead_features_get_zero():
     weights, float_inputs, inputs = (torch.from_numpy(array) for array in case("dead"))
-    assert (Samples(float_inputs, inputs).follow_path(weights, NEAREST)[..., ::3] == 0).all()
+    assert (Samples(float_inputs, inputs).follow_path(weights, [NEAREST] * weights.shape[2])[..., ::3] == 0).all()
 
 
 def test_following_the_path_loses_less_than_rounding():
     """The reason for it all, on a layer with correlated inputs."""
     weights, float_inputs, _ = (torch.from_numpy(array) for array in case("correlated", features=200, samples=20))
-    followed = grams(float_inputs, float_inputs).follow_path(weights, NEAREST)
+    followed = grams(float_inputs, float_inputs).follow_path(weights, [NEAREST] * weights.shape[2])
     errors = [((weights - levels) @ float_inputs).norm() for levels in (followed, NEAREST(weights))]
     assert errors[0] < errors[1] / 2
 
@@ -68,11 +68,11 @@ def test_another_order_is_that_of_a_layer_stored_so():
     weights, float_inputs, inputs = (torch.from_numpy(array) for array in case("plain"))
     order = torch.stack([torch.randperm(40, generator=torch.Generator().manual_seed(group)) for group in range(2)])
     for form in (grams(float_inputs, inputs), Samples(float_inputs, inputs)):
-        levels = follow_path_in_order(form, order, weights, NEAREST)
+        levels = follow_path_in_order(form, order, weights, [NEAREST] * 40)
         for group in range(2):
             row = order[group]
             stored = Samples(float_inputs[group : group + 1, row], inputs[group : group + 1, row])
-            expected = stored.follow_path(weights[group : group + 1, :, row], NEAREST)
+            expected = stored.follow_path(weights[group : group + 1, :, row], [NEAREST] * 40)
             assert torch.equal(levels[group : group + 1, :, row], expected)
 
 
@@ -87,3 +87,14 @@ def test_both_forms_know_the_energies():
     expected = (inputs**2).sum(dim=2)
     for form in (grams(float_inputs, inputs), Samples(float_inputs, inputs)):
         assert torch.allclose(form.energies(), expected)
+
+
+def test_each_feature_has_its_own_quantizer():
+    """As the bias has, which comes last."""
+    weights, float_inputs, inputs = (torch.from_numpy(array) for array in case("plain"))
+    plain = [NEAREST] * 40
+    coarse = quantizer(Alphabet(1.0, 1), GpfqConfig(), torch.Generator())
+    for form in (grams(float_inputs, inputs), Samples(float_inputs, inputs)):
+        levels = form.follow_path(weights, [*plain[:-1], coarse])
+        assert torch.equal(levels[..., :-1], form.follow_path(weights, plain)[..., :-1])
+        assert set(levels[..., -1].flatten().tolist()) == {-1.0, 0.0, 1.0}
