@@ -45,6 +45,8 @@ function listen() {
   document.addEventListener("click", (event) => { const button = event.target.closest(".open"); if (button) openTrial(Number(button.dataset.row)); });
   $("copy").addEventListener("click", copyCommand);
   for (const query of ["(prefers-color-scheme: dark)", "print", "(max-width: 46rem)"]) matchMedia(query).addEventListener("change", everything);
+  window.addEventListener("beforeprint", () => { onPaper = true; everything(); });
+  window.addEventListener("afterprint", () => { onPaper = false; everything(); });
   window.addEventListener("resize", drawParallel);
 }
 

@@ -32,7 +32,7 @@ function drawParallel() {
   shownAxes = [...one.fields.slice(0, 14), ...new Set([data.axes[0], data.quality])];
   const rows = everyRow().filter((row) => data.trials.series[row] === index);
   const canvas = $("parallel-canvas"), ratio = window.devicePixelRatio || 1;
-  const width = Math.max($("parallel").parentElement.clientWidth, shownAxes.length * 112), height = 380;
+  const width = printing() ? 670 : Math.max($("parallel").parentElement.clientWidth, shownAxes.length * 112), height = 380;
   Object.assign(canvas, { width: width * ratio, height: height * ratio });
   Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
   const pen = canvas.getContext("2d");
@@ -40,7 +40,7 @@ function drawParallel() {
   const shown = new Set(passing()), members = new Set(one.fronts[data.axes[0]]);
   const layers = [rows.filter((row) => !shown.has(row)), rows.filter((row) => shown.has(row) && !members.has(row)), rows.filter((row) => shown.has(row) && members.has(row))];
   const dense = Math.min(1, 40 / Math.sqrt(rows.length + 1) / 6);
-  const looks = [[faded(colour("quiet"), 0.08), 1], [faded(seriesColour(index), Math.max(0.12, dense * 0.6)), 1], [colour("ink"), 2.2]];
+  const looks = [[faded(colour("quiet"), 0.08), 1], [faded(seriesColour(index), Math.max(0.03, dense * 0.6)), 1], [colour("ink"), 2.2]];
   layers.forEach((each, at) => each.forEach((row) => polyline(pen, row, width, height, looks[at])));
   shownAxes.forEach((name, at) => drawAxis(pen, name, across(at, width), height));
   $("parallel-words").textContent = `${layers[1].length + layers[2].length} of ${rows.length} trials of ${one.label} are kept; the thick lines are the front.${rows.length ? ` The filter does the same by keyboard, e.g. ${short(shownAxes[0])}>=${show(shownAxes[0], middle(shownAxes[0]))}.` : ""}`;
@@ -78,10 +78,10 @@ function drawAxis(pen, name, x, height) {
   pen.stroke();
   pen.textAlign = "center";
   pen.fillStyle = colour("ink");
-  pen.font = "600 12px system-ui, DejaVu Sans, sans-serif";
+  pen.font = `600 ${printing() ? 8 : 12}px system-ui, DejaVu Sans, sans-serif`;
   const lines = wrapped(data.metrics[name] ? name : short(name));
   lines.forEach((line, at) => pen.fillText(line, x, 14 + 14 * at + (lines.length === 1 ? 14 : 0)));
-  pen.font = "11px system-ui, DejaVu Sans, sans-serif";
+  pen.font = `${printing() ? 8 : 11}px system-ui, DejaVu Sans, sans-serif`;
   if (known.words) known.words.forEach((word, at) => label(pen, clip(word, 16), x, down(known.words.length > 1 ? at / (known.words.length - 1) : 0.5, height) + 4));
   else if (Number.isFinite(known.low)) [[known.high, ROOM.top - 8], [known.low, height - 6]].forEach(([end, y]) => label(pen, show(name, Number((known.log ? Math.exp(end) : end).toPrecision(3))), x, y));
   const brush = chosen.brushes.get(name);

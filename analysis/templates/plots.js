@@ -5,7 +5,10 @@ const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const seriesColour = (index) => colour(`c${index % 6}`);
 const symbol = (index) => SYMBOLS[index % SYMBOLS.length];
-const narrow = () => window.innerWidth < 736;
+let onPaper = false;
+// A page that is printed is laid out for A4 or Letter without a resize event, so figures get a width of their own.
+const printing = () => onPaper || matchMedia("print").matches;
+const narrow = () => !printing() && window.innerWidth < 736;
 
 function faded(hex, share) {
   const [red, green, blue] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
@@ -54,7 +57,8 @@ function draw(id, traces, { heading, ...layout }) {
     legend: { orientation: "h", yanchor: "top", y: -0.22, x: 0, xanchor: "left", font: { size: 12 } }, hovermode: "closest", dragmode: narrow() ? false : "zoom",
   };
   const config = { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
-  return Plotly.react($(id), traces, { ...base, ...layout }, config);
+  const sheet = printing() ? { width: $(id).closest(".pair") ? 325 : 670, height: layout.height ?? ($(id).classList.contains("tall") ? 416 : 336) } : {};
+  return Plotly.react($(id), traces, { ...base, ...layout, ...sheet }, config);
 }
 
 // A figure that has nothing to show says so.

@@ -179,6 +179,9 @@ def test_a_phone_shows_all_of_it_in_either_scheme(
     opened.page.wait_for_timeout(300)
     assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not opened.page.locator("#front-controls").is_visible()
+    assert opened.page.pdf(format="A4").startswith(b"%PDF")
+    opened.page.emulate_media(media="screen")
+    opened.page.wait_for_timeout(300)
     assert opened.complaints == []
     opened.page.close()
 
