@@ -66,7 +66,8 @@ def main() -> None:
     print(f"numpy {np.__version__}; commit {commit()}; {arguments.seeds} seeds")
     with tempfile.TemporaryDirectory() as folder:
         spaces = [SearchSpace.load("digits", arguments.set, seed=seed) for seed in range(arguments.seeds)]
-        print(", ".join(f"{name}={value}" for name, value in setting(spaces[0], arguments.setting).items()))
+        varied = [f"{name}={value}" for name, value in setting(spaces[0], arguments.setting).items()]
+        print(", ".join([*arguments.set, *varied]))
         print(f"{'':30}{'values':>14}{'entropy':>14}{'test top-1':>15}{'gain':>14}{'seconds':>9}")
         base: list[Row] = []
         for number, name in enumerate(dict.fromkeys(["the setting itself", *arguments.options])):
