@@ -61,7 +61,7 @@ function drawSlices() {
   const fields = one.fields.slice(0, 12);
   if (!rows.length || !fields.length) return say("slices-plot", undefined, "no complete trial, or nothing that varies");
   const columns = narrow() ? 1 : Math.min(fields.length, 3), lines = Math.ceil(fields.length / columns);
-  const layout = { showlegend: false, margin: { l: 60, r: 15, t: 10, b: 50 }, height: lines * 220 + 40 };
+  const layout = { showlegend: false, margin: { l: 60, r: 30, t: 10, b: 50 }, height: lines * 220 + 40 };
   const ys = rows.map((row) => value(name, row));
   const span = !chosen.whole && [data.quality, "test_top1"].includes(name) ? data.panels.find((each) => each.title === one.panel).span : null;
   const traces = fields.map((field, at) => {
@@ -69,7 +69,7 @@ function drawSlices() {
     const width = 1 / columns, height = 1 / lines, x = rows.map((row) => value(field, row));
     const text = x.some((each) => typeof each === "string");
     layout[`xaxis${suffix}`] = axis(short(field), { domain: [column * width + (column ? 0.025 : 0), (column + 1) * width - 0.025], anchor: `y${suffix}`, type: text ? "category" : isWide(x) ? "log" : "linear", automargin: false, nticks: 5,
-      tickangle: 0, ...(isWide(x) ? powers(x) : {}), ...(text ? { tickvals: [...new Set(x.filter(Boolean))], ticktext: [...new Set(x.filter(Boolean))].map((each) => clip(each, 12)) } : {}) });
+      tickangle: 0, ...(isWide(x) ? powers(x) : {}), ...(text ? { tickvals: [...new Set(x.filter(Boolean))], ticktext: [...new Set(x.filter(Boolean))].map((each) => clip(each, printing() || narrow() ? 8 : 12)) } : {}) });
     layout[`yaxis${suffix}`] = axis("", { domain: [1 - (line + 1) * height + 70 / layout.height, 1 - line * height], anchor: `x${suffix}`, matches: at ? "y" : undefined, showticklabels: column === 0, type: known.log && !isFlat(ys) ? "log" : "linear", nticks: 5, automargin: false, ...(known.percent ? percent : {}), ...(span ? { range: span } : {}) });
     return { type: "scatter", mode: "markers", x, y: ys, customdata: rows, xaxis: `x${suffix}`, yaxis: `y${suffix}`, text: rows.map(hover), hovertemplate: "%{text}<extra></extra>", marker: { size: 6, opacity: rows.length > 500 ? 0.3 : 0.6, color: seriesColour(index), symbol: symbol(index) } };
   });
