@@ -149,7 +149,7 @@ class EvaluationConfig(_Frozen):
     recalibrate_bn: bool = True
     """Estimate BatchNorm's statistics again, without noise, before measuring a network whose weights were fixed."""
     recalibration_images: Count = 4096
-    """Training images for that, without augmentation."""
+    """Training images for that, augmented as in training."""
     ensemble_draws: Annotated[int, Field(ge=0)] = 0
     """Also measure the test accuracy of the mean prediction over this many posterior draws, and keep the sigmas in the
     exported file; 0 does neither."""
