@@ -203,8 +203,8 @@ class PwfnConfig(_Frozen):
     round, often its largest, otherwise make values of their own."""
     codebook: Literal["lattice", "free"] = "lattice"
     """lattice: sums of powers of two, cheap to multiply by. free: after each fixing every value but zero moves to the
-    mean of its weights, for users who want few values rather than cheap ones. With `recluster: free` values that were
-    fixed before stay, so each round adds means of its own."""
+    mean of its weights, for users who want few values rather than cheap ones. With `recluster: free` it moves once,
+    when its first weights are fixed."""
     zero_rule: bool = True
     """Weights below 2^-b count as being at distance zero from the value zero."""
     sigma_join: Literal["std_mu", "mean_sigma", "keep_the_same_divide_by_2", "keep_the_same_divide_by_10",

@@ -72,19 +72,21 @@ class ClusterRound:
         """Decide the same, but fix the weights of each value to their mean rather than to a sum of powers of two.
 
         The steps of one value move together, so there are as many values as before, or fewer where two means are equal
-        as float32. Zero stays zero, and so does a value that weights fixed before have kept.
+        as float32. Zero stays zero. Where weights fixed before have kept a value, the new ones join them.
 
         Args:
-            mu: float32 `(num_weights,)`, as it was clustered.
+            mu: float32 `(num_weights,)`. Weights fixed before may be where an earlier round's means put them, although
+                they were clustered where that round had chosen them; those of one choice are at one place.
         """
         values, steps = np.unique(self.values, return_inverse=True)
         step, centre = self.step_of_weight, step_table(self.values, mu.device)
         shift = means(lambda chunk: mu[chunk] - look_up(centre, step[chunk]), step, self.counts)
         size = np.bincount(steps, self.counts, len(values))
         moved = values + np.bincount(steps, self.counts * shift, len(values)) / size
-        stays = (values == 0) | np.isin(values, Codebook.of(self.kept).values)
-        found = np.where(stays, values, moved).astype(np.float32) + np.float32(0)
-        return replace(self, values=found.astype(np.float64)[steps])
+        kept = mu[step == KEPT]
+        stays = {0.0: 0.0} | _now(self.kept, kept)
+        found = [stays.get(value, mean) for value, mean in zip(values.tolist(), moved.tolist(), strict=True)]
+        return replace(self, values=np.float32(found).astype(np.float64)[steps] + 0.0, kept=kept)
 
     @torch.no_grad()
     def apply_(self, mu: Tensor, sigma: Tensor, sigma_join: str) -> None:
@@ -102,6 +104,11 @@ class ClusterRound:
         check_per_weight("mu", mu, torch.float32, like=self.step_of_weight)
         check_per_weight("sigma", sigma, torch.float32, like=self.step_of_weight)
         join_sigma_(sigma_join, mu, sigma, self.step_of_weight, self.values, self.counts)
+        self.move_(mu)
+
+    @torch.no_grad()
+    def move_(self, mu: Tensor) -> None:
+        """Move the newly fixed weights to their values."""
         write_(mu, self.step_of_weight, self.values)
 
 
@@ -187,6 +194,14 @@ def cluster_round(
         values = np.concatenate([values, nearest])
         counts += sizes.tolist()
     return ClusterRound(values, np.array(counts, dtype=np.int64), step_of_weight, float(radius), kept)
+
+
+def _now(chosen: Tensor, mu: Tensor) -> dict[float, float]:
+    """Where the weights of each chosen value are now; both `(num_weights,)`."""
+    values, place = torch.unique(chosen, return_inverse=True)
+    now = torch.empty_like(values)
+    now[place] = mu
+    return dict(zip(values.tolist(), now.tolist(), strict=True))
 
 
 def _start(mu: Tensor, sigma: Tensor, before: Tensor | None) -> tuple[Tensor, Weights]:

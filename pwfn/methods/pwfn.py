@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pwfn.clustering import cluster_round
+from pwfn.clustering import ClusterRound, cluster_round
 from pwfn.config import PwfnConfig
 from pwfn.descent import Descent
 from pwfn.methods.rounds import Fixing, Method, State
@@ -29,6 +29,8 @@ class Pwfn(Method):
         self.config = task.config.method
         super().__init__(task, self.config.fractions)
         self.posterior = Posterior(task.network, self.config)
+        self.lattice = self.posterior.mu.clone() if self.config.codebook == "free" else None
+        """Where each fixed weight was chosen to be, when its value has moved from there to a mean."""
         self.radii = np.linspace(self.config.start_sigma, self.config.end_sigma, len(self.fractions)).tolist()
 
     def train(self, index: int) -> float | None:
@@ -63,21 +65,7 @@ class Pwfn(Method):
         """Assign the round's share of all weights to the codebook."""
         config, posterior = self.config, self.posterior
         sigma_quantiles = quantiles_of_free(posterior)
-        clustering = cluster_round(
-            posterior.mu,
-            posterior.sigma,
-            fraction=self.fractions[index],
-            radius=self.radii[index],
-            radius_growth=config.radius_growth,
-            b=config.b,
-            zero_rule=config.zero_rule,
-            max_order=config.max_order,
-            fixed=posterior.fixed,
-            recluster=config.recluster,
-            growth=config.growth,
-        )
-        if config.codebook == "free":
-            clustering = clustering.at_means(posterior.mu)
+        clustering = self._cluster(index)
         clustering.apply_(posterior.mu, posterior.sigma, config.sigma_join)
         assigned = clustering.step_of_weight >= 0
         posterior.fixed.copy_(posterior.fixed | assigned if config.recluster == "free" else assigned)
@@ -91,13 +79,43 @@ class Pwfn(Method):
             sigma_quantiles=sigma_quantiles,
         )
 
+    def _cluster(self, index: int) -> ClusterRound:
+        """Choose the values of the round's share of all weights.
+
+        With a free codebook the weights fixed before are clustered where they were chosen to be: from their mean, which
+        no candidate need be near, the radius would have to grow before they are reached again.
+        """
+        config, posterior = self.config, self.posterior
+        mu = posterior.mu if self.lattice is None else torch.where(posterior.fixed, self.lattice, posterior.mu)
+        clustering = cluster_round(
+            mu,
+            posterior.sigma,
+            fraction=self.fractions[index],
+            radius=self.radii[index],
+            radius_growth=config.radius_growth,
+            b=config.b,
+            zero_rule=config.zero_rule,
+            max_order=config.max_order,
+            fixed=posterior.fixed,
+            recluster=config.recluster,
+            growth=config.growth,
+        )
+        if self.lattice is None:
+            return clustering
+        clustering.move_(mu)
+        self.lattice.copy_(mu)
+        return clustering.at_means(posterior.mu)
+
     def state(self) -> State:
-        """Copy the posterior."""
-        return self.posterior.state()
+        """Copy the posterior, and where a free codebook's weights were chosen to be."""
+        lattice = {} if self.lattice is None else {"lattice": self.lattice.cpu().clone()}
+        return {**self.posterior.state(), **lattice}
 
     def load_state(self, state: State) -> None:
-        """Restore the posterior."""
+        """Restore them."""
         self.posterior.load_state(state)
+        if self.lattice is not None:
+            self.lattice.copy_(state["lattice"])
 
     def sigmas(self) -> Mapping[str, Tensor] | None:
         """Keep sigma where the ensemble is measured, so that the file can measure it again."""

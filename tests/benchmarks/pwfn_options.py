@@ -42,6 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "codebook: free": {"method.codebook": "free"},
     "recluster: free": {"method.recluster": "free"},
     "recluster, codebook: free": {"method.recluster": "free", "method.codebook": "free"},
+    "radius_first, codebook: free": {"method.growth": "radius_first", "method.codebook": "free"},
     "nearest, codebook: free": {"method.growth": "nearest", "method.codebook": "free"},
     "max_order: 1": {"method.max_order": 1},
     "max_order: 1, codebook: free": {"method.max_order": 1, "method.codebook": "free"},

@@ -64,14 +64,19 @@ def test_zero_stays_zero_and_equal_means_become_one_value():
     assert one_mean.codebook.counts.tolist() == [3]
 
 
-def test_a_value_that_weights_fixed_before_have_kept_stays():
-    mu, sigma = torch.tensor([0.25, 0.26, 0.49, 0.51, 0.52]), torch.full((5,), 0.05)
+@pytest.mark.parametrize("place", [0.25, 0.27])
+def test_new_weights_join_the_mean_of_those_fixed_before(place):
+    chosen, sigma = torch.tensor([0.25, 0.26, 0.49, 0.51, 0.52]), torch.full((5,), 0.05)
     fixed = torch.tensor([True, False, False, False, False])
-    lattice = cluster_round(mu, sigma, fraction=1.0, fixed=fixed, recluster="free", **OPTIONS)
+    mu = torch.where(fixed, place, chosen)
+    lattice = cluster_round(chosen, sigma, fraction=1.0, fixed=fixed, recluster="free", **OPTIONS)
     free = lattice.at_means(mu)
     assert sorted(lattice.values) == [0.25, 0.5]
-    assert sorted(free.values) == pytest.approx([0.25, (0.49 + 0.51 + 0.52) / 3], abs=1e-7)
+    assert sorted(free.values) == pytest.approx([place, (0.49 + 0.51 + 0.52) / 3], abs=1e-7)
     assert free.codebook.counts.tolist() == [2, 3]
+    free.apply_(mu, sigma, "std_mu")
+    assert mu[:2].tolist() == [np.float32(place)] * 2
+    assert free.codebook.values.tolist() == mu.unique().tolist()
 
 
 def test_no_weights_have_no_means():

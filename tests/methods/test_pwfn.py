@@ -9,7 +9,7 @@ import torch
 from method_cases import SHORT, make_task
 
 from pwfn.clustering.inputs import GROWTHS
-from pwfn.config import EvaluationConfig, PwfnConfig, TrainingConfig
+from pwfn.config import PWFN_FRACTIONS, EvaluationConfig, PwfnConfig, TrainingConfig
 from pwfn.methods import run_rounds
 from pwfn.methods.pwfn import Pwfn
 from pwfn.metrics import value_orders
@@ -169,6 +169,19 @@ def test_a_free_codebook_holds_the_mean_of_each_values_weights_and_zero():
     assert len(groups) > 5
     assert list(groups) == pytest.approx(list(groups.values()), rel=1e-5)
     assert value_orders(codebook.values).max() > 4
+
+
+@pytest.mark.parametrize("growth", ["alternate", "nearest"])
+@pytest.mark.parametrize("recluster", ["all", "free"])
+def test_a_free_codebook_has_about_as_many_values_as_the_lattice(growth, recluster):
+    """Round after round the weights of a mean are clustered where they were chosen to be, so they stay together."""
+    lattice, free = (
+        run(codebook=codebook, growth=growth, recluster=recluster, fractions=PWFN_FRACTIONS)[1][
+            -1
+        ].metrics.unique_values
+        for codebook in ("lattice", "free")
+    )
+    assert 0.8 * lattice < free < 1.2 * lattice
 
 
 def test_alternate_trains_mu_first_and_sigma_afterwards():
