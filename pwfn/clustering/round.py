@@ -86,7 +86,7 @@ class ClusterRound:
         kept = mu[step == KEPT]
         stays = {0.0: 0.0} | _now(self.kept, kept)
         found = [stays.get(value, mean) for value, mean in zip(values.tolist(), moved.tolist(), strict=True)]
-        return replace(self, values=np.float32(found).astype(np.float64)[steps] + 0.0, kept=kept)
+        return replace(self, values=np.array(found, np.float32)[steps].astype(np.float64) + 0.0, kept=kept)
 
     @torch.no_grad()
     def apply_(self, mu: Tensor, sigma: Tensor, sigma_join: str) -> None:
