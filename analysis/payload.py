@@ -67,9 +67,18 @@ def payload(studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[s
 
 
 def compressed(content: Json) -> str:
-    """Encode as JSON, deflate, base64: what `DecompressionStream("deflate")` reads."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    """Encode as JSON, deflate, base64: what `DecompressionStream("deflate")` reads; what is not finite is null."""
+    text = json.dumps(_finite(content), separators=(",", ":"), allow_nan=False)
     return base64.b64encode(zlib.compress(text.encode(), 7)).decode()
+
+
+def _finite(value: Any) -> Any:
+    """Turn NaN and infinity into None, at any depth: rows of another tool may lack times and costs."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def numbers(values: Iterable[Any]) -> list[Any]:
