@@ -6,6 +6,10 @@ import pytest
 import torch
 
 from pwfn.config import shared_data_folder
+from pwfn.search.cluster import prepare_environment
+
+# Ray reads its environment when it is imported, whichever test does that first.
+prepare_environment(local=True)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ OBJECT_STORES = ("s3", "gcs", "abfs")
 """pyarrow's names of the stores where one put is atomic; a local disk renames. Elsewhere neither is known to hold."""
 
 
-@functools.cache
 def resolve(location: str) -> tuple[Any, str]:
     """Open the filesystem of a local path or URI and give it with the path inside it.
 
@@ -28,6 +27,11 @@ def resolve(location: str) -> tuple[Any, str]:
     """
     if "://" not in location:
         return fs.LocalFileSystem(), os.path.abspath(Path(location).expanduser())  # noqa: PTH100  resolve() follows links
+    return _open_uri(location)
+
+
+@functools.cache
+def _open_uri(location: str) -> tuple[Any, str]:
     with reported(location, "open"):
         filesystem, path = fs.FileSystem.from_uri(_with_single_puts(location))
     if filesystem.type_name not in (*OBJECT_STORES, "local"):
