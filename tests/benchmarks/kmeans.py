@@ -6,10 +6,9 @@
     python tests/benchmarks/kmeans.py speed --sizes 1e5 1e6
 
 Accuracies are top-1 in percent of the CIFAR-10 ResNet-20, one codebook for the network, no training; fewer test images
-are the file's first. "BN" is after BatchNorm's statistics were estimated again as a trial does it, "BN aug" on as many
-images that are shifted and mirrored as those this network was trained on. "known" is an independent run on the first
-2,000 test images. The Fisher information is that of `--fisher-images` training images; with several seeds its columns
-are means.
+are the file's first. "BN" is after BatchNorm's statistics were estimated again, as a trial does it. "known" is an
+independent run on the first 2,000 test images. The Fisher information is that of `--fisher-images` training images;
+with several seeds its columns are means.
 
 Speed is for the weights of `clustering.py` and 16 and 64 values, each time beside torch.sort of the same weights;
 "extra" is the peak of memory beyond the weights and their importance.
@@ -39,7 +38,7 @@ from pwfn.quantization.kmeans import kmeans_values, nearest_values
 from pwfn.replicas import Replicas
 from pwfn.search.trial import open_task
 from pwfn.task import Task
-from pwfn.training import evaluate, recalibrate_batchnorm
+from pwfn.training import evaluate
 
 KNOWN = {("plain", 64): "91.8", ("plain", 32): "91.4", ("plain", 16): "90.3", ("plain", 8): "26"}
 KNOWN |= {("fisher", 32): "91.2", ("fisher", 8): "58"}
@@ -72,7 +71,7 @@ def accuracy_table(arguments: argparse.Namespace) -> None:
     """One row per number of values, the float network's first."""
     print(f"CIFAR-10, ResNet-20, {arguments.test_images:,} test images, Fisher information of", end=" ")
     print(f"{arguments.fisher_images:,} training images, {arguments.seeds} seed(s)")
-    print("values" + "     plain      BN  BN aug   known" + "    fisher      BN  BN aug   known")
+    print("values" + "     plain      BN   known" + "    fisher      BN   known")
     print(" float  " + row(measure(open_network("plain", 1, arguments, seed=0), arguments.test_images)), flush=True)
     for num_values in arguments.values:
         cells = []
@@ -88,23 +87,18 @@ def row(accuracies: Sequence[float]) -> str:
     return "  " + "".join(f"{100 * top1:8.2f}" for top1 in accuracies)
 
 
-def quantized(weighting: str, num_values: int, arguments: argparse.Namespace, *, seed: int) -> tuple[float, ...]:
+def quantized(weighting: str, num_values: int, arguments: argparse.Namespace, *, seed: int) -> tuple[float, float]:
     """Top-1 of the network with k-means's values, as in `measure`."""
     task = open_network(weighting, num_values, arguments, seed=seed)
     Kmeans(task).fix(0)
     return measure(task, arguments.test_images)
 
 
-def measure(task: Task, num_images: int) -> tuple[float, ...]:
-    """Top-1 as it is, with BatchNorm recalibrated as in a trial, and with it recalibrated on augmented images."""
+def measure(task: Task, num_images: int) -> tuple[float, float]:
+    """Top-1 as the network is, and with BatchNorm recalibrated."""
     as_it_is = top1(task, num_images)
     task.recalibrate()
-    recalibrated = top1(task, num_images)
-    evaluation = task.config.evaluation
-    num_steps = evaluation.recalibration_images // evaluation.batch_size
-    augmented = task.data.train_batches(batch_size=evaluation.batch_size, seed=0, num_steps=num_steps)
-    recalibrate_batchnorm(task.network, augmented, replicas=task.replicas)
-    return as_it_is, recalibrated, top1(task, num_images)
+    return as_it_is, top1(task, num_images)
 
 
 def open_network(weighting: str, num_values: int, arguments: argparse.Namespace, *, seed: int) -> Task:
