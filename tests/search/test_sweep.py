@@ -156,7 +156,7 @@ def test_two_workers_give_the_result_of_one_without_noise(cluster, tmp_path):
 
 def test_a_sweep_of_two_worker_trials_survives_the_kill_of_a_worker(cluster, tmp_path):
     """SIGKILL of one data-parallel worker after the first round; the trial ends like one that nobody disturbed."""
-    undisturbed, _ = sweep(tmp_path / "undisturbed", "resources.workers=2", trials=1)
+    undisturbed, _ = sweep(tmp_path / "undisturbed", "resources.workers=2", "training.rest_epochs=100", trials=1)
     store = ResultsStore(str(tmp_path / "disturbed"), "small")
     killed = []
 
@@ -175,7 +175,7 @@ def test_a_sweep_of_two_worker_trials_survives_the_kill_of_a_worker(cluster, tmp
 
     thread = threading.Thread(target=kill_a_worker)
     thread.start()
-    sweep(tmp_path / "disturbed", "resources.workers=2", trials=1)
+    sweep(tmp_path / "disturbed", "resources.workers=2", "training.rest_epochs=100", trials=1)
     thread.join()
     assert killed
     assert result(store.read_trials()) == result(undisturbed.read_trials())
