@@ -138,6 +138,10 @@ class Source(ABC):
         return len(self.class_names)
 
     @abstractmethod
+    def fingerprint(self) -> dict[str, str]:
+        """Describe the data so that another state of it is told apart: words for a message -> counts and digests."""
+
+    @abstractmethod
     def prepare(self, preprocessing: Preprocessing, device: torch.device) -> Data:
         """Read what is needed for batches on a device, as the network wants its images.
 

@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from pwfn.config import DataConfig
+from pwfn.data.fingerprint import digest_array
 from pwfn.data.memory import ImageSet, MemorySource
 from pwfn.data.splits import stratified_order
 
@@ -34,4 +35,4 @@ def open_digits(config: DataConfig, seed: int) -> MemorySource:
 
 def _image_set(name: str, images: Tensor, labels: Tensor) -> ImageSet:
     _, channels, height, width = images.shape
-    return ImageSet(name, labels, (channels, height, width), lambda rows: images[rows])
+    return ImageSet(name, labels, (channels, height, width), lambda rows: images[rows], lambda: digest_array(images))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from torchvision.transforms import Compose, RandomHorizontalFlip
 
 from pwfn.config import DataConfig
 from pwfn.data.contract import Data, Preprocessing, Source
+from pwfn.data.fingerprint import fingerprint
 from pwfn.data.splits import draw_splits
 from pwfn.errors import UserError
 
@@ -34,6 +35,8 @@ class ImageFiles:
     """Torchvision's own object; indexed by row, gives a Pillow image first."""
     labels: Tensor
     """int64 `(images,)`."""
+    content: Callable[[], str]
+    """Digest of the files, cheaper than reading them."""
 
     def describe(self, row: int) -> str:
         """Return the file of a row where torchvision tells it, else set and row."""
@@ -51,6 +54,10 @@ class LoaderSource(Source):
         super().__init__(config, splits, class_names=class_names, in_channels=3, image_size=None)
         self.pool = pool
         self.test = test
+
+    def fingerprint(self) -> dict[str, str]:
+        """Describe the data; see `Source.fingerprint`."""
+        return fingerprint(self.class_names, self.pool, self.test)
 
     def prepare(self, preprocessing: Preprocessing, device: torch.device) -> Data:
         """Choose the transforms; images are read when batches are asked for."""

@@ -11,6 +11,7 @@ from torch.nn.functional import interpolate, pad
 
 from pwfn.config import DataConfig
 from pwfn.data.contract import Data, Preprocessing, Source
+from pwfn.data.fingerprint import fingerprint
 from pwfn.data.splits import draw_splits
 from pwfn.errors import UserError
 
@@ -30,6 +31,8 @@ class ImageSet:
     """Channels, height and width of every image."""
     read: Callable[[Tensor], Tensor]
     """Rows, int64 and increasing, to uint8 `(rows, channels, height, width)` on the CPU."""
+    content: Callable[[], str]
+    """Digest of the images, cheaper than reading them."""
 
 
 class MemorySource(Source):
@@ -44,6 +47,10 @@ class MemorySource(Source):
         super().__init__(config, splits, class_names=class_names, in_channels=channels, image_size=side)
         self.pool = pool
         self.test = test
+
+    def fingerprint(self) -> dict[str, str]:
+        """Describe the data; see `Source.fingerprint`."""
+        return fingerprint(self.class_names, self.pool, self.test)
 
     def prepare(self, preprocessing: Preprocessing, device: torch.device) -> Data:
         """Decode the images of all splits and put them on the device."""

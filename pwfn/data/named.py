@@ -12,6 +12,7 @@ from torchvision import datasets
 
 from pwfn.config import DataConfig
 from pwfn.data.contract import Source
+from pwfn.data.fingerprint import digest_array, digest_image_files
 from pwfn.data.loader import ImageFiles, LoaderSource
 from pwfn.data.memory import ImageSet, MemorySource
 from pwfn.errors import UserError, nearest_names
@@ -89,7 +90,7 @@ def _image_set(name: str, images: Any) -> ImageSet:
     def read(rows: Tensor) -> Tensor:
         return torch.stack([_pixels(images[row][0]) for row in rows.tolist()])
 
-    return ImageSet(name, _labels(images), (channels, height, width), read)
+    return ImageSet(name, _labels(images), (channels, height, width), read, lambda: digest_array(images.data))
 
 
 def _pixels(image: Any) -> Tensor:
@@ -99,4 +100,12 @@ def _pixels(image: Any) -> Tensor:
 
 
 def _image_files(name: str, images: Any) -> ImageFiles:
-    return ImageFiles(name, images, _labels(images))
+    return ImageFiles(name, images, _labels(images), lambda: digest_image_files(_paths(images), images.root))
+
+
+def _paths(images: Any) -> list[str]:
+    """Return the files of the images; torchvision's sets keep them in one of four places."""
+    for attribute in ("samples", "_samples"):
+        if hasattr(images, attribute):
+            return [str(path) for path, _ in getattr(images, attribute)]
+    return [str(path) for path in getattr(images, "_image_files", None) or images._images]

@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from pwfn.config import DataConfig
+from pwfn.data.fingerprint import digest_parquet_files
 from pwfn.data.memory import ImageSet, MemorySource
 from pwfn.errors import UserError, first_line
 
@@ -149,7 +150,13 @@ def _image_set(files: tuple[ImageFile, ...], labels: Tensor) -> ImageSet:
     where = _where(files, 0)
     image = _decode(content, where)
     shape = (_num_channels(image, where), image.height, image.width)
-    return ImageSet(str(files[0].path), labels, shape, lambda rows: _read_images(files, shape, rows))
+    return ImageSet(
+        str(files[0].path),
+        labels,
+        shape,
+        read=lambda rows: _read_images(files, shape, rows),
+        content=lambda: digest_parquet_files(file.path for file in files),
+    )
 
 
 def _read_images(files: tuple[ImageFile, ...], shape: tuple[int, int, int], rows: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ def _digits(*, seed: int = 0, preprocessing: Preprocessing = PLAIN, **settings: 
 def _numbered(shape: tuple[int, int, int], num: int = 40, name: str = "numbers") -> ImageSet:
     """Images whose every pixel is their row."""
     images = torch.arange(num, dtype=torch.uint8)[:, None, None, None].expand(num, *shape)
-    return ImageSet(name, torch.arange(num) % 4, shape, lambda rows: images[rows])
+    return ImageSet(name, torch.arange(num) % 4, shape, lambda rows: images[rows], lambda: "")
 
 
 def _source(pool: ImageSet, test: ImageSet, **settings: Any) -> MemorySource:
@@ -124,7 +124,7 @@ class TestBatches:
 
     def test_another_size_is_reached_by_resizing(self) -> None:
         images = ImageSet(
-            "flat", torch.arange(8) % 4, (1, 8, 8), lambda rows: torch.full((len(rows), 1, 8, 8), 7).byte()
+            "flat", torch.arange(8) % 4, (1, 8, 8), lambda rows: torch.full((len(rows), 1, 8, 8), 7).byte(), lambda: ""
         )
         larger = Preprocessing((0.0,), (1 / 255,), 12, "bilinear")
         data = _source(images, images, image_size=12, validation_fraction=0.5).prepare(larger, CPU)
@@ -185,7 +185,7 @@ class TestErrors:
             _source(_numbered((1, 8, 8)), _numbered((3, 8, 8), name="test set"))
 
     def test_more_than_fits_in_memory(self) -> None:
-        huge = ImageSet("huge", torch.arange(90_000) % 4, (3, 224, 224), lambda rows: rows)
+        huge = ImageSet("huge", torch.arange(90_000) % 4, (3, 224, 224), lambda rows: rows, lambda: "")
         message = r"huge: 180000 images of 224x224 with 3 channels take 25.2 GiB, above the 4 GiB held in memory; use"
         with pytest.raises(UserError, match=message):
             _source(huge, huge).prepare(Preprocessing((0.0,) * 3, (1.0,) * 3, 224), CPU)
