@@ -31,6 +31,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="seed of the study (default: the space's search.seed)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", dest="overrides",
                         help="fields of the configuration or of the search: method.b=7 search.sampler=gp")  # fmt: skip
+    parser.add_argument("--force-resume", action="store_true",
+                        help="go on with a study although its space, code or data differ; study.json says so")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="check the space, print the plan, start nothing")
     return parser.parse_args()
 
@@ -58,8 +60,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     from pwfn.search.sweep import search
 
     store = ResultsStore(arguments.results, arguments.study or space.name)
-    study = open_study(space, store, command=shlex.join(sys.argv))
-    search(study, address=arguments.address, console=console)
+    study = open_study(space, store, command=shlex.join(sys.argv), force=arguments.force_resume)
+    search(study, address=arguments.address, console=console, force=arguments.force_resume)
     finish(arguments.results, store.study, console)
 
 

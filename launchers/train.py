@@ -36,12 +36,14 @@ def parse() -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> int:
     """Run the trial and print its row's main numbers; return the exit code."""
     from pwfn.results.store import ResultsStore
-    from pwfn.search.by_hand import config_of_space, config_of_trial, run_by_hand
+    from pwfn.search.by_hand import config_of_space, config_of_trial, run_by_hand, warn_of_differences
     from pwfn.search.space import SearchSpace
 
     if arguments.trial:
         trial_id = arguments.trial.zfill(4)
-        config = config_of_trial(ResultsStore(arguments.results, arguments.study), trial_id)
+        origin = ResultsStore(arguments.results, arguments.study)
+        config = config_of_trial(origin, trial_id)
+        warn_of_differences(origin, config)
         study = f"{arguments.study}-by-hand"
     else:
         space = SearchSpace.load(arguments.space, arguments.overrides, seed=arguments.seed)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 
+from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
 from pwfn.errors import UserError
 from pwfn.methods import RoundRecord
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
-from pwfn.search.rows import Row, Trial, commit, versions
+from pwfn.search.inputs import fingerprint_inputs
+from pwfn.search.rows import Row, Trial
 from pwfn.search.space import SearchSpace
+from pwfn.search.study import code_card, of_code, of_inputs, show
 from pwfn.search.trial import own_device, run_trial
+
+log = logging.getLogger(__name__)
 
 
 def config_of_space(space: SearchSpace) -> TrialConfig:
@@ -35,6 +41,18 @@ def config_of_trial(store: ResultsStore, trial_id: str) -> TrialConfig:
     return TrialConfig.model_validate_json(row["config_json"])
 
 
+def warn_of_differences(origin: ResultsStore, config: TrialConfig) -> None:
+    """Log what differs from what computed a study's recorded trial, as its numbers may then differ as well.
+
+    The data of a trial of several workers is not compared: it may be where this process is not.
+    """
+    known = origin.read_study() or {}
+    inputs = {baseline_key(config): fingerprint_inputs(config)} if config.resources.workers == 1 else {}
+    differences = [*of_code(known), *of_inputs(known, inputs)]
+    if differences:
+        log.warning("warning: study %s was made otherwise (%s); numbers may differ", origin.study, show(differences))
+
+
 def run_by_hand(config: TrialConfig, store: ResultsStore, *, address: str | None, command: str) -> Row:
     """Run a trial under the next free number of a study, which is begun where it does not exist.
 
@@ -46,8 +64,7 @@ def run_by_hand(config: TrialConfig, store: ResultsStore, *, address: str | None
         store.write_study(
             {
                 "study": store.study,
-                "versions": versions(),
-                "commit": commit(),
+                **code_card(),
                 "created_at": dt.datetime.now(dt.UTC).isoformat(),
                 "command": command,
             }

@@ -24,11 +24,12 @@ from pwfn.methods import RoundRecord
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.cluster import connected
+from pwfn.search.inputs import Fingerprint, fingerprint_inputs
 from pwfn.search.optuna_search import OptunaSearch
 from pwfn.search.progress import Progress
 from pwfn.search.rows import Trial
 from pwfn.search.space import SearchSpace
-from pwfn.search.study import Study
+from pwfn.search.study import Study, check_inputs
 from pwfn.search.trial import ensure_baseline, own_device, run_trial
 
 log = logging.getLogger(__name__)
@@ -171,8 +172,8 @@ def check_resources(resources: ResourcesConfig) -> None:
             )
 
 
-def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore) -> None:
-    """Make each float network that trials start from, once, where a trial would run.
+def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore) -> dict[str, Fingerprint]:
+    """Make each float network that trials start from, once, where a trial would run; return what each comes from.
 
     Raises:
         UserError: the model or the data cannot be used.
@@ -180,18 +181,21 @@ def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore) -> None:
     distinct = {baseline_key(config): config for config in configs}
     remote = ray.remote(_make_baseline)
     pending = [remote.options(**_task_options(config.resources)).remote(config, store) for config in distinct.values()]
-    for message in ray.get(pending):
-        if message is not None:
-            raise UserError(message)
+    inputs = {}
+    for key, found in zip(distinct, ray.get(pending), strict=True):
+        if isinstance(found, str):
+            raise UserError(found)
+        inputs[key] = found
+    return inputs
 
 
-def _make_baseline(config: TrialConfig, store: ResultsStore) -> str | None:
+def _make_baseline(config: TrialConfig, store: ResultsStore) -> Fingerprint | str:
     """Return the message of a user's error: an exception would arrive with a remote traceback in its text."""
     try:
         ensure_baseline(config, store, own_device(config.resources), Replicas())
+        return fingerprint_inputs(config)
     except UserError as error:
         return str(error)
-    return None
 
 
 def _task_options(resources: ResourcesConfig) -> dict[str, Any]:
@@ -202,11 +206,12 @@ def _task_options(resources: ResourcesConfig) -> dict[str, Any]:
     }
 
 
-def search(study: Study, *, address: str | None, console: Console) -> None:
+def search(study: Study, *, address: str | None, console: Console, force: bool = False) -> None:
     """Run the trials that a study still lacks and show how it goes.
 
     Raises:
-        UserError: input that no trial can use, or a cluster that cannot hold a trial; what is finished is kept.
+        UserError: input that no trial can use, a cluster that cannot hold a trial, or other data than the study began
+            with where this is not to be forced; what is finished is kept.
     """
     space, store = study.space, study.store
     resources = space.resources
@@ -214,7 +219,8 @@ def search(study: Study, *, address: str | None, console: Console) -> None:
         check_resources(resources)
         configs = space.float_networks()
         with console.status(f"making {len({*map(baseline_key, configs)})} float networks"):
-            make_baselines(configs, store)
+            inputs = make_baselines(configs, store)
+        check_inputs(store, inputs, force=force)
         desk = ray.remote(num_cpus=0)(Desk).remote()
         with Progress(study, desk, console) as progress:
             run_sweep(study, OptunaSearch(study), desk, [progress])

@@ -94,7 +94,7 @@ def test_another_space_is_refused_with_the_difference(cluster, finished):
     store, _, folder = finished
     before = store.read_study()
     with pytest.raises(
-        UserError, match=r"another space \(fixed.training.batch_size: 64 -> 32\); give this one another"
+        UserError, match=r"begun otherwise \(fixed.training.batch_size: 64 -> 32\); give this study another"
     ):
         sweep(folder, "training.batch_size=32")
     assert store.read_study() == before
