@@ -73,6 +73,7 @@ def load(folder: str) -> Study:
         raise AnalysisError(_no_such_study(place.path.rstrip("/").rpartition("/")[0], name, place))
     notes: list[str] = []
     card = _read_card(place, notes)
+    notes.extend(_mixtures(card))
     objectives = _objectives(card, notes)
     rows = read_table(place / "trials", notes, tuple(dict.fromkeys([*COLUMNS, *objectives])))
     trials = _with_columns(rows, objectives, notes).sort_values("number", kind="stable", ignore_index=True)
@@ -106,6 +107,15 @@ def _read_card(place: Folder, notes: list[str]) -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         notes.append(f"study.json is not a JSON object ({error}): objectives are assumed, the plan is not known")
         return {}
+
+
+def _mixtures(card: Mapping[str, Any]) -> list[str]:
+    """Say where the study was continued although what makes its trials had changed."""
+    return [
+        f"trials from {note['at'][:16].replace('T', ' ')} on differ from those before in "
+        f"{len(note['differences'])} points, such as {note['differences'][0]} (--force-resume)"
+        for note in card.get("forced", [])
+    ]
 
 
 def _objectives(card: Mapping[str, Any], notes: list[str]) -> dict[str, str]:

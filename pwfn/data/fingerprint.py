@@ -49,14 +49,15 @@ def digest(parts: Iterable[bytes]) -> str:
     """Shorten a sequence of bytes; where one ends and the next begins counts."""
     whole = hashlib.sha256()
     for part in parts:
-        whole.update(len(part).to_bytes(8, "big") + part)
+        whole.update(len(part).to_bytes(8, "big"))
+        whole.update(part)
     return whole.hexdigest()[:HEX_DIGITS]
 
 
 def digest_array(array: Any) -> str:
     """Digest an array of pixels, on the CPU, with its shape."""
-    pixels = np.ascontiguousarray(array)
-    return digest([str(pixels.shape).encode(), memoryview(pixels).cast("B")])
+    pixels = np.asarray(array)
+    return digest([str(pixels.shape).encode(), pixels.tobytes()])
 
 
 def digest_image_files(paths: Sequence[str], root: str) -> str:

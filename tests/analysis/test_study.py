@@ -35,6 +35,16 @@ def test_an_empty_study_has_every_column(record: Record, tmp_path: Path) -> None
     assert study.notes == ["no trial has ended yet"]
 
 
+def test_a_study_whose_trials_differ_says_so(record: Record, tmp_path: Path) -> None:
+    differences = ["torch: 2.12.0 -> 2.13.0", "training labels: 1f2e3d -> 9a8b7c"]
+    record("digits", SMALL, {"num_trials": 10, "forced": [{"at": "2026-01-02T03:04:05", "differences": differences}]})
+    notes = load(str(tmp_path / "results" / "digits")).notes
+    assert (
+        "trials from 2026-01-02 03:04 on differ from those before in 2 points, such as torch: 2.12.0 -> 2.13.0 "
+        "(--force-resume)"
+    ) in notes
+
+
 def test_missing_files_are_said(record: Record, tmp_path: Path) -> None:
     record("digits", SMALL)
     folder = tmp_path / "results" / "digits"

@@ -9,6 +9,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from pwfn.results.store import ResultsStore
+from pwfn.search.space import SearchSpace
+from pwfn.search.study import open_study
+
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "tests" / "search" / "small_space.yaml"
 
@@ -77,6 +81,17 @@ def test_what_a_search_refuses(main, arguments, expected, tmp_path):
     assert expected in errors
     assert len(errors.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_begun_by_other_code_is_refused_before_anything_starts(main, tmp_path):
+    store = ResultsStore(str(tmp_path / "results"), "small_space")
+    open_study(SearchSpace.load(SPACE), store, command="test")
+    store.write_study({**store.read_study(), "versions": {**store.read_study()["versions"], "torch": "1.0"}})
+    code, _, errors = main("search", "--space", SPACE)
+    assert code == 2
+    assert "small_space was begun otherwise (torch: 1.0 -> " in errors
+    assert "--force-resume" in errors
+    assert len(errors.splitlines()) == 1
 
 
 @pytest.mark.cluster
