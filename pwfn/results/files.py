@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
 
 from pwfn.errors import UserError
 
+log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """pyarrow's names of the stores where one put is atomic; a local disk renames. Elsewhere neither is known to hold."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
+"""Seconds between attempts while a filesystem refuses; each pause is twice the one before."""
+
+
+class RefusedError(UserError):
+    """The filesystem refuses: full, read-only, lost, or a server that does not answer."""
 
 
 def resolve(location: str) -> tuple[Any, str]:
@@ -106,6 +118,39 @@ def names(filesystem: Any, folder: str, suffix: str) -> list[str]:
     )
 
 
+def require_folder(filesystem: Any, path: str) -> None:
+    """Raise RefusedError where a local folder is gone, such as one on a drive that was taken away."""
+    if filesystem.type_name == "local" and not Path(path).is_dir():
+        raise RefusedError(f"{path}: the folder is gone")
+
+
+def patiently(action: Callable[[], Result], patience: float) -> Result:
+    """Do what a filesystem may refuse for a while: again and again for `patience` seconds, 0 meaning once.
+
+    Every refusal counts as one that may pass. A store that has worked before becomes full, read-only or unreachable,
+    and says so in any of a hundred ways.
+
+    Raises:
+        RefusedError: the last refusal, and for how long it has lasted.
+    """
+    started, pause = time.monotonic(), FIRST_PAUSE
+    while True:
+        try:
+            result = action()
+        except RefusedError as error:
+            waited = time.monotonic() - started
+            if waited >= patience:
+                raise RefusedError(f"{error}, for {waited:.0f} s now") if patience > 0 else error from error.__cause__
+            if pause == FIRST_PAUSE:
+                log.warning("%s; trying again for up to %.0f s", error, patience)
+            time.sleep(min(pause, patience - waited))
+            pause = min(2 * pause, LONGEST_PAUSE)
+        else:
+            if pause > FIRST_PAUSE:
+                log.warning("the results can be used again, after %.0f s", time.monotonic() - started)
+            return result
+
+
 def make_folders(filesystem: Any, folders: list[str]) -> None:
     """Make folders, parents too, and try a write in each; if one fails, those made here are removed again.
 
@@ -136,7 +181,7 @@ def reported(path: str, action: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"{path}: cannot {action}: {' '.join(reason.split())}") from error
+        raise RefusedError(f"{path}: cannot {action}: {' '.join(reason.split())}") from error
     except pa.ArrowException as error:
         raise UserError(f"{path}: cannot {action}: {' '.join(str(error).split())}") from error
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,6 +45,8 @@ from pwfn.results.schema import (
 if TYPE_CHECKING:
     from pwfn.metrics import Codebook
 
+Result = TypeVar("Result")
+
 _TABLES = {"trials": TRIALS, "rounds": ROUNDS, "values": VALUES}
 _FOLDERS = ("proposals", *_TABLES, "models", "checkpoints", "baseline")
 _COMPACTED = "compacted-"
@@ -60,14 +62,17 @@ _LISTINGS = 10
 class ResultsStore:
     """The results of one study, in a local folder or at a URI that pyarrow opens (s3://, gs://, abfs://).
 
-    Only two strings, so that it is cheap to send to other processes. Every method raises UserError where the
-    filesystem refuses, with path and reason.
+    Only two strings and a number, so that it is cheap to send to other processes. Every method raises UserError where
+    the filesystem refuses, with path and reason.
     """
 
     results: str
     """Folder of all studies. A relative path counts from where the store was made, also in other processes."""
     study: str
     """Name of the study: letters, digits and `_ . = + -`."""
+    patience: float = 0
+    """Seconds for which a filesystem that refuses is tried again, before that is an error. A sweep has some: a store
+    that is full or away for a while costs time and no trial. `create` has none."""
 
     def __post_init__(self) -> None:
         """Check the name and pin a relative path."""
@@ -97,7 +102,7 @@ class ResultsStore:
 
     def read_proposals(self) -> list[dict[str, Any]]:
         """Read what all trials of the study try or have tried, ordered by trial_id."""
-        names = files.names(self._filesystem, self._path("proposals"), ".json")
+        names = self._try(files.names, "proposals", ".json")
         with ThreadPoolExecutor(_READERS) as pool:
             found = pool.map(lambda name: self._read_json(f"proposals/{name}"), names)
         return [proposal for proposal in found if proposal is not None]
@@ -163,7 +168,7 @@ class ResultsStore:
 
     def delete_model(self, trial_id: str) -> None:
         """Delete a trial's compressed network, if it was kept."""
-        files.delete(self._filesystem, self.model_path(trial_id))
+        self._try(files.delete, f"models/{_checked_name(trial_id)}.safetensors")
 
     def write_checkpoint(self, trial_id: str, content: bytes) -> None:
         """Write the state from which a trial continues, in the place of the earlier one."""
@@ -175,12 +180,12 @@ class ResultsStore:
 
     def delete_checkpoint(self, trial_id: str) -> None:
         """Delete a trial's checkpoint, if it has one."""
-        files.delete(self._filesystem, self._path(f"checkpoints/{_checked_name(trial_id)}"))
+        self._try(files.delete, f"checkpoints/{_checked_name(trial_id)}")
 
     def write_baseline(self, key: str, content: bytes, card: Mapping[str, Any]) -> None:
         """Write a float network and then its card, whose presence says that the network is whole."""
         name = f"baseline/{_checked_name(key)}"
-        files.delete(self._filesystem, self._path(f"{name}.json"))
+        self._try(files.delete, f"{name}.json")
         self._write(f"{name}.safetensors", content)
         self._write(f"{name}.json", (json.dumps(card, indent=2) + "\n").encode())
 
@@ -199,7 +204,7 @@ class ResultsStore:
 
     def delete_scratch(self) -> None:
         """Delete what Ray Train left there."""
-        files.delete_folder(self._filesystem, self._path("ray"))
+        self._try(files.delete_folder, "ray")
 
     # Compaction
 
@@ -217,7 +222,7 @@ class ResultsStore:
                 table = self._read_joined(folder, set(names).__contains__)
                 self._write_table(folder, f"{_COMPACTED}{time.time_ns():020}", table)
                 for name in names:
-                    files.delete(self._filesystem, self._path(f"{folder}/{name}"))
+                    self._try(files.delete, f"{folder}/{name}")
 
     # How it is done
 
@@ -228,11 +233,19 @@ class ResultsStore:
     def _path(self, name: str) -> str:
         return f"{files.resolve(self.results)[1].rstrip('/')}/{self.study}/{name}"
 
+    def _try(self, action: Callable[..., Result], name: str, *arguments: Any) -> Result:
+        def attempt() -> Result:
+            if self.patience:  # a sweep runs, so its folder was made: without it every file would pass for missing
+                files.require_folder(self._filesystem, self._path(""))
+            return action(self._filesystem, self._path(name), *arguments)
+
+        return files.patiently(attempt, self.patience)
+
     def _read(self, name: str) -> bytes | None:
-        return files.read(self._filesystem, self._path(name))
+        return self._try(files.read, name)
 
     def _write(self, name: str, content: bytes) -> None:
-        files.write(self._filesystem, self._path(name), content)
+        self._try(files.write, name, content)
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
         content = self._read(name)
@@ -265,7 +278,7 @@ class ResultsStore:
 
     def _names(self, folder: str) -> list[str]:
         """The Parquet files of a folder, oldest authority first: compacted ones by age, then those of one trial."""
-        names = files.names(self._filesystem, self._path(folder), ".parquet")
+        names = self._try(files.names, folder, ".parquet")
         return sorted(names, key=lambda name: (not _is_compacted(name), name))
 
     def _read_rows(self, folder: str, trial_id: str) -> list[dict[str, Any]]:

@@ -218,7 +218,7 @@ if os.getuid() == 0:
 ResultsStore({str(tmp_path / "results")!r}, "digits").create()
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stderr.splitlines()[-1].startswith("pwfn.errors.UserError: ")
+    assert result.stderr.splitlines()[-1].startswith("pwfn.results.files.RefusedError: ")
     assert "Permission denied" in result.stderr.splitlines()[-1]
     assert list((tmp_path / "results").iterdir()) == []
 
@@ -233,7 +233,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 ResultsStore({store.results!r}, "digits").write_checkpoint("t0", b"x" * 5000)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "UserError" in result.stderr.splitlines()[-1]
+    assert "RefusedError" in result.stderr.splitlines()[-1]
     assert result.stderr.splitlines()[-1].endswith("checkpoints/t0: cannot write: File too large")
     assert names(store, "checkpoints") == ["t0"]
     assert store.read_checkpoint("t0") == b"earlier"

@@ -1,14 +1,10 @@
 """The same store at a real S3 server on loopback."""
 
 import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 
-import boto3
 import pytest
+from s3_server import S3Server
 
 import analysis
 from pwfn.errors import UserError
@@ -16,34 +12,16 @@ from pwfn.results.store import ResultsStore
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """`HOST:PORT` of an S3 server that has one bucket, `bucket`."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    os.environ |= {"AWS_ACCESS_KEY_ID": "user", "AWS_SECRET_ACCESS_KEY": "word", "AWS_EC2_METADATA_DISABLED": "true"}
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
-        client.create_bucket(Bucket="bucket")
-        client.close()
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
+def s3() -> Iterator[S3Server]:
+    with S3Server() as server:
+        yield server
 
 
-def at(bucket: str, endpoint: str) -> ResultsStore:
-    uri = f"s3://{bucket}/team/results?endpoint_override={endpoint}&scheme=http&region=us-east-1"
-    return ResultsStore(uri, "digits")
+def at(bucket: str, server: S3Server) -> ResultsStore:
+    return ResultsStore(server.uri("team/results", bucket), "digits")
 
 
-def test_everything_is_read_back(s3: str) -> None:
+def test_everything_is_read_back(s3: S3Server) -> None:
     store = at("bucket", s3)
     assert store.read_study() is None
     assert store.read_trials() == []
@@ -68,7 +46,7 @@ def test_everything_is_read_back(s3: str) -> None:
     assert store.read_checkpoint("t0") is None
 
 
-def test_a_large_object_arrives_whole(s3: str) -> None:
+def test_a_large_object_arrives_whole(s3: S3Server) -> None:
     store = at("bucket", s3)
     content = os.urandom(12_000_000)
     store.write_model("t0", content)
@@ -76,7 +54,7 @@ def test_a_large_object_arrives_whole(s3: str) -> None:
     assert store.read_model("t0") == content
 
 
-def test_the_report_reads_and_writes_there(s3: str) -> None:
+def test_the_report_reads_and_writes_there(s3: S3Server) -> None:
     store = at("bucket", s3)
     store.write_study({"study": "digits"})
     store.write_trial({"trial_id": "t7", "state": "complete", "val_top1": 0.9, "unique_values": 7})
@@ -89,11 +67,11 @@ def test_the_report_reads_and_writes_there(s3: str) -> None:
         analysis.load(analysis.study_folder(store.results, "digts"))
 
 
-def test_a_missing_bucket_is_named(s3: str) -> None:
+def test_a_missing_bucket_is_named(s3: S3Server) -> None:
     with pytest.raises(UserError, match=r"^nobucket/team/results/.*: cannot write: .*bucket does not exist"):
         at("nobucket", s3).create()
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
     with pytest.raises(UserError, match=r"^bucket/team/results/.*: cannot write: .*Could not connect to server"):
-        at("bucket", "127.0.0.1:1").create()
+        at("bucket", S3Server()).create()
