@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 RESTARTS = 3
 """Times that a trial whose process was lost is started again; it goes on from its last round."""
+PATIENCE = 600.0
+"""Seconds for which a sweep waits for a store that is full or away."""
 
 
 class Desk:
@@ -221,6 +223,7 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
         with console.status(f"making {len({*map(baseline_key, configs)})} float networks"):
             inputs = make_baselines(configs, store)
         check_inputs(store, inputs, force=force)
+        study = replace(study, store=replace(store, patience=PATIENCE))
         desk = ray.remote(num_cpus=0)(Desk).remote()
         with Progress(study, desk, console) as progress:
             run_sweep(study, OptunaSearch(study), desk, [progress])
