@@ -16,12 +16,14 @@ from pwfn.search.fields import Fields, complain, show
 Direction = Literal["maximize", "minimize"]
 Sampler = Literal["tpe", "nsga2", "nsga3", "gp", "random"]
 
-PARTS: dict[str, type] = {"fixed": dict, "vary": dict, "objectives": dict, "search": dict, "start_with": list}
+PARTS: dict[str, type] = {
+    "fixed": dict, "vary": dict, "objectives": dict, "constraints": dict, "search": dict, "start_with": list,
+}  # fmt: skip
 METRICS = (
     "val_top1", "val_top5", "unique_values", "unique_nonzero", "entropy_bits", "entropy_nonzero_bits", "sparsity",
     "mean_order", "max_order", "size_bytes",
 )  # fmt: skip
-"""Columns of a trial's row that a search may optimise."""
+"""Columns of a trial's row that a search may optimise or constrain."""
 DEFAULT_OBJECTIVES: dict[str, Direction] = {"val_top1": "maximize", "unique_values": "minimize"}
 SHARED_BY_ALL_TRIALS = {
     "seed": "each trial's seed follows from search.seed",
@@ -44,6 +46,9 @@ class SearchConfig(BaseModel):
     """Seed of the study: of the sampler, the split, and through a trial's number of each trial."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Most trials that run at once; None leaves it to the cluster's resources."""
+    batch: Annotated[int, Field(ge=1)] | None = None
+    """Trials proposed together, knowing all earlier batches and nothing else: no proposal depends on which trial ends
+    first or how many run at once, but slots wait for the slowest of a batch. None proposes whenever there is room."""
 
 
 class Override(NamedTuple):
@@ -130,14 +135,19 @@ def read_objectives(declared: Mapping[str, Any], source: Source) -> dict[str, Di
     """Read metric -> direction; none declared means accuracy up and unique values down."""
     for metric, direction in declared.items():
         where = f"{source.file}: objectives.{metric}"
-        if metric.startswith("test_"):
-            raise UserError(f"{where} is refused: the search never sees test data; use {metric.replace('test', 'val')}")
-        if metric not in METRICS:
-            raise UserError(f"{where} is not a metric ({', '.join(METRICS)}){nearest_names(metric, METRICS)}")
+        require_metric(metric, where)
         if direction not in ("maximize", "minimize"):
             hint = nearest_names(str(direction), ("maximize", "minimize"))
             raise UserError(f"{where} is {show(direction)}, but must be 'maximize' or 'minimize'{hint}")
     return dict(declared) or dict(DEFAULT_OBJECTIVES)
+
+
+def require_metric(metric: str, where: str) -> None:
+    """Raise UserError, naming `where`, unless the search may know the metric."""
+    if metric.startswith("test_"):
+        raise UserError(f"{where} is refused: the search never sees test data; use {metric.replace('test', 'val')}")
+    if metric not in METRICS:
+        raise UserError(f"{where} is not a metric ({', '.join(METRICS)}){nearest_names(metric, METRICS)}")
 
 
 def read_search(declared: Mapping[str, Any], source: Source) -> SearchConfig:

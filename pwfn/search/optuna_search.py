@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import pickle
 import warnings
-from collections.abc import Callable, Mapping
-from numbers import Real
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.trial import BaseTrial, FixedTrial, TrialState
+from optuna.samplers import (
+    BaseGASampler,
+    BaseSampler,
+    GPSampler,
+    NSGAIIISampler,
+    NSGAIISampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from pwfn.search.constraints import is_finite
 from pwfn.search.domains import Choice
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import Study
@@ -37,6 +42,8 @@ class Proposal(NamedTuple):
 
     number: int
     params: Params
+    attributes: dict[str, dict[str, Any]]
+    """What the sampler noted about the `trial` and the `study`, as JSON data: a later process needs it as well."""
 
 
 class Proposer:
@@ -45,79 +52,127 @@ class Proposer:
     A proposal follows from the space, the study's seed, its number and what was told before, in every process: the
     sampler is seeded anew for each number. So a study that was interrupted goes on as if it had not been.
 
-    Args:
-        space: what is searched.
-        num_proposed: how many proposals an earlier process made; the next one has this number.
+    With `search.batch` a proposal knows exactly the trials of all earlier batches, so that it depends neither on the
+    order in which trials end nor on how many run at once.
     """
 
-    def __init__(self, space: SearchSpace, num_proposed: int = 0) -> None:
+    def __init__(self, space: SearchSpace) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would report each trial on stderr
         self.space = space
-        self.study = optuna.create_study(directions=list(space.objectives.values()))
-        self._num_asked = num_proposed
+        self._storage = optuna.storages.InMemoryStorage()
+        self.study = optuna.create_study(storage=self._storage, directions=list(space.objectives.values()))
+        self._study_id = self._storage.get_study_id_from_name(self.study.study_name)
+        self._num_asked = 0
+        self._open: dict[int, optuna.Trial] = {}
+        self._ended: dict[int, tuple[State, Mapping[str, Any]]] = {}
         conditional = [name for name, varied in space.variation.vary.items() if varied.when]
         if space.search.sampler == "gp" and conditional:
             log.warning("the gp sampler draws fields with conditions at random: %s", ", ".join(conditional))
-        self._open: dict[int, optuna.Trial] = {}
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether the next proposal has to know trials that have not ended."""
+        return self.space.search.batch is not None and any(
+            self._is_due(number) for number in self._open.keys() - self._ended.keys()
+        )
 
     def ask(self) -> Proposal | None:
-        """Propose the next trial; None when the study has all it may start."""
-        if self._num_asked >= self.space.search.trials:
+        """Propose the next trial; None when the study has all it may start. Not to be called while it must wait."""
+        assert not self.must_wait
+        for number in sorted(filter(self._is_due, self._ended)):
+            self._tell_optuna(self._open.pop(number), *self._ended.pop(number))
+        number, settings = self._num_asked, self.space.start_settings()
+        if number >= self.space.search.trials:
             return None
-        number = self._num_asked
-        self._num_asked += 1
-        settings = self.space.start_settings()
-        if number < len(settings):
-            return Proposal(number, self.reopen(number, settings[number]))
-        self.study.sampler = make_sampler(self.space, derive_seed(self.space.search.seed, "sampler", number) % 2**32)
-        self._open[number] = self.study.ask()
-        return Proposal(number, self._suggest(self._open[number]))
+        known = dict(self._storage.get_study_system_attrs(self._study_id))
+        trial, params = self._begin(number, settings[number] if number < len(settings) else None)
+        self._join_generation(trial)
+        return Proposal(number, params, self._attributes(trial, known))
 
-    def reopen(self, number: int, params: Params) -> Params:
-        """Take up a trial whose parameters are known: it will be told, and until then counts as running."""
-        self.study.enqueue_trial({name: self._label(name, value) for name, value in params.items()})
-        self._open[number] = self.study.ask()
-        return self._suggest(self._open[number])
+    def reopen(self, proposal: Proposal) -> bool:
+        """Take up what an earlier process proposed: it counts as running until it is told.
 
-    def tell(self, number: int, state: State, metrics: Mapping[str, Any]) -> None:
-        """Say how a trial ended; the metrics of a complete one hold the objectives.
-
-        A complete trial without a finite number for each objective counts as failed. A pruned trial's metrics are those
-        of an unfinished network, so they are not told. A trial that ended before, or was never proposed, is ignored.
+        Return False where it lies outside the space, which then differs from that process's; it is left out.
         """
-        trial = self._open.pop(number, None)
-        if trial is None:
-            log.warning("trial %d is not open, so its end in state %s is not told", number, state)
-            return
-        final_state, values = self._outcome(state, metrics)
-        self.study.tell(trial, values, final_state)
-
-    def add_finished(self, params: Mapping[str, Any], state: State, metrics: Mapping[str, Any]) -> bool:
-        """Tell a trial known from elsewhere; it takes no number. Return False where it lies outside the space."""
-        if not self.space.variation.contains(params):
+        self._num_asked = max(self._num_asked, proposal.number + 1)
+        if not self.space.variation.contains(proposal.params):
             return False
-        known = FixedTrial({name: self._label(name, value) for name, value in params.items()})
-        self._suggest(known)
-        final_state, values = self._outcome(state, metrics)
-        self.study.add_trial(
-            optuna.create_trial(
-                state=final_state, values=values, params=known.params, distributions=known.distributions
-            )
-        )
+        trial, _ = self._begin(proposal.number, proposal.params)
+        for name, value in proposal.attributes.get("trial", {}).items():
+            self._storage.set_trial_system_attr(self._id(trial), name, value)
+        for name, value in proposal.attributes.get("study", {}).items():
+            self._storage.set_study_system_attr(self._study_id, name, value)
         return True
 
-    def _outcome(self, state: State, metrics: Mapping[str, Any]) -> tuple[TrialState, list[float] | None]:
+    def tell(self, number: int, state: State, metrics: Mapping[str, Any]) -> None:
+        """Say how a trial ended; the metrics of a complete one hold what `SearchSpace.told_metrics` names.
+
+        A complete trial without a finite number for each of these counts as failed. A pruned trial's metrics are those
+        of an unfinished network, so they are not told. A trial that ended before, or was never proposed, is ignored.
+        """
+        if number not in self._open or number in self._ended:
+            log.warning("trial %d is not open, so its end in state %s is not told", number, state)
+            return
+        self._ended[number] = (state, metrics)
+
+    def add_complete(self, trials: Iterable[tuple[Params, Mapping[str, Any]]]) -> None:
+        """Tell complete trials of other studies, parameters and metrics, all within the space; they take no numbers.
+
+        To a genetic algorithm they are one generation, the first: all are begun before any has ended.
+        """
+        begun = []
+        for params, metrics in trials:
+            trial, _ = self._begin(None, params)
+            self._join_generation(trial)
+            begun.append((trial, metrics))
+        for trial, metrics in begun:
+            self._tell_optuna(trial, "complete", metrics)
+
+    def _is_due(self, number: int) -> bool:
+        """Whether the next proposal has to know a trial, where that has ended."""
+        batch = self.space.search.batch
+        return batch is None or number // batch < self._num_asked // batch
+
+    def _begin(self, number: int | None, params: Params | None) -> tuple[optuna.Trial, Params]:
+        """Start a trial in Optuna, with the parameters given or with the sampler's."""
+        seed = derive_seed(self.space.search.seed, "sampler", "known" if number is None else number) % 2**32
+        self.study.sampler = make_sampler(self.space, seed)
+        if params is not None:
+            self.study.enqueue_trial({name: self._label(name, value) for name, value in params.items()})
+        trial = self.study.ask()
+        if number is not None:
+            self._open[number] = trial
+            self._num_asked = max(self._num_asked, number + 1)
+        return trial, self.space.variation.walk(lambda name, _: self._suggest_field(trial, name))
+
+    def _join_generation(self, trial: optuna.Trial) -> None:
+        """Make a trial whose parameters no genetic algorithm drew a parent all the same; Optuna leaves it out."""
+        if isinstance(self.study.sampler, BaseGASampler):
+            self.study.sampler.get_trial_generation(self.study, self._storage.get_trial(self._id(trial)))
+
+    def _attributes(self, trial: optuna.Trial, known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """What the sampler noted on a trial, and on the study besides what was known."""
+        of_trial = self._storage.get_trial_system_attrs(self._id(trial))
+        of_study = self._storage.get_study_system_attrs(self._study_id)
+        return {
+            "trial": {name: value for name, value in of_trial.items() if name != "fixed_params"},
+            "study": {name: value for name, value in of_study.items() if name not in known},
+        }
+
+    def _id(self, trial: optuna.Trial) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+
+    def _tell_optuna(self, trial: optuna.Trial, state: State, metrics: Mapping[str, Any]) -> None:
         if state == "pruned":
-            return TrialState.PRUNED, None
-        values: list[Any] = [metrics.get(name) for name in self.space.objectives]
-        if state == "complete" and all(isinstance(value, Real) and math.isfinite(value) for value in values):
-            return TrialState.COMPLETE, [float(value) for value in values]
-        return TrialState.FAIL, None
+            self.study.tell(trial, state=TrialState.PRUNED)
+        elif state == "complete" and all(is_finite(metrics.get(name)) for name in self.space.told_metrics):
+            for constraint in self.space.constraints:
+                trial.set_constraint(constraint.name, constraint.violation(metrics))
+            self.study.tell(trial, [float(metrics[name]) for name in self.space.objectives])
+        else:
+            self.study.tell(trial, state=TrialState.FAIL)
 
-    def _suggest(self, trial: BaseTrial) -> Params:
-        return self.space.variation.walk(lambda name, _: self._suggest_field(trial, name))
-
-    def _suggest_field(self, trial: BaseTrial, name: str) -> Any:
+    def _suggest_field(self, trial: optuna.Trial, name: str) -> Any:
         domain = self.space.variation.vary[name].domain
         if isinstance(domain, Choice):
             labels = [self._label(name, option) for option in domain.options]
@@ -183,47 +238,61 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
     def __init__(self, study: Study) -> None:
         super().__init__()
         self._store = study.store
-        proposals = sorted(study.store.read_proposals(), key=lambda proposal: int(proposal["number"]))
-        rows = {row["trial_id"]: row for row in study.store.read_trials()}
-        self.proposer = Proposer(study.space, num_proposed=len(proposals))
-        self._interrupted = []
-        for proposal in proposals:
-            if (row := rows.get(proposal["trial_id"])) is not None:
-                self.proposer.add_finished(proposal["params"], row["state"], row)
-            else:
-                self.proposer.reopen(proposal["number"], proposal["params"])
-                self._interrupted.append(proposal)
+        self.proposer = Proposer(study.space)
+        self._interrupted: list[dict[str, Any]] = []
         self._numbers: dict[str, int] = {}
+        self._is_stopped = False
+        self._take_up(study.proposals())
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """Return the next proposal, or FINISHED when there is none."""
+    def _take_up(self, proposals: list[dict[str, Any]]) -> None:
+        rows = {row["trial_id"]: row for row in self._store.read_trials()}
+        known = [
+            each
+            for each in proposals
+            if self.proposer.reopen(Proposal(each["number"], each["params"], each.get("attributes", {})))
+        ]
+        for proposal in known:
+            if (row := rows.get(proposal["trial_id"])) is not None:
+                self.proposer.tell(proposal["number"], row["state"], row)
+        self._interrupted = [proposal for proposal in known if proposal["trial_id"] not in rows]
+        if len(known) < len(proposals):
+            log.warning("%d trials lie outside the space and are neither told nor finished", len(proposals) - len(known))
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next proposal, FINISHED when there is none, None when it has to wait for trials that run."""
+        if self._is_stopped:
+            return str(Searcher.FINISHED)
+        if not self._interrupted and self.proposer.must_wait:
+            return None
         proposal = self._interrupted.pop(0) if self._interrupted else self._propose()
         if proposal is None:
             return str(Searcher.FINISHED)
         self._numbers[trial_id] = proposal["number"]
-        return proposal
+        return {name: proposal[name] for name in ("number", "trial_id", "params")}
 
     def _propose(self) -> dict[str, Any] | None:
         new = self.proposer.ask()
         if new is None:
             return None
         trial_id = f"{new.number:04d}"
-        proposal = {"number": new.number, "trial_id": trial_id, "params": new.params}
+        proposal = {"trial_id": trial_id, **new._asdict()}
         self._store.write_proposal(trial_id, proposal)
         return proposal
 
+    def stop(self) -> None:
+        """Propose nothing from now on."""
+        self._is_stopped = True
+
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell Optuna the last result, which has the objectives and `state`; an error or no state is a failure."""
+        """Take the last result, which has `state` and the metrics to tell; an error or no state is a failure.
+
+        An interrupted trial has not ended: it goes on in the next run, so nothing is told.
+        """
         result = result or {}
-        state: State = "failed" if error else result.get("state", "failed")
-        self.proposer.tell(self._numbers.pop(trial_id, -1), state, result)
+        state: Any = "failed" if error else result.get("state", "failed")
+        number = self._numbers.pop(trial_id, -1)
+        if state != "interrupted":
+            self.proposer.tell(number, state, result)
 
     def save(self, checkpoint_path: str) -> None:
-        """Write the whole search to a file, for Tune's snapshots."""
-        partial = Path(f"{checkpoint_path}.partial")
-        partial.write_bytes(pickle.dumps((self.proposer, self._interrupted, self._numbers)))
-        partial.replace(checkpoint_path)
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Take the place of the search that was saved to a file."""
-        self.proposer, self._interrupted, self._numbers = pickle.loads(Path(checkpoint_path).read_bytes())
+        """Write nothing into Tune's snapshots: the study's folder has all that a new search needs."""

@@ -7,6 +7,7 @@
       training.optimizer: {choice: [sgd, adam]}
       training.momentum: {float: [0, 0.95], when: {training.optimizer: sgd}}
     objectives: {val_top1: maximize, unique_values: minimize}
+    constraints: {val_top1: {max_drop: 0.05}} # min, max, or max_drop: at most so far below the float network
     search: {sampler: tpe, trials: 64, seed: 0}
     start_with: [{method.b: 7}]               # known good settings; what one leaves out has its default
 
@@ -26,6 +27,7 @@ import yaml
 
 from pwfn.config import ResourcesConfig, TrialConfig
 from pwfn.errors import UserError, nearest_names
+from pwfn.search.constraints import Constraint, declared_constraints, read_constraints
 from pwfn.search.declaration import (
     Direction,
     Override,
@@ -61,6 +63,7 @@ class SearchSpace:
     name: str
     variation: Variation
     objectives: dict[str, Direction]
+    constraints: tuple[Constraint, ...]
     search: SearchConfig
     start_with: tuple[Params, ...]
 
@@ -111,6 +114,7 @@ class SearchSpace:
             name=name,
             variation=variation,
             objectives=read_objectives(parts["objectives"], source),
+            constraints=read_constraints(parts["constraints"], source),
             search=read_search(parts["search"], source),
             start_with=_read_start(parts["start_with"], parts["vary"].keys() - variation.vary.keys(), variation),
         )
@@ -119,8 +123,10 @@ class SearchSpace:
         """Known good settings, complete, in the order in which they run before anything else."""
         return [dict(setting) for setting in self.start_with]
 
-    def trial_config(self, params: Mapping[str, Any], number: int) -> TrialConfig:
-        """Configure trial `number`; its seed follows from the study's seed and the number.
+    def trial_config(self, params: Mapping[str, Any], number: int, replicate: int = 0) -> TrialConfig:
+        """Configure trial `number`, or a replicate of it (from 1), whose seed alone differs.
+
+        The seed follows from the study's seed, the number and the replicate.
 
         Raises:
             UserError: a value that its field does not allow.
@@ -128,7 +134,7 @@ class SearchSpace:
         seed = self.search.seed
         split_seed = self.variation.value("data.split_seed", params)
         derived = {
-            "seed": derive_seed(seed, "trial", number),
+            "seed": derive_seed(seed, "trial", number, *(("replicate", replicate) if replicate else ())),
             "data.split_seed": seed if split_seed is None else split_seed,
         }
         return cast(TrialConfig, self.variation.config({**params, **derived}))
@@ -150,6 +156,12 @@ class SearchSpace:
         return [self.trial_config(self.variation.example(forced), 0) for forced in chosen]
 
     @property
+    def told_metrics(self) -> tuple[str, ...]:
+        """Columns of a trial's row that the search learns from: objectives, and what decides the constraints."""
+        deciding = (column for constraint in self.constraints for column in constraint.columns)
+        return tuple(dict.fromkeys([*self.objectives, *deciding]))
+
+    @property
     def resources(self) -> ResourcesConfig:
         """What each trial occupies."""
         return self.trial_config(self.variation.example({}), 0).resources
@@ -161,6 +173,7 @@ class SearchSpace:
             "fixed": self.variation.fields.nest(self.variation.fixed),
             "vary": {name: varied.declaration for name, varied in self.variation.vary.items()},
             "objectives": dict(self.objectives),
+            **({"constraints": declared_constraints(self.constraints)} if self.constraints else {}),
             "search": self.search.model_dump(mode="json"),
             "start_with": self.start_settings(),
         }
@@ -174,6 +187,7 @@ class SearchSpace:
         rows = [
             ("search", self.search.model_dump(mode="json").items()),
             ("objective", self.objectives.items()),
+            ("constraint", ((constraint.metric, str(constraint)) for constraint in self.constraints)),
             ("resources per trial", resources.items()),
             ("fixed", self.variation.fixed.items()),
             ("varied", ((name, str(varied)) for name, varied in self.variation.vary.items())),

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pwfn.config import DataConfig, ResourcesConfig, TrialConfig
 from pwfn.errors import UserError
 from pwfn.results.schema import TRIALS
-from pwfn.search.declaration import METRICS, Override, Source
+from pwfn.search.constraints import total_violation
+from pwfn.search.declaration import METRICS, Override, SearchConfig, Source
 from pwfn.search.fields import Fields
 from pwfn.search.space import SHIPPED, SearchSpace
 
@@ -73,6 +74,13 @@ class TestTrialConfig:
 
     def test_seed_is_the_same_on_every_machine(self, load):
         assert load(BASE).trial_config({}, 7).seed == 2926234328613741816
+
+    def test_a_replicate_has_another_seed_only(self, load):
+        space = load(BASE)
+        configs = [space.trial_config({"method.b": 5}, 7, replicate) for replicate in range(3)]
+        assert len({config.seed for config in configs}) == 3
+        assert configs[0] == space.trial_config({"method.b": 5}, 7)
+        assert len({config.model_copy(update={"seed": 0}).model_dump_json() for config in configs}) == 1
 
     def test_split_seed_is_the_study_seed_unless_given(self, load):
         assert load(BASE, seed=5).trial_config({}, 3).data.split_seed == 5
@@ -149,7 +157,7 @@ class TestOverrides:
             ),
             (
                 "search.samplr=gp",
-                "--set search.samplr is not a setting of the search (sampler, trials, seed, max_concurrent); "
+                f"--set search.samplr is not a setting of the search ({', '.join(SearchConfig.model_fields)}); "
                 "did you mean sampler?",
             ),
             (
@@ -203,7 +211,10 @@ class TestYaml:
             ),
             ("a: \x00", "mine.yaml: not valid YAML: unacceptable character #x0000"),
             pytest.param("[" * 9999, "mine.yaml: nested too deeply", id="deep"),
-            ("", "mine.yaml is empty, but must be a mapping with the keys fixed, vary, objectives, search, start_with"),
+            (
+                "",
+                "mine.yaml is empty, but must be a mapping with the keys fixed, vary, objectives, constraints, s",
+            ),
             ("[1]", "mine.yaml is [1], but must be a mapping with the keys fixed"),
             ("vari: {}", "mine.yaml: vari is not a key of a search space"),
             ("vari: {}", "; did you mean vary?"),
@@ -318,8 +329,31 @@ class TestRefusals:
         assert expected in message(f"{BASE}objectives: {objectives}")
 
     @pytest.mark.parametrize(
+        ("constraints", "expected"),
+        [
+            ("{test_top1: {min: 0.9}}", "mine.yaml: constraints.test_top1 is refused: the search never sees test data"),
+            ("{unique_value: {max: 64}}", "; did you mean unique_values"),
+            ("{val_top1: 0.9}", "constraints.val_top1 is 0.9, but must be bounds such as {min: 0.9}"),
+            ("{val_top1: {}}", "constraints.val_top1 is {}, but must be bounds such as {min: 0.9}"),
+            ("{val_top1: {least: 0.9}}", "constraints.val_top1.least is not a bound (min, max, max_drop)"),
+            ("{val_top1: {mni: 0.9}}", "; did you mean min"),
+            ("{val_top1: {min: high}}", "constraints.val_top1.min is 'high', but must be a number"),
+            ("{val_top1: {min: true}}", "constraints.val_top1.min is true, but must be a number"),
+            ("{val_top1: {min: 90}}", "constraints.val_top1.min is 90, but val_top1 is a fraction in [0, 1]: 0.9 is"),
+            ("{val_top1: {max_drop: 1}}", "constraints.val_top1.max_drop is 1, but must be in [0, 1): 0.01 is one"),
+            ("{val_top1: {max_drop: -0.01}}", "constraints.val_top1.max_drop is -0.01, but must be in [0, 1): 0.01"),
+            ("{val_top5: {max_drop: 0.1}}", "constraints.val_top5.max_drop: of the float network only val_top1 is"),
+            ("{unique_values: {min: 9, max: 8}}", "constraints.unique_values: min <= max must hold, but got"),
+            ("[val_top1]", 'mine.yaml: constraints is ["val_top1"], but must be a mapping'),
+        ],
+    )
+    def test_under_constraints(self, message, constraints, expected):
+        assert expected in message(f"{BASE}constraints: {constraints}")
+
+    @pytest.mark.parametrize(
         ("search", "expected"),
         [
+            ("{batch: 0}", "mine.yaml: search.batch is 0, but must be greater than or equal to 1"),
             ("{sampler: tpee}", "mine.yaml: search.sampler is 'tpee', but must be 'tpe', 'nsga2', 'nsga3', 'gp' or"),
             ("{trails: 3}", "mine.yaml: search.trails is not a setting of the search (sampler, trials, seed, max_con"),
             ("{trials: '3'}", "mine.yaml: search.trials is '3', but must be a valid integer"),
@@ -364,6 +398,7 @@ class TestRefusals:
 class TestResolved:
     def test_rebuilds_the_space(self, load):
         text = BASE + "start_with: [{method.b: 4}]\nsearch: {sampler: nsga3}\nobjectives: {sparsity: maximize}"
+        text += "\nconstraints: {val_top1: {max_drop: 0.01}, unique_values: {min: 4, max: 64}}"
         space = load(text, ["training.clip_norm=null", "method.sigma_scale=0.01"], seed=4, trials=9)
         rebuilt = SearchSpace.from_resolved(space.resolved())
         assert rebuilt == space
@@ -384,11 +419,52 @@ def test_batches_must_divide_among_the_workers(load):
         load(BASE, ["resources.workers=3"])
 
 
+class TestConstraints:
+    CONSTRAINTS = "constraints: {val_top1: {min: 0.8, max_drop: 0.01}, unique_values: {max: 50}, sparsity: {min: 0}}"
+
+    @pytest.mark.parametrize(
+        ("metrics", "expected"),
+        [
+            ({}, 0.0),
+            ({"val_top1": 0.975}, 0.0),  # exactly: 0.985 - 0.01 in floating point is a little more
+            ({"val_top1": 0.78}, 0.02 / 0.8 + 0.195 / 0.975),
+            ({"unique_values": 75}, 0.5),
+            ({"val_top1": 0.9, "unique_values": 60}, 0.2 + 0.075 / 0.975),
+            ({"sparsity": -0.25}, 0.25),  # of a bound at 0 the difference
+            ({"float_val_top1": None}, float("inf")),
+            ({"unique_values": float("nan")}, float("inf")),
+        ],
+    )
+    def test_violations_are_shares_of_the_bounds(self, load, metrics, expected):
+        kept = {"val_top1": 0.98, "unique_values": 50, "sparsity": 0, "float_val_top1": 0.985}
+        space = load(BASE + self.CONSTRAINTS)
+        assert total_violation(space.constraints, kept | metrics) == pytest.approx(expected, abs=1e-9)
+        assert (total_violation(space.constraints, kept | metrics) == 0) == (expected == 0)
+
+    def test_each_says_what_it_needs(self, load):
+        space = load(BASE + self.CONSTRAINTS)
+        assert space.told_metrics == ("val_top1", "unique_values", "float_val_top1", "sparsity")
+        assert [str(each) for each in space.constraints] == [
+            "at least 0.8",
+            "below the float network's by at most 0.01",
+            "at most 50",
+            "at least 0",
+        ]
+        assert load(BASE).told_metrics == ("val_top1", "unique_values")
+
+    def test_a_space_without_any_is_as_before(self, load):
+        assert "constraints" not in load(BASE).resolved()
+        assert total_violation(load(BASE).constraints, {}) == 0
+
+
 def test_plan_shows_every_part(load):
-    rows = load(BASE + "start_with: [{method.b: 4}]", ["resources.workers=2"]).plan()
+    text = BASE + "start_with: [{method.b: 4}]\nconstraints: {val_top1: {max_drop: 0.01}}\nsearch: {batch: 4}"
+    rows = load(text, ["resources.workers=2"]).plan()
     for expected in (
         ("search", "sampler", "tpe"),
+        ("search", "batch", "4"),
         ("objective", "unique_values", "minimize"),
+        ("constraint", "val_top1", "below the float network's by at most 0.01"),
         ("resources per trial", "workers", "2"),
         ("fixed", "model.name", "digits_cnn"),
         ("varied", "method.b", "int 3 to 8"),
