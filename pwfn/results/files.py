@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """pyarrow's names of the stores where one put is atomic; a local disk renames. Elsewhere neither is known to hold."""
+PARTIAL = ".tmp"
+"""Ends the hidden name under which a local file is written before it is moved into place."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
 """Seconds between attempts while a filesystem refuses; each pause is twice the one before."""
 
@@ -109,13 +111,28 @@ def names(filesystem: Any, folder: str, suffix: str) -> list[str]:
     Raises:
         UserError: The folder cannot be listed.
     """
-    with reported(folder, "list"):
-        found = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
-    return sorted(
-        entry.base_name
-        for entry in found
-        if entry.type == fs.FileType.File and entry.base_name.endswith(suffix) and not entry.base_name.startswith(".")
-    )
+    return list(sizes(filesystem, folder, suffix))
+
+
+def sizes(filesystem: Any, folder: str, suffix: str) -> dict[str, int]:
+    """The same names, each with the file's bytes.
+
+    Raises:
+        UserError: The folder cannot be listed.
+    """
+    found = {name: size for name, size in _list(filesystem, folder) if not name.startswith(".")}
+    return {name: found[name] for name in sorted(found) if name.endswith(suffix)}
+
+
+def delete_partial(filesystem: Any, folder: str) -> None:
+    """Delete the files directly in a folder that killed processes were writing.
+
+    Raises:
+        UserError: The folder cannot be listed, or a file not deleted.
+    """
+    for name, _ in _list(filesystem, folder):
+        if name.startswith(".") and name.endswith(PARTIAL):
+            delete(filesystem, f"{folder}/{name}")
 
 
 def require_folder(filesystem: Any, path: str) -> None:
@@ -186,6 +203,12 @@ def reported(path: str, action: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot {action}: {' '.join(str(error).split())}") from error
 
 
+def _list(filesystem: Any, folder: str) -> list[tuple[str, int]]:
+    with reported(folder, "list"):
+        found = filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    return [(entry.base_name, entry.size) for entry in found if entry.type == fs.FileType.File]
+
+
 def _with_single_puts(uri: str) -> str:
     """Have pyarrow send a small S3 object as one put; by default it is a multipart upload of three requests."""
     if not uri.startswith("s3://") or "allow_delayed_open" in uri:
@@ -202,7 +225,7 @@ def _make_folder(folder: Path, made: list[Path]) -> None:
 
 
 def _write_and_rename(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
     try:
         with temporary.open("xb") as stream:
             stream.write(content)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -170,6 +170,11 @@ class ResultsStore:
         """Delete a trial's compressed network, if it was kept."""
         self._try(files.delete, f"models/{_checked_name(trial_id)}.safetensors")
 
+    def model_sizes(self) -> dict[str, int]:
+        """Bytes of each compressed network that is there, by trial_id."""
+        sizes = self._try(files.sizes, "models", ".safetensors")
+        return {name.removesuffix(".safetensors"): size for name, size in sizes.items()}
+
     def write_checkpoint(self, trial_id: str, content: bytes) -> None:
         """Write the state from which a trial continues, in the place of the earlier one."""
         self._write(f"checkpoints/{_checked_name(trial_id)}", content)
@@ -205,6 +210,18 @@ class ResultsStore:
     def delete_scratch(self) -> None:
         """Delete what Ray Train left there."""
         self._try(files.delete_folder, "ray")
+
+    def clear_leftovers(self, ended: Collection[str]) -> None:
+        """Delete what a crash left: checkpoints and attempts of trials that have a row, files half written.
+
+        Only while no trial of the study runs.
+        """
+        for folder in ("checkpoints", "attempts"):
+            for name in self._try(files.names, folder, ""):
+                if name.removesuffix(".json").removesuffix(".memory") in ended:
+                    self._try(files.delete, f"{folder}/{name}")
+        for folder in _FOLDERS:
+            self._try(files.delete_partial, folder)
 
     # Compaction
 

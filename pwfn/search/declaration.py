@@ -46,6 +46,8 @@ class SearchConfig(BaseModel):
     """Seed of the study: of the sampler, the split, and through a trial's number of each trial."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Most trials that run at once; None leaves it to the cluster's resources."""
+    keep_models: Annotated[int, Field(ge=1)] | None = 50
+    """Compressed networks to keep on disk: those of the best trials, spread over the front; None keeps all."""
     batch: Annotated[int, Field(ge=1)] | None = None
     """Trials proposed together, knowing all earlier batches and nothing else: no proposal depends on which trial ends
     first or how many run at once, but slots wait for the slowest of a batch. None proposes whenever there is room."""

@@ -27,6 +27,7 @@ from pwfn.search.cluster import connected
 from pwfn.search.inputs import Fingerprint, fingerprint_inputs
 from pwfn.search.optuna_search import OptunaSearch
 from pwfn.search.progress import Progress
+from pwfn.search.retention import Retention
 from pwfn.search.rows import Trial
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import Study, check_inputs
@@ -225,6 +226,8 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
         check_inputs(store, inputs, force=force)
         study = replace(study, store=replace(store, patience=PATIENCE))
         desk = ray.remote(num_cpus=0)(Desk).remote()
+        retention = Retention(study)
         with Progress(study, desk, console) as progress:
-            run_sweep(study, OptunaSearch(study), desk, [progress])
+            run_sweep(study, OptunaSearch(study), desk, [progress, retention])
+    console.print(retention.summary)
     store.delete_scratch()

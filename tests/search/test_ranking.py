@@ -47,3 +47,10 @@ def test_a_single_point_is_the_best(violations):
 
 def test_no_points_have_no_order():
     assert rank(np.empty((0, 2))).tolist() == []
+
+
+def test_gaps_are_measured_among_all_points_that_are_given():
+    front = np.array([[i, 20 - i] for i in range(21)], dtype=float)
+    chosen = front[[0, 1, 2, 12, 20]]
+    assert np.argsort(rank(chosen, among=front)).tolist()[:3] == [0, 4, 3]
+    assert np.argsort(rank(chosen)).tolist()[:3] == [0, 4, 2]  # by their own ranks they are evenly spaced
