@@ -1,6 +1,7 @@
 """One study's folder of results: the state of record, written by the trials themselves while others read it.
 
     RESULTS/STUDY/study.json                   what the study is
+    RESULTS/STUDY/warm_start.json              trials of other studies that the search was told first, if any
     RESULTS/STUDY/proposals/TRIAL.json         its number and parameters, written before it starts
     RESULTS/STUDY/trials/TRIAL.parquet         one row
     RESULTS/STUDY/rounds/TRIAL.parquet         one row per round
@@ -95,6 +96,14 @@ class ResultsStore:
     def read_study(self) -> dict[str, Any] | None:
         """Read study.json; None if the study has none yet."""
         return self._read_json("study.json")
+
+    def write_warm_start(self, content: Mapping[str, Any]) -> None:
+        """Write what the search is told of other studies before its first proposal."""
+        self._write("warm_start.json", (json.dumps(content) + "\n").encode())
+
+    def read_warm_start(self) -> dict[str, Any] | None:
+        """Read what the search was told of other studies; None if it was told nothing."""
+        return self._read_json("warm_start.json")
 
     def write_proposal(self, trial_id: str, proposal: Mapping[str, Any]) -> None:
         """Write what a trial is going to try; before it starts, so that it can be finished after an interruption."""

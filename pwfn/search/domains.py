@@ -46,6 +46,10 @@ class Interval:
         """Whether a value belongs to it; true and false are no numbers."""
         return _is_number(value, whole=self.is_int) and self.low <= value <= self.high
 
+    def normal(self, value: Any) -> Any:
+        """Write a value as its kind does: 3.0 as 3 among whole numbers."""
+        return int(value) if self.is_int and isinstance(value, float) and value.is_integer() else value
+
     def __str__(self) -> str:
         return f"{self.kind} {self.low} to {self.high}"
 
@@ -69,6 +73,10 @@ class Choice:
     def contains(self, value: Any) -> bool:
         """Whether a value is one of the options; true is not 1."""
         return is_among(value, self.options)
+
+    def normal(self, value: Any) -> Any:
+        """Write a value as the option that equals it does: [0.5, 1.0] as [0.5, 1]."""
+        return next((option for option in self.options if is_among(value, (option,))), value)
 
     def __str__(self) -> str:
         return "one of " + ", ".join(show(option) for option in self.options)

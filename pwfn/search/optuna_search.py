@@ -84,6 +84,7 @@ class Proposer:
         number, settings = self._num_asked, self.space.start_settings()
         if number >= self.space.search.trials:
             return None
+        self.study.sampler = make_sampler(self.space, derive_seed(self.space.search.seed, "sampler", number) % 2**32)
         known = dict(self._storage.get_study_system_attrs(self._study_id))
         trial, params = self._begin(number, settings[number] if number < len(settings) else None)
         self._join_generation(trial)
@@ -116,15 +117,17 @@ class Proposer:
         self._ended[number] = (state, metrics)
 
     def add_complete(self, trials: Iterable[tuple[Params, Mapping[str, Any]]]) -> None:
-        """Tell complete trials of other studies, parameters and metrics, all within the space; they take no numbers.
+        """Tell complete trials of other studies, parameters and metrics; they take no numbers.
 
-        To a genetic algorithm they are one generation, the first: all are begun before any has ended.
+        Those outside the space are left out. To a genetic algorithm they are one generation, the first: all are begun before any has ended.
         """
+        self.study.sampler = make_sampler(self.space, seed=0)  # it draws nothing
         begun = []
         for params, metrics in trials:
-            trial, _ = self._begin(None, params)
-            self._join_generation(trial)
-            begun.append((trial, metrics))
+            if self.space.variation.contains(params):
+                trial, _ = self._begin(None, params)
+                self._join_generation(trial)
+                begun.append((trial, metrics))
         for trial, metrics in begun:
             self._tell_optuna(trial, "complete", metrics)
 
@@ -135,8 +138,6 @@ class Proposer:
 
     def _begin(self, number: int | None, params: Params | None) -> tuple[optuna.Trial, Params]:
         """Start a trial in Optuna, with the parameters given or with the sampler's."""
-        seed = derive_seed(self.space.search.seed, "sampler", "known" if number is None else number) % 2**32
-        self.study.sampler = make_sampler(self.space, seed)
         if params is not None:
             self.study.enqueue_trial({name: self._label(name, value) for name, value in params.items()})
         trial = self.study.ask()
@@ -231,8 +232,8 @@ SAMPLERS: dict[str, Callable[[SearchSpace, int], BaseSampler]] = {
 class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
     """Gives Tune the proposals of a `Proposer`, as plain `{"number": 7, "trial_id": "0007", "params": {...}}`.
 
-    Goes on where the study's folder stands: finished trials are told, those that were interrupted come first, and
-    each new proposal is written there before its trial starts.
+    Goes on where the study's folder stands: trials of other studies (`warm_start`) and finished ones are told, those
+    that were interrupted come first, and each new proposal is written there before its trial starts.
     """
 
     def __init__(self, study: Study) -> None:
@@ -242,6 +243,8 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         self._interrupted: list[dict[str, Any]] = []
         self._numbers: dict[str, int] = {}
         self._is_stopped = False
+        borrowed = (self._store.read_warm_start() or {"trials": []})["trials"]
+        self.proposer.add_complete((trial["params"], trial["metrics"]) for trial in borrowed)
         self._take_up(study.proposals())
 
     def _take_up(self, proposals: list[dict[str, Any]]) -> None:
@@ -256,7 +259,9 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
                 self.proposer.tell(proposal["number"], row["state"], row)
         self._interrupted = [proposal for proposal in known if proposal["trial_id"] not in rows]
         if len(known) < len(proposals):
-            log.warning("%d trials lie outside the space and are neither told nor finished", len(proposals) - len(known))
+            log.warning(
+                "%d trials lie outside the space and are neither told nor finished", len(proposals) - len(known)
+            )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next proposal, FINISHED when there is none, None when it has to wait for trials that run."""

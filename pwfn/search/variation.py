@@ -73,6 +73,11 @@ class Variation:
             self.vary[name].domain.contains(params[name]) for name in params
         )
 
+    def params_of(self, values: Mapping[str, Any]) -> Params | None:
+        """Take a trial's parameters from its fields, by dotted name; None where it lies outside."""
+        params = self.walk(lambda name, _: self.vary[name].domain.normal(values.get(name)))
+        return params if self.contains(params) else None
+
     def example(self, forced: Mapping[str, Any]) -> Params:
         """Build the parameters of one trial: forced values where they apply, else the low end or the first option."""
         return self.walk(lambda name, _: forced.get(name, self.vary[name].domain.probes[0]))

@@ -324,7 +324,9 @@ KNOWN = {
 class TestAddComplete:
     def test_tells_trials_that_take_no_number(self):
         proposer = Proposer(toy_space(constraints=BOUNDS))
-        proposer.add_complete([(KNOWN, accuracy_and_values(KNOWN)), (KNOWN, {"val_top1": 0.5})])
+        elsewhere = KNOWN | {"method.b": 9}
+        proposer.add_complete([(params, accuracy_and_values(params)) for params in (KNOWN, elsewhere)])
+        proposer.add_complete([(KNOWN, {"val_top1": 0.5})])
         told = proposer.study.trials
         assert [trial.state for trial in told] == [TrialState.COMPLETE, TrialState.FAIL]
         assert told[0].values == [0.499, 16.0]

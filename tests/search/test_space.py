@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,38 @@ class TestTrialConfig:
     def test_split_seed_is_the_study_seed_unless_given(self, load):
         assert load(BASE, seed=5).trial_config({}, 3).data.split_seed == 5
         assert load(BASE, ["data.split_seed=0"], seed=5).trial_config({}, 3).data.split_seed == 0
+
+
+class TestParamsOf:
+    SPACE = BASE + "  method.fractions: {choice: [[0.5, 1], [0.2, 1]]}\n"
+
+    @pytest.fixture
+    def fields(self):
+        return {"method.b": 5.0, "training.lr": 1e-3, "training.optimizer": "adam", "method.fractions": [0.5, 1.0]}
+
+    def test_are_written_as_the_space_does(self, load, fields):
+        params = load(self.SPACE).variation.params_of(fields | {"training.momentum": 0.5, "method.prior": True})
+        assert json.dumps(params["method.fractions"]) == "[0.5, 1]"
+        assert params == {
+            "method.b": 5,
+            "method.fractions": [0.5, 1],
+            "training.lr": 1e-3,
+            "training.optimizer": "adam",
+        }
+        assert type(params["method.b"]) is int
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"method.b": 5.5},
+            {"method.b": 9},
+            {"method.fractions": [1.0]},
+            {"training.optimizer": "sgd"},
+            {"method.b": None},
+        ],
+    )
+    def test_are_none_outside_the_space(self, load, fields, change):
+        assert load(self.SPACE).variation.params_of(fields | change) is None
 
 
 class TestStartSettings:
