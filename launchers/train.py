@@ -36,21 +36,20 @@ def parse() -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> int:
     """Run the trial and print its row's main numbers; return the exit code."""
     from pwfn.results.store import ResultsStore
-    from pwfn.search.by_hand import config_of_space, config_of_trial, run_by_hand, warn_of_differences
+    from pwfn.search.by_hand import config_of_space, config_of_trial, run_by_hand
     from pwfn.search.space import SearchSpace
 
+    origin = None
     if arguments.trial:
-        trial_id = arguments.trial.zfill(4)
         origin = ResultsStore(arguments.results, arguments.study)
-        config = config_of_trial(origin, trial_id)
-        warn_of_differences(origin, config)
+        config = config_of_trial(origin, arguments.trial.zfill(4))
         study = f"{arguments.study}-by-hand"
     else:
         space = SearchSpace.load(arguments.space, arguments.overrides, seed=arguments.seed)
         config = config_of_space(space)
         study = arguments.study or f"{space.name}-by-hand"
     store = ResultsStore(arguments.results, study)
-    row = run_by_hand(config, store, address=arguments.address, command=shlex.join(sys.argv))
+    row = run_by_hand(config, store, address=arguments.address, command=shlex.join(sys.argv), origin=origin)
     if row["state"] == "failed":
         print(f"error: trial {row['trial_id']} failed: {row['failure_message']}", file=sys.stderr)
         return 2 if row["failure_class"] == "user" else 1
@@ -60,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
         f"compressed: test {row['test_top1']:.2%}, validation {row['val_top1']:.2%}, "
         f"{row['unique_values']} values, {row['entropy_bits']:.2f} bits per weight, {row['size_bytes']} bytes "
         f"({row['compression_ratio']:.1f} times smaller)\n"
-        f"row:        {arguments.results}/{study}/trials/{row['trial_id']}.parquet"
+        f"row:        {arguments.results}/{study}/trials/{row['trial_id']}.parquet\n"
+        f"export it:  python launchers/export.py --results {shlex.quote(arguments.results)} --study {study} "
+        f"--trial {row['trial_id']} --out {study}-{row['trial_id']}.pwfn.safetensors"
     )
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,8 @@ def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
     content = store.read_model(trial_id)
     if content is None:
         raise UserError(
-            f"study {store.study}: the network of trial {trial_id} was not kept; make it again with "
-            f"launchers/train.py --study {store.study} --trial {trial_id}"
+            f"study {store.study}: the network of trial {trial_id} was not kept; run it again with its own seed: "
+            f"launchers/train.py --results {shlex.quote(store.results)} --study {store.study} --trial {trial_id}"
         )
     with naming(store.model_path(trial_id)):
         contents = unpack(content)

@@ -41,6 +41,14 @@ def config_of_trial(store: ResultsStore, trial_id: str) -> TrialConfig:
     return TrialConfig.model_validate_json(row["config_json"])
 
 
+def start_like(origin: ResultsStore, config: TrialConfig, store: ResultsStore) -> None:
+    """Take over a study's float network, so that its recorded trial starts from the same one again."""
+    key = baseline_key(config)
+    kept = origin.read_baseline(key)
+    if kept is not None and store.read_baseline(key) is None:
+        store.write_baseline(key, *kept)
+
+
 def warn_of_differences(origin: ResultsStore, config: TrialConfig) -> None:
     """Log what differs from what computed a study's recorded trial, as its numbers may then differ as well.
 
@@ -53,8 +61,17 @@ def warn_of_differences(origin: ResultsStore, config: TrialConfig) -> None:
         log.warning("warning: study %s was made otherwise (%s); numbers may differ", origin.study, show(differences))
 
 
-def run_by_hand(config: TrialConfig, store: ResultsStore, *, address: str | None, command: str) -> Row:
+def run_by_hand(
+    config: TrialConfig, store: ResultsStore, *, address: str | None, command: str, origin: ResultsStore | None = None
+) -> Row:
     """Run a trial under the next free number of a study, which is begun where it does not exist.
+
+    Args:
+        config: what to run.
+        store: where its results go.
+        address: of a Ray cluster, for a trial of several workers; None starts Ray here.
+        command: what the user typed.
+        origin: the study that has recorded this trial; its float network is taken over.
 
     Raises:
         UserError: the results cannot be written, or the cluster cannot hold the trial.
@@ -69,6 +86,9 @@ def run_by_hand(config: TrialConfig, store: ResultsStore, *, address: str | None
                 "command": command,
             }
         )
+    if origin is not None:
+        warn_of_differences(origin, config)
+        start_like(origin, config, store)
     number = len(store.read_proposals())
     trial = Trial(f"{number:04d}", number, store.study, config)
     store.write_proposal(trial.trial_id, {"trial_id": trial.trial_id, "number": number, "config": config.model_dump()})

@@ -32,8 +32,8 @@ def rank(values: Floats, violations: Floats | None = None, *, among: Floats | No
     Args:
         values: `(points, objectives)`, all to be minimised.
         violations: `(points,)`, 0 where every constraint holds; None where there are none.
-        among: `(others, objectives)` whose ranks measure distances, where the points are a choice of them: their own ranks
-            would be evenly spaced, wherever they lie. None takes the points themselves.
+        among: `(others, objectives)` whose ranks measure distances, where the points are a choice of them: their own
+            ranks would be evenly spaced, wherever they lie. None takes the points themselves.
 
     Returns:
         `(points,)`: the place of each point, 0 for the best. Equal points are placed in the order given.

@@ -141,7 +141,10 @@ def test_a_trial_that_is_not_there_is_named(store, tmp_path, capsys):
     assert "study digits: trial 0012 has not ended; only a complete one can be exported" in capsys.readouterr().err
     store.delete_model("0007")
     assert export([*arguments, "--trial", "7"]) == 2
-    assert "the network of trial 0007 was not kept; make it again with launchers/train.py" in capsys.readouterr().err
+    assert (
+        "the network of trial 0007 was not kept; run it again with its own seed: launchers/train.py "
+        f"--results {store.results} --study digits --trial 0007"
+    ) in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_there_is_named(store, tmp_path, capsys):

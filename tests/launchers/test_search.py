@@ -123,7 +123,8 @@ def test_what_a_trial_by_hand_refuses(main, arguments, expected):
 def searched(tmp_path_factory):
     """The same small search twice, one trial at a time, in two processes that know nothing of each other."""
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "other")]
-    done = [launch("search", "--space", SPACE, "--set", "search.max_concurrent=1", cwd=folder) for folder in folders]
+    settings = ["--set", "search.max_concurrent=1", "search.keep_models=2"]
+    done = [launch("search", "--space", SPACE, *settings, cwd=folder) for folder in folders]
     assert [each.returncode for each in done] == [0, 0], done[0].stderr
     return folders, done
 
@@ -161,15 +162,23 @@ def test_the_same_seed_gives_identical_rows(searched):
 
 
 @pytest.mark.cluster
-def test_a_recorded_trial_runs_again_alone(searched):
-    folder = searched[0][0]
-    done = launch("train", "--study", "small_space", "--trial", "1", cwd=folder)
-    assert done.returncode == 0, done.stderr
+def test_a_trial_whose_network_was_deleted_runs_again_to_the_same_numbers_and_is_exported(searched):
+    folder, output = searched[0][0], searched[1][0].stdout
     study = folder / "results" / "small_space"
-    query = "SELECT val_top1, test_top1, unique_values, seed FROM '{}'"
-    original = duckdb.sql(query.format(study / "trials" / "0001.parquet")).fetchall()
+    assert ", deleted 1; --set search.keep_models=null keeps all" in output
+    (deleted,) = {f"{number:04d}" for number in range(3)} - {path.stem for path in study.glob("models/*")}
+    refused = launch("export", "--study", "small_space", "--trial", deleted, "--out", "x", cwd=folder)
+    assert refused.returncode == 2
+    done = launch("train", *refused.stderr.strip().partition("launchers/train.py ")[2].split(), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    query = "SELECT val_top1, test_top1, float_test_top1, unique_values, entropy_bits, seed FROM '{}'"
+    original = duckdb.sql(query.format(study / "trials" / f"{deleted}.parquet")).fetchall()
     again = duckdb.sql(query.format(folder / "results" / "small_space-by-hand" / "trials" / "0000.parquet")).fetchall()
     assert again == original
+    exported = launch("export", *done.stdout.partition("launchers/export.py ")[2].split(), cwd=folder)
+    assert exported.returncode == 0, exported.stderr
+    assert "loaded from the file" in exported.stdout
 
 
 def test_a_plan_takes_a_moment(tmp_path):
