@@ -1,0 +1,46 @@
+"""Wait until a Ray cluster has as many nodes as it will have: a search counts what fits when it starts.
+
+python launchers/cluster/wait_for_nodes.py --address auto --nodes 5
+"""
+
+import argparse
+import sys
+import time
+
+from pwfn.search.cluster import connected, prepare_environment
+
+PAUSE_SECONDS = 1.0
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Wait until a Ray cluster has as many nodes as it will have.")
+    parser.add_argument("--address", required=True, help="Ray cluster, as in ray.init")
+    parser.add_argument("--nodes", type=int, required=True, help="nodes to wait for, the head included")
+    return parser.parse_args()
+
+
+def wait(nodes: int) -> None:
+    """Return once the cluster that is joined has that many living nodes; say how many it has whenever that changes."""
+    import ray
+
+    known = None
+    while known is None or known < nodes:
+        alive = sum(node["Alive"] for node in ray.nodes())
+        if alive != known:
+            print(f"{alive} of {nodes} Ray nodes", flush=True)
+            known = alive
+        time.sleep(0 if alive >= nodes else PAUSE_SECONDS)
+
+
+def main() -> int:
+    """Join, wait, leave."""
+    arguments = parse()
+    prepare_environment(local=False)
+    with connected(arguments.address, dashboard=False):
+        wait(arguments.nodes)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
