@@ -1,0 +1,141 @@
+"""The scripts of launchers/cluster with a real Ray, on hosts that nobody else reaches: the loopback of a network of
+their own. Slurm alone is stood in for."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pwfn.results.store import ResultsStore
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "launchers" / "cluster"
+OWN_NETWORK = ["unshare", "--net", "--map-root-user", "bash", "-c", 'ip link set lo up && exec "$@"', "own-network"]
+QUICK = ["data.train_images=100", "training.steps_per_epoch=1", "baseline.epochs=1", "method.fractions=[0.5,1]"]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """A shell of a user's, without what these tests set for a Ray of one machine."""
+    if not shutil.which("unshare") or subprocess.run([*OWN_NETWORK, "true"], capture_output=True).returncode != 0:
+        pytest.skip("needs a network of its own: `unshare --net --map-root-user` and `ip` of Linux")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "GLOO_"))}
+    path = [Path(__file__).parent / "stand_ins", Path(sys.executable).parent, os.environ["PATH"]]
+    return {**kept, "PATH": os.pathsep.join(map(str, path))}
+
+
+@pytest.fixture
+def job(tmp_path) -> Iterator[int]:
+    """The number of a job, whose Ray is ended and whose folders are removed whatever happens."""
+    (tmp_path / "launchers").symlink_to(ROOT / "launchers")  # a folder to submit from that the tests may write to
+    number = os.getpid()
+    yield number
+    for process in processes_of(number):
+        process.kill()
+    for folder in Path("/tmp").glob(f"ray-{number}-*"):
+        shutil.rmtree(folder)
+
+
+def processes_of(job: int) -> list[psutil.Process]:
+    """Find the processes of a job's Ray by the folders they were started with."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(f"/tmp/ray-{job}-" in argument for argument in process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+def start_slurm_job(job: int, folder: Path, environment: dict[str, str], *search: str) -> subprocess.Popen[str]:
+    """Run slurm.sh as Slurm does on the first of two nodes of one CPU each."""
+    slurm = {
+        "SLURM_JOB_ID": str(job),
+        "SLURM_JOB_NAME": "pwfn",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_CPUS_PER_TASK": "1",
+    }
+    return subprocess.Popen(
+        [*OWN_NETWORK, "bash", CLUSTER / "slurm.sh", *search],
+        cwd=folder, env=environment | slurm, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def test_a_slurm_job_searches_on_all_its_nodes(job, tmp_path, environment):
+    search = ["--space", "digits.yaml", "--results", "results", "--trials", "2", "--set", *QUICK]
+    running = start_slurm_job(job, tmp_path, environment, *search)
+    output, _ = running.communicate(timeout=280)
+    assert running.returncode == 0, output
+    assert "2 of 2 Ray nodes" in output
+    rows = ResultsStore(str(tmp_path / "results"), "digits").read_trials()
+    assert [row["state"] for row in rows] == ["complete", "complete"]
+    # Each node has one CPU, and a trial takes one.
+    assert max(row["started_at"] for row in rows) < min(row["finished_at"] for row in rows)
+    assert not processes_of(job)
+    assert not (tmp_path / "scontrol.log").exists()
+    assert "Ray runtime started" in (tmp_path / f"pwfn-{job}-ray.out").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_slurm_job_that_runs_out_of_time_queues_itself_again_and_goes_on(job, tmp_path, environment):
+    search = ["--space", "digits.yaml", "--results", "results", "--trials", "3"]
+    first = start_slurm_job(job, tmp_path, environment, *search)
+    store = ResultsStore(str(tmp_path / "results"), "digits")
+    wait_for(lambda: any(store.read_rounds(proposal["trial_id"]) for proposal in store.read_proposals()))
+    first.send_signal(signal.SIGUSR1)
+    output, _ = first.communicate(timeout=280)
+    assert first.returncode == 0, output
+    assert (tmp_path / "scontrol.log").read_text() == f"requeue {job}\n"
+    assert not processes_of(job)
+    begun = {proposal["trial_id"]: store.read_rounds(proposal["trial_id"]) for proposal in store.read_proposals()}
+    assert len(store.read_trials()) < 3
+
+    again = start_slurm_job(job, tmp_path, environment, *search)
+    output, _ = again.communicate(timeout=280)
+    assert again.returncode == 0, output
+    assert [row["state"] for row in store.read_trials()] == ["complete"] * 3
+    for trial_id, rounds in begun.items():
+        assert store.read_rounds(trial_id)[: len(rounds)] == rounds  # kept, not done again
+    assert (tmp_path / "scontrol.log").read_text() == f"requeue {job}\n"
+
+
+def wait_for(condition, seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.3)
+
+
+ONE_NODE = """
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+ray get-auth-token --generate >/dev/null
+ray start --head --num-cpus=1 --temp-dir="$1" --block >"$2/ray.out" 2>&1 &
+trap 'kill $!; wait' EXIT
+until ray job list >/dev/null 2>&1; do sleep 1; done
+shift 2
+"$@"
+"""
+"""A cluster of one node, and a command beside it."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_search_is_submitted_to_a_cluster_that_runs(job, tmp_path, environment):
+    submit = [CLUSTER / "submit.sh", "1", "--space", "digits.yaml", "--results", tmp_path / "results", "--trials", "1"]
+    done = subprocess.run(
+        [*OWN_NETWORK, "bash", "-c", ONE_NODE, "-", f"/tmp/ray-{job}-0", tmp_path, *submit, "--set", *QUICK],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 Ray nodes" in done.stdout
+    assert "1/1 done" in done.stdout
+    assert [row["state"] for row in ResultsStore(str(tmp_path / "results"), "digits").read_trials()] == ["complete"]
+    assert not processes_of(job)
