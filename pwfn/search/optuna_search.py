@@ -119,7 +119,8 @@ class Proposer:
     def add_complete(self, trials: Iterable[tuple[Params, Mapping[str, Any]]]) -> None:
         """Tell complete trials of other studies, parameters and metrics; they take no numbers.
 
-        Those outside the space are left out. To a genetic algorithm they are one generation, the first: all are begun before any has ended.
+        Those outside the space are left out. To a genetic algorithm they are one generation, the first: all are begun
+        before any has ended.
         """
         self.study.sampler = make_sampler(self.space, seed=0)  # it draws nothing
         begun = []
@@ -243,12 +244,15 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         self._interrupted: list[dict[str, Any]] = []
         self._numbers: dict[str, int] = {}
         self._is_stopped = False
+        self.num_left = 0
+        """Trials that had not ended when this search began."""
         borrowed = (self._store.read_warm_start() or {"trials": []})["trials"]
         self.proposer.add_complete((trial["params"], trial["metrics"]) for trial in borrowed)
         self._take_up(study.proposals())
 
     def _take_up(self, proposals: list[dict[str, Any]]) -> None:
         rows = {row["trial_id"]: row for row in self._store.read_trials()}
+        self.num_left = self.proposer.space.search.trials - sum(each["trial_id"] in rows for each in proposals)
         known = [
             each
             for each in proposals

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 from pwfn.search.constraints import is_finite
 from pwfn.search.fields import show
 from pwfn.search.space import SearchSpace
-from pwfn.search.study import Study
-from pwfn.search.study import show as joined
 from pwfn.search.variation import Params
+
+if TYPE_CHECKING:
+    from pwfn.search.study import Study  # it imports torch, which a dry run need not wait for
 
 NOT_COMPARED = ("seed", "data.split_seed")
 """Fields that differ between studies by design."""
+MOST_SHOWN = 8
+"""Differences that a line lists."""
 
 
 class Loan(NamedTuple):
@@ -99,7 +102,9 @@ def _borrow(space: SearchSpace, store: ResultsStore, rows: list[dict[str, Any]],
     parts += [f"{number} {why}" for why, number in num_left_out.items() if number]
     loan.lines.append("; ".join(parts))
     if differences:
-        loan.lines.append(f"trials of {store.study} were run with other settings: {joined([*differences.values()])}")
+        shown = [*differences.values()][:MOST_SHOWN]
+        more = f", and {len(differences) - MOST_SHOWN} more" if len(differences) > MOST_SHOWN else ""
+        loan.lines.append(f"trials of {store.study} were run with other settings: {', '.join(shown)}{more}")
 
 
 def _differing(space: SearchSpace, params: Params, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,57 @@
+"""Replicates: the trials on the front again with other seeds, so that the front has error bars."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from pwfn.search.front import feasible_front
+from pwfn.search.study import Study
+
+
+class Confirmation(Searcher):  # type: ignore[misc]  # Ray is untyped
+    """Gives Tune the replicates that have not ended, as `{"number": 7, "trial_id": "0007-r1", "replicate": 1, ...}`.
+
+    A replicate differs from its trial in the seed alone. All are written to the study's folder before the first starts.
+
+    Args:
+        study: whose front is confirmed; nobody is told how its replicates end.
+        num_seeds: replicates of each trial on the front.
+    """
+
+    def __init__(self, study: Study, num_seeds: int) -> None:
+        super().__init__()
+        replicates = [_replicate(each, index) for each in _members(study) for index in range(1, num_seeds + 1)]
+        for replicate in replicates:
+            study.store.write_proposal(replicate["trial_id"], replicate)
+        ended = {row["trial_id"] for row in study.store.read_trials()}
+        self._pending = [replicate for replicate in replicates if replicate["trial_id"] not in ended]
+        self.num_left = len(self._pending)
+        """Replicates that had not ended when this began."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Return the next replicate, or FINISHED."""
+        return self._pending.pop(0) if self._pending else str(Searcher.FINISHED)
+
+    def stop(self) -> None:
+        """Propose nothing from now on."""
+        self._pending.clear()
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Learn nothing: what is proposed next does not depend on it."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing into Tune's snapshots: the study's folder has all."""
+
+
+def _members(study: Study) -> list[dict[str, Any]]:
+    """Proposals of the trials that are on the front without their replicates."""
+    proposals = {proposal["trial_id"]: proposal for proposal in study.proposals()}
+    rows = [row for row in study.store.read_trials() if row["trial_id"] in proposals]
+    return [proposals[row["trial_id"]] for row in feasible_front(rows, study.space)]
+
+
+def _replicate(proposal: dict[str, Any], index: int) -> dict[str, Any]:
+    same = {name: proposal[name] for name in ("number", "params")}
+    return {**same, "trial_id": f"{proposal['trial_id']}-r{index}", "replicate": index}

@@ -1,0 +1,19 @@
+"""The front of a search space's trials: complete, within the constraints, dominated by none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from analysis.front import front
+from pwfn.search.constraints import total_violation
+from pwfn.search.rows import Row
+from pwfn.search.space import SearchSpace
+
+
+def feasible_front(rows: Iterable[Row], space: SearchSpace) -> list[Row]:
+    """Select the rows of the trials on the front, best in the last objective first."""
+    kept = [row for row in rows if total_violation(space.constraints, row) == 0]
+    by_id = {row["trial_id"]: row for row in kept}
+    return [by_id[trial_id] for trial_id in front(pd.DataFrame(kept), space.objectives)["trial_id"]] if kept else []
