@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -32,6 +33,10 @@ class Replicas:
     def mean_(self, tensor: Tensor) -> Tensor:
         """Average a tensor over all replicas, in place."""
         return self.sum_(tensor).div_(self.world_size) if self.world_size > 1 else tensor
+
+    def agree(self, decision: int, device: torch.device) -> int:
+        """Return what the first replica has decided; the others' own is ignored."""
+        return int(self.sum_(torch.tensor(decision if self.is_first else 0, device=device)))
 
     def average_buffers_(self, network: nn.Module) -> None:
         """Average the floating-point buffers (BatchNorm statistics), which each replica gathers on its own images."""

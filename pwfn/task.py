@@ -26,6 +26,8 @@ class Task:
     config: TrialConfig
     device: torch.device
     replicas: Replicas
+    micro_batches: int = 1
+    """Parts in which each batch passes through the network, where all of it does not fit in memory."""
 
     @property
     def parameter_sets(self) -> ParameterSets:
@@ -44,6 +46,7 @@ class Task:
     def batches(self, split: str, *, batch_size: int, max_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """This replica's share of a split, in file order and without augmentation."""
         rank, world_size = self.replicas.rank, self.replicas.world_size
+        batch_size = max(1, batch_size // self.micro_batches)
         return self.data.batches(split, batch_size=batch_size, max_images=max_images, rank=rank, world_size=world_size)
 
     def fisher(self, num_images: int) -> Tensor:
@@ -62,8 +65,14 @@ class Task:
             rank=self.replicas.rank,
             world_size=self.replicas.world_size,
         )
-        precision = self.config.training.precision
-        return train_epoch(learner, batches, precision=precision, replicas=self.replicas, label=label)
+        return train_epoch(
+            learner,
+            batches,
+            precision=self.config.training.precision,
+            replicas=self.replicas,
+            label=label,
+            micro_batches=self.micro_batches,
+        )
 
     def num_steps(self, optimization: OptimizationConfig) -> int:
         """Steps of a whole epoch, before any limit."""

@@ -44,8 +44,19 @@ class Accuracy:
     top5: float
 
 
-def train_epoch(learner: Learner, batches: Batches, *, precision: str, replicas: Replicas, label: str) -> float:
+def train_epoch(
+    learner: Learner,
+    batches: Batches,
+    *,
+    precision: str,
+    replicas: Replicas,
+    label: str,
+    micro_batches: int = 1,
+) -> float:
     """Train on every batch once and return the mean loss over all replicas.
+
+    With several micro-batches each batch passes in as many parts, whose gradients add up to the whole's; only
+    BatchNorm sees the parts one by one.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite; names `label` (which epoch) and the step. All replicas
@@ -55,16 +66,25 @@ def train_epoch(learner: Learner, batches: Batches, *, precision: str, replicas:
     losses: list[Tensor] = []
     for images, labels in batches:
         learner.prepare()
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            loss = cross_entropy(network(images), labels)
-        loss = loss + learner.penalty(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
+        parts = zip(images.chunk(micro_batches), labels.chunk(micro_batches), strict=True)
+        shares = [_backward(learner, *part, num_images=len(labels), precision=precision) for part in parts]
         learner.step()
-        losses.append(loss.detach())
+        losses.append(torch.stack(shares).sum())
         if len(losses) % STEPS_BETWEEN_CHECKS == 0:
             _check_finite(losses, replicas, label)
     replicas.average_buffers_(network)
     return _check_finite(losses, replicas, label)
+
+
+def _backward(learner: Learner, images: Tensor, labels: Tensor, *, num_images: int, precision: str) -> Tensor:
+    """Add the gradient of these images' share in the mean loss over `num_images`, and return that share."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        cross_entropy_loss = cross_entropy(learner.network(images), labels)
+    loss = cross_entropy_loss + learner.penalty(cross_entropy_loss)
+    if len(labels) < num_images:
+        loss = loss * (len(labels) / num_images)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 def _check_finite(losses: list[Tensor], replicas: Replicas, label: str) -> float:

@@ -8,6 +8,7 @@
     RESULTS/STUDY/values/TRIAL.parquet         the codebook
     RESULTS/STUDY/models/TRIAL.safetensors     the compressed network
     RESULTS/STUDY/checkpoints/TRIAL            where an interrupted trial continues
+    RESULTS/STUDY/attempts/TRIAL.json          when it was started and last seen, until it has a row
     RESULTS/STUDY/baseline/KEY.safetensors     the float network, and KEY.json: its card
 
 Each trial has one writer and files of its own, so nothing is locked. Every write replaces a file whole.
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _TABLES = {"trials": TRIALS, "rounds": ROUNDS, "values": VALUES}
-_FOLDERS = ("proposals", *_TABLES, "models", "checkpoints", "baseline")
+_FOLDERS = ("proposals", *_TABLES, "models", "checkpoints", "attempts", "baseline")
 _COMPACTED = "compacted-"
 """Begins the name of a file that holds many trials. A file of one trial is newer and goes before it."""
 _NAME = re.compile(rf"(?!{_COMPACTED})[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
@@ -152,6 +153,10 @@ class ResultsStore:
         """Read a trial's rounds in order; none if it has finished none."""
         return sorted(self._read_rows("rounds", trial_id), key=lambda row: int(row["round"]))
 
+    def read_all_rounds(self) -> list[dict[str, Any]]:
+        """Read the rounds of all trials, ended or not."""
+        return to_rows(self._read_joined("rounds", lambda name: True))
+
     def write_values(self, trial_id: str, codebook: Codebook) -> None:
         """Write a trial's codebook: each value, how many weights have it and its order."""
         from pwfn.metrics import value_orders  # the caller has imported it with torch; a reader of results has not
@@ -195,6 +200,28 @@ class ResultsStore:
     def delete_checkpoint(self, trial_id: str) -> None:
         """Delete a trial's checkpoint, if it has one."""
         self._try(files.delete, f"checkpoints/{_checked_name(trial_id)}")
+
+    def write_attempts(self, trial_id: str, attempts: Mapping[str, Any]) -> None:
+        """Write when a trial was started and last seen."""
+        self._write(f"attempts/{_checked_name(trial_id)}.json", json.dumps(attempts).encode())
+
+    def read_attempts(self, trial_id: str) -> dict[str, Any] | None:
+        """Read what `write_attempts` wrote; None if the trial never started, or has ended."""
+        return self._read_json(f"attempts/{_checked_name(trial_id)}.json")
+
+    def write_micro_batches(self, trial_id: str, number: int) -> None:
+        """Note into how many parts a trial has to split its batches, as memory ran out."""
+        self._write(f"attempts/{_checked_name(trial_id)}.memory.json", json.dumps({"micro_batches": number}).encode())
+
+    def read_micro_batches(self, trial_id: str) -> int:
+        """Read into how many parts a trial splits its batches; 1 where memory never ran out."""
+        noted = self._read_json(f"attempts/{_checked_name(trial_id)}.memory.json")
+        return 1 if noted is None else int(noted["micro_batches"])
+
+    def delete_attempts(self, trial_id: str) -> None:
+        """Delete both: the trial's row has them now."""
+        for name in ("json", "memory.json"):
+            self._try(files.delete, f"attempts/{_checked_name(trial_id)}.{name}")
 
     def write_baseline(self, key: str, content: bytes, card: Mapping[str, Any]) -> None:
         """Write a float network and then its card, whose presence says that the network is whole."""

@@ -8,10 +8,10 @@ import logging
 from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
 from pwfn.errors import UserError
-from pwfn.methods import RoundRecord
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.inputs import fingerprint_inputs
+from pwfn.search.pruning import Verdict
 from pwfn.search.rows import Row, Trial
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import code_card, of_code, of_inputs, show
@@ -94,11 +94,14 @@ def run_by_hand(
     store.write_proposal(trial.trial_id, {"trial_id": trial.trial_id, "number": number, "config": config.model_dump()})
     if config.resources.workers == 1:
         device = own_device(config.resources)
-        return run_trial(trial, store, device=device, replicas=Replicas(), on_round=_nobody_else_is_told)
-    return _run_on_cluster(trial, store, address)
+        row = run_trial(trial, store, device=device, replicas=Replicas(), on_round=_nobody_else_is_told)
+    else:
+        row = _run_on_cluster(trial, store, address)
+    assert row is not None, "nobody tells it to stop"
+    return row
 
 
-def _run_on_cluster(trial: Trial, store: ResultsStore, address: str | None) -> Row:
+def _run_on_cluster(trial: Trial, store: ResultsStore, address: str | None) -> Row | None:
     from pwfn.search.cluster import connected
 
     with connected(address, dashboard=True):
@@ -112,5 +115,6 @@ def _run_on_cluster(trial: Trial, store: ResultsStore, address: str | None) -> R
     return row
 
 
-def _nobody_else_is_told(trial: Trial, record: RoundRecord) -> None:
+def _nobody_else_is_told(row: Row, summary: str) -> Verdict:
     """The row on disk and the log line are all that a trial by hand leaves of a round."""
+    return Verdict.CONTINUE

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; the sweep shows its progress itself
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # Tune's CSV, JSON and TensorBoard copies; the rows are the record
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: trials finish their rounds
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",

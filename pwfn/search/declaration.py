@@ -33,6 +33,17 @@ SHARED_BY_ALL_TRIALS = {
 }
 
 
+class PruningConfig(BaseModel):
+    """When a trial is ended early because others are better (MO-ASHA)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    grace_rounds: Annotated[int, Field(ge=1)] = 3
+    """Rounds that every trial may run before it is judged for the first time."""
+    reduction_factor: Annotated[float, Field(gt=1, le=100)] = 3
+    """One trial in so many goes on; each next judgement comes after so many times as many rounds."""
+
+
 class SearchConfig(BaseModel):
     """Who proposes trials, and how many."""
 
@@ -51,6 +62,14 @@ class SearchConfig(BaseModel):
     batch: Annotated[int, Field(ge=1)] | None = None
     """Trials proposed together, knowing all earlier batches and nothing else: no proposal depends on which trial ends
     first or how many run at once, but slots wait for the slowest of a batch. None proposes whenever there is room."""
+    pruning: PruningConfig | None = None
+    """None runs every trial to its end."""
+    hours: Annotated[float, Field(gt=0)] | None = None
+    """Stop after so many hours of this command; the same command again goes on, with as many hours more."""
+    gpu_hours: Annotated[float, Field(gt=0)] | None = None
+    """Stop when all trials of the study together have held GPUs for so long."""
+    trial_minutes: Annotated[float, Field(gt=0)] | None = None
+    """End a trial that runs longer than this, hung or slow, as failed (timeout)."""
 
 
 class Override(NamedTuple):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import time
 from typing import Any
 
 import torch
@@ -13,15 +11,16 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from pwfn.config import TrialConfig
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
-from pwfn.search.rows import Row, Trial, failure, trial_row
+from pwfn.search.losses import lost_row
+from pwfn.search.rows import Row, Trial, failure
 from pwfn.search.trial import RoundListener, run_trial
 
 RESTARTS = 3
 """Times that a trial's workers are started again after one was lost; each goes on from the last round."""
 
 
-def run_distributed(trial: Trial, store: ResultsStore, on_round: RoundListener) -> Row:
-    """Run a trial on `resources.workers` processes of the cluster and return its row."""
+def run_distributed(trial: Trial, store: ResultsStore, on_round: RoundListener) -> Row | None:
+    """Run a trial on `resources.workers` processes of the cluster; return its row, None if it was told to stop."""
     trainer = TorchTrainer(
         _work,
         train_loop_config={"trial": trial, "store": store, "on_round": on_round},
@@ -33,15 +32,11 @@ def run_distributed(trial: Trial, store: ResultsStore, on_round: RoundListener) 
             failure_config=train.FailureConfig(max_failures=RESTARTS),
         ),
     )
-    started, clock = dt.datetime.now(dt.UTC), time.perf_counter()
     try:
         trainer.fit()
     except train.TrainingFailedError as error:
-        row = trial_row(trial, failure(cause_of(error)), started, time.perf_counter() - clock)
-        store.write_trial(row)
-    written = store.read_trial(trial.trial_id)
-    assert written is not None, "rank 0 writes the row before it returns"
-    return written
+        return lost_row(trial, store, failure(cause_of(error)))
+    return store.read_trial(trial.trial_id)
 
 
 def scaling(config: TrialConfig) -> train.ScalingConfig:

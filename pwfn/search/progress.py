@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-import pandas as pd
 import ray
 from ray import tune
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from analysis.front import front
 from analysis.metrics import metric
+from pwfn.search.front import feasible_front
 from pwfn.search.rows import Row
 from pwfn.search.study import Study
 
@@ -30,12 +29,13 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     Use it as a context around the sweep and give it to Tune as a callback.
     """
 
-    def __init__(self, study: Study, desk: Any, console: Console) -> None:
+    def __init__(self, study: Study, desk: Any, console: Console, num_left: int) -> None:
         self._study = study
         self._desk = desk
         self._console = console
         self._rows: list[Row] = study.store.read_trials()
         self._num_known = len(self._rows)
+        self._num_planned = self._num_known + num_left
         self._running: dict[str, str] = {}
         self._started = self._refreshed = time.monotonic()
         self._first_trial_started: float | None = None
@@ -74,7 +74,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         """Ask the trials' desk for news, once a second."""
         if self._live.is_started and time.monotonic() - self._refreshed > REFRESH_SECONDS:
             self._refreshed = time.monotonic()
-            rounds: dict[str, str] = ray.get(self._desk.rounds.remote())
+            rounds: dict[str, str] = ray.get(self._desk.summaries.remote())
             self._running |= {trial_id: rounds[trial_id] for trial_id in self._running if trial_id in rounds}
             self._live.refresh()
 
@@ -90,16 +90,16 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     def _panel(self) -> Group:
         lines = [Text(f"{self._study.store.study}  {self._counts()}", style="bold")]
         lines += [Text(f"  trial {trial_id}  {state}") for trial_id, state in sorted(self._running.items())]
-        members = front(pd.DataFrame(self._rows), self._study.space.objectives) if self._rows else pd.DataFrame()
-        lines += [Text("front so far" if len(members) else "no trial is complete yet", style="bold")]
-        lines += [Text(f"  {self._result(row)}") for row in members[:LONGEST_FRONT].to_dict("records")]
+        members = feasible_front(self._rows, self._study.space)
+        lines += [Text("front so far" if members else "no trial is on the front yet", style="bold")]
+        lines += [Text(f"  {self._result(row)}") for row in members[:LONGEST_FRONT]]
         if len(members) > LONGEST_FRONT:
             lines.append(Text(f"  and {len(members) - LONGEST_FRONT} more"))
         return Group(*lines)
 
     def _counts(self) -> str:
         failed = sum(row["state"] == "failed" for row in self._rows)
-        done, planned = len(self._rows), self._study.space.search.trials
+        done, planned = len(self._rows), self._num_planned
         now = time.monotonic()
         parts = [f"{done}/{planned} done, {len(self._running)} running, {failed} failed"]
         parts.append(f"{_clock(now - self._started)} elapsed")

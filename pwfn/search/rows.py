@@ -20,6 +20,7 @@ from pwfn.config import TrialConfig
 from pwfn.errors import TrialError, UserError
 from pwfn.methods import RoundRecord
 from pwfn.results.configuration import config_columns
+from pwfn.search.attempts import Cost
 from pwfn.training import Accuracy
 
 Row = dict[str, Any]
@@ -35,6 +36,11 @@ class Trial:
     number: int
     study: str
     config: TrialConfig
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs that it holds while it runs."""
+        return self.config.resources.workers * self.config.resources.gpus_per_worker
 
     @property
     def identity(self) -> Row:
@@ -70,10 +76,9 @@ def accuracy_columns(split: str, accuracy: Accuracy | None, suffix: str = "") ->
     return {f"{split}_top1{suffix}": accuracy.top1, f"{split}_top5{suffix}": accuracy.top5}
 
 
-def trial_row(trial: Trial, outcome: Row, started: dt.datetime, wall_seconds: float) -> Row:
+def trial_row(trial: Trial, outcome: Row, cost: Cost) -> Row:
     """Build a trial's row from how it ended: configuration, outcome, cost and where it ran."""
     config = trial.config
-    num_gpus = config.resources.workers * config.resources.gpus_per_worker
     return {
         **trial.identity,
         "model": config.model.name,
@@ -82,10 +87,7 @@ def trial_row(trial: Trial, outcome: Row, started: dt.datetime, wall_seconds: fl
         "config_json": config.model_dump_json(),
         **config_columns(config),
         **outcome,
-        "wall_seconds": wall_seconds,
-        "gpu_seconds": wall_seconds * num_gpus,
-        "started_at": started,
-        "finished_at": dt.datetime.now(dt.UTC),
+        **cost._asdict(),
         "host": socket.gethostname(),
         "versions_json": json.dumps(versions()),
         "commit": commit(),
@@ -99,13 +101,18 @@ def failure(error: BaseException) -> Row:
             failure_class = error.failure_class
         case UserError():
             failure_class = "user"
-        case torch.OutOfMemoryError() | MemoryError():
+        case _ if ran_out_of_memory(error):
             failure_class = "oom"
         case _:
             failure_class = "error"
     name = "" if isinstance(error, TrialError | UserError) else f"{type(error).__name__}: "
     lines = str(error).strip().splitlines() or [""]
     return {"state": "failed", "failure_class": failure_class, "failure_message": name + lines[0]}
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that no memory is left; torch's allocator on the CPU has no class of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def versions() -> dict[str, str]:

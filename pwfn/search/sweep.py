@@ -6,34 +6,37 @@ same command finishes what an earlier one began.
 
 from __future__ import annotations
 
-import logging
+import functools
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray import tune
 from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from pwfn.baseline import baseline_key
 from pwfn.config import ResourcesConfig, TrialConfig
 from pwfn.errors import UserError
-from pwfn.methods import RoundRecord
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.cluster import connected
+from pwfn.search.confirm import Confirmation
+from pwfn.search.constraints import total_violation
+from pwfn.search.desk import Desk, DeskListener
 from pwfn.search.inputs import Fingerprint, fingerprint_inputs
 from pwfn.search.optuna_search import OptunaSearch
 from pwfn.search.progress import Progress
+from pwfn.search.pruning import Referee
 from pwfn.search.retention import Retention
-from pwfn.search.rows import Trial
+from pwfn.search.rows import Row, Trial, failure
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import Study, check_inputs
+from pwfn.search.supervision import Supervisor, signals_stop
 from pwfn.search.trial import ensure_baseline, own_device, run_trial
-
-log = logging.getLogger(__name__)
 
 RESTARTS = 3
 """Times that a trial whose process was lost is started again; it goes on from its last round."""
@@ -41,39 +44,14 @@ PATIENCE = 600.0
 """Seconds for which a sweep waits for a store that is full or away."""
 
 
-class Desk:
-    """Where trials say which round they have finished, for whoever shows the progress."""
-
-    def __init__(self) -> None:
-        self._rounds: dict[str, str] = {}
-
-    def post(self, trial_id: str, summary: str) -> None:
-        """Note a trial's last round."""
-        self._rounds[trial_id] = summary
-
-    def rounds(self) -> dict[str, str]:
-        """Return the last round of each trial."""
-        return self._rounds
-
-
-@dataclass(frozen=True)
-class DeskListener:
-    """Posts a trial's rounds; can be sent to any process."""
-
-    desk: Any
-
-    def __call__(self, trial: Trial, record: RoundRecord) -> None:
-        """Post without waiting for the answer."""
-        self.desk.post.remote(trial.trial_id, record.summary)
-
-
-def run_sweep(study: Study, searcher: Searcher, desk: Any, callbacks: Sequence[tune.Callback]) -> None:
+def run_sweep(
+    study: Study, searcher: Searcher, desk: Any, supervisor: Supervisor, callbacks: Sequence[tune.Callback]
+) -> None:
     """Run what the searcher proposes on the Ray that is joined, until it proposes nothing more.
 
     Raises:
-        UserError: input that no trial can use; what is finished is kept.
+        UserError: input that no trial can use, or trials that all fail alike; what is finished is kept.
     """
-    stop = StopOnUserError()
     with tempfile.TemporaryDirectory(prefix="pwfn-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(
@@ -89,49 +67,50 @@ def run_sweep(study: Study, searcher: Searcher, desk: Any, callbacks: Sequence[t
                 name=study.store.study,
                 storage_path=scratch,  # Tune's own bookkeeping; ours is the results folder
                 verbose=0,
-                callbacks=[*callbacks, stop],
-                stop=stop,
+                callbacks=[*callbacks, supervisor],
+                stop=supervisor,
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
             ),
         )
         tuner.fit()
-    if stop.message is not None:
-        raise UserError(stop.message)
+    if supervisor.error is not None:
+        raise UserError(supervisor.error)
 
 
 def run_proposal(proposal: dict[str, Any], *, study: Study, desk: Any) -> None:
     """Run one proposed trial from the process that Tune gave it, and tell Tune what its row says."""
-    trial = study.trial(proposal)
-    listener = DeskListener(desk)
-    if trial.config.resources.workers > 1:
-        from pwfn.search.distributed import run_distributed  # seconds of import that a lone worker does without
-
-        row = run_distributed(trial, study.store, listener)
-    else:
-        device = own_device(trial.config.resources)
-        row = run_trial(trial, study.store, device=device, replicas=Replicas(), on_round=listener)
-    told = ("state", "failure_class", "failure_message", *study.space.objectives)
+    try:
+        row = _run_or_recall(study.trial(proposal), study, desk)
+    except UserError as error:  # the results cannot be written, so there is no row
+        row = failure(error)
+    told = ("state", "failure_class", "failure_message", "gpu_seconds", *study.space.told_metrics)
     tune.report({name: row.get(name) for name in told})
 
 
-class StopOnUserError(tune.Callback, tune.Stopper):  # type: ignore[misc]
-    """Ends the sweep when a trial met input that every other trial would meet as well."""
+def _run_or_recall(trial: Trial, study: Study, desk: Any) -> Row:
+    """Run a trial, unless it has ended already: its process may be lost when its row is written, and none of it twice.
 
-    def __init__(self) -> None:
-        self.message: str | None = None
+    Returns its row, or a state alone for a trial that was told to stop and goes on in a later sweep.
+    """
+    written = study.store.read_trial(trial.trial_id)
+    if written is not None:
+        return written
+    row = None
+    if ray.get(desk.arrive.remote(trial.trial_id, ray.get_runtime_context().current_actor)):
+        try:
+            row = _run(trial, study.store, DeskListener(desk))
+        finally:
+            desk.leave.remote(trial.trial_id)
+    return row or {"state": "interrupted"}
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Remember the message of a user's error."""
-        if trial.last_result.get("failure_class") == "user":
-            self.message = trial.last_result["failure_message"]
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Stop no single trial."""
-        return False
+def _run(trial: Trial, store: ResultsStore, listener: DeskListener) -> Row | None:
+    if trial.config.resources.workers > 1:
+        from pwfn.search.distributed import run_distributed  # seconds of import that a lone worker does without
 
-    def stop_all(self) -> bool:
-        """Stop all once there is a message."""
-        return self.message is not None
+        return run_distributed(trial, store, listener)
+    device = own_device(trial.config.resources)
+    return run_trial(trial, store, device=device, replicas=Replicas(), on_round=listener)
 
 
 def resources_of_trial(resources: ResourcesConfig) -> dict[str, float]:
@@ -209,12 +188,15 @@ def _task_options(resources: ResourcesConfig) -> dict[str, Any]:
     }
 
 
-def search(study: Study, *, address: str | None, console: Console, force: bool = False) -> None:
-    """Run the trials that a study still lacks and show how it goes.
+def search(study: Study, *, address: str | None, console: Console, force: bool = False, confirm: int = 0) -> str | None:
+    """Run the trials that a study still lacks and show how it goes; return why it stopped before, if it did.
+
+    With `confirm`, the trials on the front then run again, each with so many other seeds.
 
     Raises:
         UserError: input that no trial can use, a cluster that cannot hold a trial, or other data than the study began
             with where this is not to be forced; what is finished is kept.
+        KeyboardInterrupt: a second Ctrl-C or SIGTERM; trials go on from their last rounds with the same command.
     """
     space, store = study.space, study.store
     resources = space.resources
@@ -225,9 +207,36 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
             inputs = make_baselines(configs, store)
         check_inputs(store, inputs, force=force)
         study = replace(study, store=replace(store, patience=PATIENCE))
-        desk = ray.remote(num_cpus=0)(Desk).remote()
-        retention = Retention(study)
-        with Progress(study, desk, console) as progress:
-            run_sweep(study, OptunaSearch(study), desk, [progress, retention])
-    console.print(retention.summary)
+        stopped_because = _search_all(study, OptunaSearch(study), console)
+        if confirm and stopped_because is None:
+            stopped_because = _search_all(_unpruned(study), Confirmation(study, confirm), console)
     store.delete_scratch()
+    return stopped_because
+
+
+def _search_all(study: Study, searcher: OptunaSearch | Confirmation, console: Console) -> str | None:
+    desk = start_desk(study)
+    supervisor = Supervisor(study, desk, stop_proposing=searcher.stop)
+    retention = Retention(study)
+    progress = Progress(study, desk, console, searcher.num_left)
+    with signals_stop(supervisor, say=console.print), progress:
+        run_sweep(study, searcher, desk, supervisor, [progress, retention])
+    console.print(retention.summary)
+    return supervisor.stopped_because
+
+
+def _unpruned(study: Study) -> Study:
+    search = study.space.search.model_copy(update={"pruning": None})
+    return replace(study, space=replace(study.space, search=search))
+
+
+def start_desk(study: Study) -> Any:
+    """Start the desk on the driver's own node, so that no lost node takes it along; if it dies, it starts anew."""
+    search = study.space.search
+    referee = None
+    if search.pruning is not None:
+        violation = functools.partial(total_violation, study.space.constraints)
+        referee = Referee(search.pruning, study.space.objectives, violation, search.batch)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    desk = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk)
+    return desk.options(scheduling_strategy=here).remote(referee, study.store)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import functools
 import logging
-import time
 from collections.abc import Callable
 
 import torch
@@ -21,73 +19,135 @@ from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
 from pwfn.models import build_network, preprocessing_of
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
-from pwfn.search.rows import Row, Trial, accuracy_columns, commit, failure, round_row, trial_row, versions
+from pwfn.search.attempts import Attempts
+from pwfn.search.pruning import Verdict
+from pwfn.search.rows import (
+    Row,
+    Trial,
+    accuracy_columns,
+    commit,
+    failure,
+    ran_out_of_memory,
+    round_row,
+    trial_row,
+    versions,
+)
 from pwfn.seeds import derive_seed
 from pwfn.task import Task
 
 log = logging.getLogger(__name__)
 
-RoundListener = Callable[[Trial, RoundRecord], None]
+RoundListener = Callable[[Row, str], Verdict]
+"""Given the row of each finished round, and the round in words, by the first replica; says whether to go on."""
 
 
 def run_trial(
     trial: Trial, store: ResultsStore, *, device: torch.device, replicas: Replicas, on_round: RoundListener
-) -> Row:
+) -> Row | None:
     """Run a trial to its end, from its last checkpoint if it has one, and return the row that is now in the store.
 
-    A failure becomes a row as well. With several replicas only the failures that all of them meet together are
-    caught here; any other has to end the process, so that the rest do not wait for it.
+    None is a trial that was told to stop: it has no row and goes on from its last round when it is run again. A failure
+    becomes a row as well. With several replicas only the failures that all of them meet together are caught here;
+    any other has to end the process, so that the rest do not wait for it.
     """
-    started, clock = dt.datetime.now(dt.UTC), time.perf_counter()
     caught = Exception if replicas.world_size == 1 else NonFiniteLossError
-    try:
-        outcome = _run(trial, store, device, replicas, on_round)
-    except caught as error:
-        if not isinstance(error, UserError | TrialError):  # theirs says all; any other is a defect, with its trace
-            log.exception("trial %s failed", trial.trial_id)
-        outcome = failure(error)
-    row = trial_row(trial, outcome, started, time.perf_counter() - clock)
+    with Attempts(store, trial.trial_id, is_writer=replicas.is_first) as attempts:
+        try:
+            outcome = _run_in_memory(trial, store, device, replicas, on_round)
+        except caught as error:
+            if not isinstance(error, UserError | TrialError):  # theirs says all; any other is a defect, with its trace
+                log.exception("trial %s failed", trial.trial_id)
+            outcome = failure(error)
+        if outcome is None:
+            return None
+        row = trial_row(trial, outcome, attempts.cost(trial.num_gpus))
+        if replicas.is_first:
+            store.write_trial(row)
     if replicas.is_first:
-        store.write_trial(row)
         store.delete_checkpoint(trial.trial_id)
+        store.delete_attempts(trial.trial_id)
     return row
 
 
-def _run(trial: Trial, store: ResultsStore, device: torch.device, replicas: Replicas, on_round: RoundListener) -> Row:
+def _run_in_memory(
+    trial: Trial, store: ResultsStore, device: torch.device, replicas: Replicas, on_round: RoundListener
+) -> Row | None:
+    """Run a trial; where memory runs out, go on from its last round with each batch in twice as many parts.
+
+    The parts' gradients add up to the batch's, so it stays the same experiment. A replica that runs out of memory has
+    to end, or the others would wait for it; it is started again, with the parts that it noted.
+    """
+    while True:
+        micro_batches = store.read_micro_batches(trial.trial_id)
+        try:
+            return _run(trial, store, device, replicas, on_round, micro_batches)
+        except (RuntimeError, MemoryError) as error:
+            is_smallest = 2 * micro_batches > trial.config.training.batch_size // replicas.world_size
+            if is_smallest or not ran_out_of_memory(error):
+                raise
+            store.write_micro_batches(trial.trial_id, 2 * micro_batches)
+            if replicas.world_size > 1:
+                raise
+            log.warning("trial %s is out of memory: now %d parts per batch", trial.trial_id, 2 * micro_batches)
+
+
+def _run(
+    trial: Trial,
+    store: ResultsStore,
+    device: torch.device,
+    replicas: Replicas,
+    on_round: RoundListener,
+    micro_batches: int,
+) -> Row | None:
     baseline = ensure_baseline(trial.config, store, device, replicas)
-    task = open_task(trial.config, ModelConfig(name=trial.config.model.name), device, replicas)
+    task = open_task(trial.config, ModelConfig(name=trial.config.model.name), device, replicas, micro_batches)
     task.network.load_state_dict(dict(baseline.state))
     checkpoint = store.read_checkpoint(trial.trial_id)
     method = METHODS[trial.config.method.name](task)
     for record in run_rounds(method, load(checkpoint) if checkpoint else None):
+        verdict = Verdict.CONTINUE
         if replicas.is_first:
-            store.append_round(trial.trial_id, round_row(trial, record))
+            row = {**round_row(trial, record), "float_val_top1": baseline.validation.top1}
+            store.append_round(trial.trial_id, row)
             if not record.is_last:
                 store.write_checkpoint(trial.trial_id, save(dict(record.state())))
-            on_round(trial, record)
+            verdict = on_round(row, record.summary)
         log.info("trial %s %s", trial.trial_id, record.summary)
+        verdict = Verdict(replicas.agree(verdict, device))
+        if verdict is Verdict.STOP and not record.is_last:
+            return None
+        if verdict is Verdict.PRUNE and not record.is_last:
+            return {"state": "pruned", **_measured(task, baseline, record)}
     return _outcome(trial, method, baseline, record, store)
+
+
+def _measured(task: Task, baseline: Baseline, record: RoundRecord) -> Row:
+    """Columns that every trial has which finished a round: of the fixed weights, on the validation images."""
+    sets = task.parameter_sets
+    return {
+        **accuracy_columns("val", record.after),
+        "val_top1_before": record.before.top1,
+        "float_val_top1": baseline.validation.top1,
+        "float_test_top1": baseline.test.top1,
+        **dataclasses.asdict(record.metrics),
+        "coverage": sets.coverage,
+        "num_weights": sets.num_fixable,
+        "recalibrated_bn": record.recalibrated_bn,
+        "untreated_layers": record.fixing.untreated_layers,
+        "rounds_done": record.round + 1,
+        "micro_batches": task.micro_batches,
+    }
 
 
 def _outcome(trial: Trial, method: Method, baseline: Baseline, last: RoundRecord, store: ResultsStore) -> Row:
     """Measure the final network and write it; the validation accuracy is that of the last record."""
     task = method.task
-    sets = task.parameter_sets
     outcome = {
         "state": "complete",
-        **accuracy_columns("val", last.after),
-        "val_top1_before": last.before.top1,
+        **_measured(task, baseline, last),
         **accuracy_columns("test", task.measure("test")),
         **accuracy_columns("test", last.test_before, "_before"),
         "ensemble_test_top1": last.ensemble_test_top1,
-        "float_val_top1": baseline.validation.top1,
-        "float_test_top1": baseline.test.top1,
-        **dataclasses.asdict(last.metrics),
-        "coverage": sets.coverage,
-        "num_weights": sets.num_fixable,
-        "recalibrated_bn": last.recalibrated_bn,
-        "untreated_layers": last.fixing.untreated_layers,
-        "rounds_done": last.num_rounds,
     }
     if task.replicas.is_first:
         store.write_values(trial.trial_id, last.fixing.codebook)
@@ -119,7 +179,9 @@ def ensure_baseline(config: TrialConfig, store: ResultsStore, device: torch.devi
     return baseline
 
 
-def open_task(config: TrialConfig, model: ModelConfig, device: torch.device, replicas: Replicas) -> Task:
+def open_task(
+    config: TrialConfig, model: ModelConfig, device: torch.device, replicas: Replicas, micro_batches: int = 1
+) -> Task:
     """Build a network and the data it is given, on a device."""
     seed = split_seed(config)
     source = _source(config.data, seed)
@@ -131,7 +193,7 @@ def open_task(config: TrialConfig, model: ModelConfig, device: torch.device, rep
         seed=derive_seed(seed, "initial weights"),
     )
     data = _data(config.data, seed, preprocessing_of(network), device)
-    return Task(network.to(device), data, config, device, replicas)
+    return Task(network.to(device), data, config, device, replicas, micro_batches)
 
 
 def split_seed(config: TrialConfig) -> int:

@@ -40,10 +40,10 @@ def cluster():
     nodes.shutdown()
 
 
-def sweep(folder, *overrides, trials=3, name="small"):
+def sweep(folder, *overrides, trials=3, name="small", space=SPACE):
     from pwfn.search.sweep import search
 
-    space = SearchSpace.load(SPACE, overrides, trials=trials)
+    space = SearchSpace.load(space, overrides, trials=trials)
     study = open_study(space, ResultsStore(str(folder), name), command="test")
     output = StringIO()
     search(study, address=None, console=Console(file=output, width=200))

@@ -7,21 +7,29 @@ import sys
 import time
 from pathlib import Path
 
+import pwfn.torchvision_shim  # noqa: F401  (before timm)
+
+# isort: split
 import pytest
 import torch
+from timm import create_model
+from timm.models import register_model
 
 from pwfn.config import TrialConfig
 from pwfn.export import load_state
 from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
+from pwfn.search.pruning import Verdict
 from pwfn.search.rows import Trial, failure
 from pwfn.search.space import SearchSpace
 from pwfn.search.trial import open_task, run_trial
 
 SPACE = Path(__file__).with_name("small_space.yaml")
-NOT_THE_RESULT = {"wall_seconds", "gpu_seconds", "started_at", "finished_at", "host", "study", "trial_id", "size_bytes",
-                  "compression_ratio", "train_seconds", "fix_seconds", "eval_seconds"}  # fmt: skip
+NOT_THE_RESULT = {
+    "wall_seconds", "gpu_seconds", "lost_seconds", "retries", "started_at", "finished_at", "host", "study", "trial_id",
+    "size_bytes", "compression_ratio", "train_seconds", "fix_seconds", "eval_seconds",
+}  # fmt: skip
 """Columns that may differ between two runs of one trial; a file's size depends on the names written into it."""
 
 
@@ -30,7 +38,11 @@ def make_trial(*overrides: str, trial_id: str = "0000") -> Trial:
     return Trial(trial_id, 0, "test", space.trial_config(space.start_settings()[0], 0))
 
 
-def run(trial: Trial, store: ResultsStore, on_round=lambda trial, record: None):
+def go_on(row, summary):
+    return Verdict.CONTINUE
+
+
+def run(trial: Trial, store: ResultsStore, on_round=go_on):
     return run_trial(trial, store, device=torch.device("cpu"), replicas=Replicas(), on_round=on_round)
 
 
@@ -152,10 +164,64 @@ def test_a_killed_trial_goes_on_from_its_last_round_to_the_same_row(store, tmp_p
     num_before = len(other.read_rounds("0000"))
     assert 1 <= num_before < 3
     rounds = []
-    run(make_trial(), other, on_round=lambda trial, record: rounds.append(record.round))
+
+    def note(row, summary):
+        rounds.append(row["round"])
+        return Verdict.CONTINUE
+
+    row = run(make_trial(), other, on_round=note)
     assert rounds == list(range(num_before, 3))
+    assert row["retries"] == 1
+    assert row["lost_seconds"] >= 0
     assert result([store.read_trial("0000")]) == result([other.read_trial("0000")])
     assert result(store.read_rounds("0000")) == result(other.read_rounds("0000"))
+
+
+def test_a_trial_that_is_told_to_stop_has_no_row_and_goes_on_later_to_the_same_row(store, tmp_path):
+    run(make_trial(), store)
+    other = ResultsStore(str(tmp_path / "other"), "test")
+    other.create()
+    assert run(make_trial(), other, on_round=lambda row, summary: Verdict.STOP) is None
+    assert other.read_trial("0000") is None
+    assert len(other.read_rounds("0000")) == 1
+    run(make_trial(), other)
+    assert result([store.read_trial("0000")]) == result([other.read_trial("0000")])
+    assert result(store.read_rounds("0000")) == result(other.read_rounds("0000"))
+
+
+def test_a_pruned_trial_has_the_metrics_of_its_last_round_and_no_test_accuracy(store):
+    row = run(make_trial(), store, on_round=lambda row, summary: Verdict(row["round"] == 1))
+    stored = store.read_trial("0000")
+    rounds = store.read_rounds("0000")
+    assert (row["state"], stored["state"], stored["rounds_done"]) == ("pruned", "pruned", 2)
+    assert [each["round"] for each in rounds] == [0, 1]
+    assert stored["val_top1"] == rounds[1]["val_top1"]
+    assert stored["unique_values"] == rounds[1]["unique_values"]
+    assert (stored["test_top1"], stored["size_bytes"]) == (None, None)
+    assert store.read_model("0000") is None
+    assert store.read_checkpoint("0000") is None
+
+
+def hungry_mlp(pretrained: bool = False, **kwargs):
+    """A network that asks for terabytes where it sees 128 images at once, and for little where it sees 64."""
+    network = create_model("digits_mlp", **kwargs)
+    network.register_forward_pre_hook(
+        lambda module, inputs: (torch.empty(2 ** (len(inputs[0]) // 3), dtype=torch.uint8), None)[1]
+    )
+    return network
+
+
+def test_a_trial_that_runs_out_of_memory_goes_on_with_smaller_parts_of_its_batches(store):
+    register_model(hungry_mlp)
+    small = ("evaluation.batch_size=32", "evaluation.recalibrate_bn=false", "baseline.epochs=0")
+    row = run(make_trial("model.name=hungry_mlp", "training.batch_size=128", *small), store)
+    assert row["state"] == "complete", row["failure_message"]
+    assert row["micro_batches"] == 2
+    plain = run(make_trial("model.name=digits_mlp", "training.batch_size=128", *small, trial_id="0001"), store)
+    for one, two in zip(store.read_rounds("0000"), store.read_rounds("0001"), strict=True):
+        assert one["train_loss"] == pytest.approx(two["train_loss"], rel=1e-4)
+        assert one["val_top1"] == pytest.approx(two["val_top1"], abs=0.02)
+    assert plain["micro_batches"] == 1
 
 
 def test_a_row_names_its_versions_and_its_configuration(store):
@@ -169,7 +235,7 @@ IN_ANOTHER_PROCESS = """
 import sys, time, torch
 torch.set_num_threads(1)
 from pwfn.results.store import ResultsStore
-from test_trial import make_trial, run
-wait = (lambda trial, record: time.sleep(60)) if "sleep" in sys.argv else (lambda trial, record: None)
+from test_trial import go_on, make_trial, run
+wait = (lambda row, summary: time.sleep(60)) if "sleep" in sys.argv else go_on
 run(make_trial(), ResultsStore(sys.argv[1], "test"), wait)
 """

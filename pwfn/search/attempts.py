@@ -1,0 +1,120 @@
+"""What a trial has cost so far: its starts, with a sign of life while it runs, so that lost work is counted too.
+
+Only the trial itself writes here. When its process dies, the last sign of life says until when it held its GPUs, and
+its rounds on disk say how much of that was of use.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from pwfn.results.store import ResultsStore
+
+SIGN_OF_LIFE_SECONDS = 10.0
+"""So much of a lost process's time is not counted at most."""
+
+
+class Attempt(NamedTuple):
+    """One start of a trial."""
+
+    started_at: dt.datetime
+    seen_at: dt.datetime
+    """The last sign of life."""
+
+
+class Cost(NamedTuple):
+    """What all starts of a trial took together; the names are columns of its row."""
+
+    started_at: dt.datetime
+    finished_at: dt.datetime
+    wall_seconds: float
+    gpu_seconds: float
+    lost_seconds: float
+    retries: int
+
+
+def cost(attempts: Sequence[Attempt], rounds: Sequence[dict[str, Any]], *, num_gpus: float, is_lost: bool) -> Cost:
+    """Add up a trial's starts.
+
+    Args:
+        attempts: in order, at least one.
+        rounds: rows of the rounds that the trial has finished.
+        num_gpus: GPUs that it holds while it runs.
+        is_lost: the last start was lost as well; else all of it was of use.
+    """
+    held = [(each.seen_at - each.started_at).total_seconds() for each in attempts]
+    used = [_seconds_of_use(each, rounds) for each in attempts]
+    if not is_lost:
+        used[-1] = held[-1]
+    lost = sum(held) - sum(used)
+    ends = attempts[0].started_at, attempts[-1].seen_at
+    return Cost(*ends, sum(used), sum(held) * num_gpus, lost, len(attempts) - 1)
+
+
+def _seconds_of_use(attempt: Attempt, rounds: Sequence[dict[str, Any]]) -> float:
+    """Seconds from a start to the end of the last round that it finished."""
+    ends = [row["finished_at"] for row in rounds if attempt.started_at <= row["finished_at"] <= attempt.seen_at]
+    return (max(ends) - attempt.started_at).total_seconds() if ends else 0.0
+
+
+class Attempts:
+    """The starts of one trial, this one last; gives signs of life while it is entered.
+
+    Args:
+        store: where they are kept until the trial's row has what they took.
+        trial_id: whose.
+        is_writer: whether this process is the one that writes.
+    """
+
+    def __init__(self, store: ResultsStore, trial_id: str, *, is_writer: bool = True) -> None:
+        self._store = store
+        self._trial_id = trial_id
+        self._is_writer = is_writer
+        self._attempts: list[Attempt] = []
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._give_signs_of_life, daemon=True)
+
+    def __enter__(self) -> Attempts:
+        """Begin a start."""
+        self._attempts = [*read_attempts(self._store, self._trial_id), Attempt(_now(), _now())]
+        self._give_sign_of_life()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        self._is_over.set()
+        self._thread.join()
+        self._give_sign_of_life()
+
+    def cost(self, num_gpus: float) -> Cost:
+        """What all starts have taken until now, with `num_gpus` GPUs held."""
+        rounds = self._store.read_rounds(self._trial_id) if len(self._attempts) > 1 else []
+        attempts = [*self._attempts[:-1], self._attempts[-1]._replace(seen_at=_now())]
+        return cost(attempts, rounds, num_gpus=num_gpus, is_lost=False)
+
+    def _give_signs_of_life(self) -> None:
+        while not self._is_over.wait(SIGN_OF_LIFE_SECONDS):
+            self._give_sign_of_life()
+
+    def _give_sign_of_life(self) -> None:
+        self._attempts[-1] = self._attempts[-1]._replace(seen_at=_now())
+        if self._is_writer:
+            starts = [[moment.isoformat() for moment in attempt] for attempt in self._attempts]
+            self._store.write_attempts(self._trial_id, {"attempts": starts})
+
+
+def read_attempts(store: ResultsStore, trial_id: str) -> list[Attempt]:
+    """Read the starts of a trial that has no row yet; none if it never started."""
+    written = store.read_attempts(trial_id) or {"attempts": []}
+    return [Attempt(*map(dt.datetime.fromisoformat, moments)) for moments in written["attempts"]]
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,113 @@
+"""Which trials are worth their remaining rounds, judged by several objectives (MO-ASHA, Schmucker et al. 2021).
+
+After some of its rounds, the rungs, a trial is ranked among all trials that have come as far; the best share of them
+goes on. What a trial had at a rung is compared with rungs alone and never told as its result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pwfn.search.declaration import Direction, PruningConfig
+from pwfn.search.ranking import rank
+
+
+class Verdict(IntEnum):
+    """What a trial hears after a round."""
+
+    CONTINUE = 0
+    PRUNE = 1
+    """Others are better; the trial ends here."""
+    STOP = 2
+    """The whole sweep ends; the trial goes on from this round in the next one."""
+
+
+class Rung(NamedTuple):
+    """Trials meet here: after the same round of the same method, with the same share of the weights fixed."""
+
+    method: str
+    round: int
+    """Counts from 0."""
+    fraction: float
+
+
+class Standing(NamedTuple):
+    """What one trial had reached at a rung."""
+
+    number: int
+    values: tuple[float, ...]
+    """One per objective, to be minimised; not finite is the worst."""
+    violation: float
+    """Of the constraints; 0 where all hold."""
+
+
+class Referee:
+    """Judges trials at rungs: rounds `grace_rounds`, then each `reduction_factor` times as far.
+
+    A trial goes on if it is among the best 1/`reduction_factor` of those that have reached the rung so far, itself
+    included; while there are no more than `reduction_factor` of them, every trial does.
+
+    Args:
+        config: grace period and reduction factor.
+        objectives: metrics of a round, and their direction.
+        violation: how far a round's metrics violate the constraints together, 0 where all hold.
+        batch: with batches of this size a trial is compared with earlier batches only, so that no verdict depends on
+            who came first; None compares with all.
+    """
+
+    def __init__(
+        self,
+        config: PruningConfig,
+        objectives: Mapping[str, Direction],
+        violation: Callable[[Mapping[str, Any]], float],
+        batch: int | None = None,
+    ) -> None:
+        self.config = config
+        self.objectives = objectives
+        self.violation = violation
+        self.batch = batch
+        self._standings: defaultdict[Rung, dict[str, Standing]] = defaultdict(dict)
+
+    def recall(self, rounds: Iterable[Mapping[str, Any]]) -> None:
+        """Take up what trials of an earlier run had reached, from the rows of their rounds."""
+        for row in rounds:
+            self._note(row)
+
+    def goes_on(self, row: Mapping[str, Any]) -> bool:
+        """Judge a trial by the row of the round that it has just finished; asked again, it answers anew."""
+        rung = self._note(row)
+        if rung is None:
+            return True
+        mine = self._standings[rung][row["trial_id"]]
+        others = [each for trial_id, each in self._standings[rung].items() if trial_id != row["trial_id"]]
+        peers = [mine, *(each for each in others if self._is_peer(each, mine))]
+        if len(peers) <= self.config.reduction_factor:
+            return True
+        values = np.nan_to_num(np.array([each.values for each in peers]), nan=np.inf)
+        places = rank(values, np.array([each.violation for each in peers]))
+        return bool(places[0] < math.ceil(len(peers) / self.config.reduction_factor))
+
+    def _is_peer(self, other: Standing, mine: Standing) -> bool:
+        return self.batch is None or other.number // self.batch < mine.number // self.batch
+
+    def _note(self, row: Mapping[str, Any]) -> Rung | None:
+        """Record a standing where the round is a rung, and return the rung."""
+        if not self._is_rung(row["round"] + 1):
+            return None
+        rung = Rung(row["method"], row["round"], row["fraction"])
+        signs = {"minimize": 1.0, "maximize": -1.0}
+        values = tuple(signs[direction] * float(row[name]) for name, direction in self.objectives.items())
+        self._standings[rung][row["trial_id"]] = Standing(row["number"], values, self.violation(row))
+        return rung
+
+    def _is_rung(self, num_rounds: int) -> bool:
+        rung = float(self.config.grace_rounds)
+        while round(rung) < num_rounds:
+            rung *= self.config.reduction_factor
+        return round(rung) == num_rounds

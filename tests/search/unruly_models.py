@@ -1,0 +1,47 @@
+"""Networks that misbehave in a trial's process: one hangs, one eats memory."""
+
+import time
+
+import pwfn.torchvision_shim  # noqa: F401  (before timm)
+
+# isort: split
+import torch
+from timm import create_model
+from timm.models import register_model
+
+BAD_BATCH = 48
+"""Images in a batch at which they misbehave."""
+
+
+def hanging_mlp(pretrained: bool = False, **kwargs):
+    """Never comes back from a batch of the bad size."""
+    return _with_hook(lambda: time.sleep(3600), **kwargs)
+
+
+def greedy_mlp(pretrained: bool = False, **kwargs):
+    """Takes ever more memory at a batch of the bad size."""
+
+    def eat() -> None:
+        eaten = []
+        while True:
+            eaten.append(torch.ones(2**26))  # 256 MiB, touched
+            time.sleep(0.05)
+
+    return _with_hook(eat, **kwargs)
+
+
+def _with_hook(misbehave, **kwargs):
+    network = create_model("digits_mlp", **kwargs)
+
+    def hook(module, inputs) -> None:
+        if len(inputs[0]) == BAD_BATCH:
+            misbehave()
+
+    network.register_forward_pre_hook(hook)
+    return network
+
+
+def register() -> None:
+    """Make them known to timm in this process: to be run in each process of a cluster."""
+    register_model(hanging_mlp)
+    register_model(greedy_mlp)
