@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "launchers" / "cluster"
 OWN_NETWORK = ["unshare", "--net", "--map-root-user", "bash", "-c", 'ip link set lo up && exec "$@"', "own-network"]
-QUICK = ["data.train_images=100", "training.steps_per_epoch=1", "baseline.epochs=1", "method.fractions=[0.5,1]"]
+QUICK = ["data.train_images=100", "training.steps_per_epoch=1", "baseline.epochs=1"]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_slurm_job_searches_on_all_its_nodes(job, tmp_path, environment):
     assert "2 of 2 Ray nodes" in output
     rows = ResultsStore(str(tmp_path / "results"), "digits").read_trials()
     assert [row["state"] for row in rows] == ["complete", "complete"]
-    # Each node has one CPU, and a trial takes one.
+    # Each node has one CPU, and a trial takes one; it takes far longer than two processes need to start.
     assert max(row["started_at"] for row in rows) < min(row["finished_at"] for row in rows)
     assert not processes_of(job)
     assert not (tmp_path / "scontrol.log").exists()
