@@ -96,12 +96,14 @@ def _cost(values: Array, direction: str) -> Array:
 
 def _box(trials: pd.DataFrame, objectives: Objectives) -> tuple[dict[str, float], dict[str, float]]:
     """The worst and the best value of each objective: the metric's span, its open ends from the complete trials."""
-    complete = trials[trials["state"] == "complete"]
     worst, best = {}, {}
     for name, direction in objectives.items():
-        span, seen = metric(name), complete[name].to_numpy(np.float64, na_value=np.nan)
-        seen = seen[np.isfinite(span.scaled(seen))]
-        low = span.low if span.low is not None else float(seen.min()) if len(seen) else np.nan
-        high = span.high if span.high is not None else float(seen.max()) if len(seen) else np.nan
+        span = metric(name)
+        if span.low is not None and span.high is not None:
+            low, high = span.low, span.high
+        else:
+            seen = trials.loc[trials["state"] == "complete", name].to_numpy(np.float64, na_value=np.nan)
+            seen = seen[np.isfinite(span.scaled(seen))]
+            low, high = (float(seen.min()), float(seen.max())) if len(seen) else (np.nan, np.nan)
         worst[name], best[name] = (low, high) if direction == "maximize" else (high, low)
     return worst, best

@@ -14,7 +14,7 @@ MOST_TRIALS = 1000
 """Of more trials, these many are taken at even steps."""
 NUM_FOLDS = 3
 NUM_SHUFFLES = 3
-NUM_TREES = 40
+NUM_TREES = 30
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,11 @@ def varied_fields(trials: pd.DataFrame) -> list[str]:
 
 
 def importance(trials: pd.DataFrame, objective: str) -> Importance | None:
-    """Measure permutation importance (Breiman 2001) on held-out trials, by a random forest on the objective's ranks.
+    """Measure permutation importance (Breiman 2001) on held-out trials, by a forest on the objective's ranks.
 
     Ranks, because a few ruined networks would else make most of the variance. Complete trials only; None where there
-    are fewer than 15, or nothing varies. Correlated fields share their importance.
+    are fewer than 15, or nothing varies. Correlated fields share their importance. The trees are extremely randomised
+    (Geurts, Ernst and Wehenkel 2006): as good as a random forest's here, at two thirds of the time.
     """
     scaled = metric(objective).scaled(trials[objective].to_numpy(np.float64))
     usable = trials[(trials["state"] == "complete").to_numpy(bool) & np.isfinite(scaled)]
@@ -58,19 +59,30 @@ def importance(trials: pd.DataFrame, objective: str) -> Importance | None:
 
 def _shuffled_losses(features: Array, target: Array) -> tuple[Array, Array]:
     """R^2 of each fold `(NUM_FOLDS,)`, and what shuffling each column takes off it `(NUM_FOLDS, num_fields)`."""
-    from sklearn.ensemble import RandomForestRegressor  # takes a second to import
-    from sklearn.inspection import permutation_importance
+    from sklearn.ensemble import ExtraTreesRegressor  # takes a second to import
     from sklearn.model_selection import KFold
 
+    generator = np.random.default_rng(0)
+    num_fields = features.shape[1]
     explained, losses = [], []
     for fit, held_out in KFold(NUM_FOLDS, shuffle=True, random_state=0).split(features):
-        forest = RandomForestRegressor(NUM_TREES, min_samples_leaf=2, random_state=0).fit(features[fit], target[fit])
-        explained.append(forest.score(features[held_out], target[held_out]))
-        shuffled = permutation_importance(
-            forest, features[held_out], target[held_out], n_repeats=NUM_SHUFFLES, random_state=0
-        )
-        losses.append(shuffled.importances_mean)
+        forest = ExtraTreesRegressor(NUM_TREES, min_samples_leaf=2, random_state=0).fit(features[fit], target[fit])
+        tables = [features[held_out]]
+        for column in np.repeat(np.arange(num_fields), NUM_SHUFFLES):
+            tables.append(features[held_out].copy())
+            generator.shuffle(tables[-1][:, column])
+        predicted = forest.predict(np.concatenate(tables)).reshape(len(tables), -1)  # at once: a call costs 20 ms
+        whole, *shuffled = _explained(target[held_out], predicted)
+        explained.append(whole)
+        losses.append(whole - np.reshape(shuffled, (num_fields, NUM_SHUFFLES)).mean(axis=1))
     return np.array(explained), np.array(losses)
+
+
+def _explained(target: Array, predicted: Array) -> Array:
+    """R^2 of each row of predictions `(num_rows, num_trials)`; 0 where the target is constant."""
+    spread = ((target - target.mean()) ** 2).sum()
+    missed = ((target - predicted) ** 2).sum(axis=1)
+    return np.asarray(1 - missed / spread if spread > 0 else np.zeros(len(missed)), dtype=np.float64)
 
 
 def _as_numbers(column: pd.Series[str]) -> Array:

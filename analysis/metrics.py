@@ -18,9 +18,9 @@ class Metric:
     label: str
     """Name in tables and on axes."""
     low: float | None = None
-    """Lower end of the span that hypervolume is a share of; None takes the lowest value seen."""
+    """Lower end of the span that hypervolume is a share of."""
     high: float | None = None
-    """Upper end of that span; None takes the highest value seen."""
+    """Upper end of that span; where one end is None, the span is that of the values seen."""
     log2: bool = False
     """Distances count in factors of two: from 16 values to 8 saves a bit per weight, as does 512 to 256."""
     show: Callable[[float], str] = "{:.4g}".format

@@ -58,7 +58,7 @@ def payload(studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[s
         "axes": list(_axes(series[0].objectives)),
         "quality": quality,
         "panels": [_panel(title, members) for title, members in parts],
-        "series": [_series(index, one, place, title) for index, (title, one) in enumerate(_titled(parts))],
+        "series": [_finite(_series(index, one, place, title)) for index, (title, one) in enumerate(_titled(parts))],
         "trials": _trials(rows, shown, series),
         "rounds": _ragged(rows, details, series, "rounds", ROUNDS, first, MOST_ROUNDS),
         "values": _ragged(rows, details, series, "values", VALUES, first, MOST_VALUES),
@@ -67,8 +67,8 @@ def payload(studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[s
 
 
 def compressed(content: Json) -> str:
-    """Encode as JSON, deflate, base64: what `DecompressionStream("deflate")` reads; what is not finite is null."""
-    text = json.dumps(_finite(content), separators=(",", ":"), allow_nan=False)
+    """Encode as JSON, deflate, base64: what `DecompressionStream("deflate")` reads."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(zlib.compress(text.encode(), 7)).decode()
 
 
@@ -83,8 +83,17 @@ def _finite(value: Any) -> Any:
 
 def numbers(values: Iterable[Any]) -> list[Any]:
     """Six significant digits; None for what is not finite; whole numbers without a point."""
-    rounded = [float(f"{value:.6g}") if value is not None and np.isfinite(value) else None for value in values]
-    return [int(value) if value is not None and value.is_integer() else value for value in rounded]
+    array = np.array(list(values), dtype=np.float64)  # None becomes NaN
+    finite = np.isfinite(array)
+    some = np.where(finite & (array != 0), np.abs(array), 1)
+    places = np.clip(5 - np.floor(np.log10(some)), -300, 300)
+    unit = 10 ** np.abs(places)
+    rounded = np.where(places > 0, np.round(array * unit) / unit, np.round(array / unit) * unit)
+    whole = finite & (np.abs(rounded) < 2**53) & (rounded == np.floor(rounded))
+    listed = np.full(len(array), None, dtype=object)
+    listed[finite] = rounded[finite]
+    listed[whole] = rounded[whole].astype(np.int64)
+    return list(listed)
 
 
 def _titled(parts: Sequence[Panel]) -> list[tuple[str, Series]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import moocore
@@ -27,11 +28,10 @@ class Progress:
 def progress(series: Series, among: pd.DataFrame) -> Progress:
     """Follow the hypervolume through the trials in the order in which they ended; lost and pruned work counts."""
     trials = series.trials.sort_values(["finished_at", "number"], na_position="last", kind="stable")
-    columns = ["state", *series.objectives]
-    found, among = trials[columns], among[columns]
-    steps = [*_improvements(found, series.objectives), len(trials)] if len(trials) else []
-    steps = list(dict.fromkeys(steps))
-    shares = [hypervolume(found[:step], series.objectives, among).share for step in steps]
+    grown = _improvements(trials, series.objectives)
+    steps = list(dict.fromkeys([*grown, len(trials)])) if len(trials) else []
+    members = trials.iloc[[step - 1 for step in grown]]  # the others add nothing
+    shares = [hypervolume(members[: bisect_right(grown, step)], series.objectives, among).share for step in steps]
     gpu, wall = (trials[name].fillna(0).cumsum().to_numpy() / 3600 for name in ("gpu_seconds", "wall_seconds"))
     at = [step - 1 for step in steps]
     return Progress(steps, gpu[at].tolist(), wall[at].tolist(), shares)

@@ -69,22 +69,15 @@ def configurations(trials: pd.DataFrame) -> pd.DataFrame:
 
     A merged row keeps the identifier and the texts of its first trial. Trials without a result stay as they are.
     """
-    keys = _keys(trials)
-    ends = {
-        f"{name}_{end}": trials[name].groupby(keys).transform("min" if end == "low" else "max")
-        for name in SPREAD
-        for end in ("low", "high")
-    }
-    ids = trials["trial_id"].groupby(keys).agg(list)
-    marked = pd.concat([trials, pd.DataFrame(ends, index=trials.index)], axis=1)
-    marked = marked.assign(num_seeds=keys.map(ids.map(len)).astype(float), trial_ids=keys.map(ids))
-    first = ~keys.duplicated()
-    merged = marked[first].copy()
-    if not first.all():
-        names = trials.select_dtypes("float64").columns.difference(["number", "seed"])
-        means = trials[names].groupby(keys).mean().loc[keys[first].tolist()]
-        merged[names] = means.to_numpy()
-    return merged
+    groups = pd.Series(pd.factorize(_keys(trials))[0], index=trials.index)  # numbered in the order of appearance
+    grouped = trials.groupby(groups)
+    merged = trials[~groups.duplicated()].copy()
+    means = trials.select_dtypes("float64").columns.difference(["number", "seed"])
+    merged[means] = grouped[list(means)].mean().to_numpy()
+    lows, highs = grouped[list(SPREAD)].min().add_suffix("_low"), grouped[list(SPREAD)].max().add_suffix("_high")
+    ids = grouped["trial_id"].agg(list).rename("trial_ids")
+    further = pd.concat([lows, highs, ids.map(len).astype(float).rename("num_seeds"), ids], axis=1)
+    return pd.concat([merged, further.set_axis(merged.index)], axis=1)
 
 
 def _keys(trials: pd.DataFrame) -> pd.Series[str]:

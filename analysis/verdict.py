@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from analysis.metrics import Array, metric
 from analysis.series import SUBJECT, Series
@@ -128,7 +128,7 @@ def _welch(ours: Array, theirs: Array) -> tuple[float, float]:
         return difference, difference
     sizes = (len(ours) - 1, len(theirs) - 1)
     freedom = sum(parts) ** 2 / sum(part**2 / size for part, size in zip(parts, sizes, strict=True))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(sum(parts)))
+    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(sum(parts)))
     return difference - half, difference + half
 
 

@@ -24,7 +24,7 @@ function drawImportance() {
   $("importance-plots").replaceChildren(...plots);
   const weak = one.importance.filter((each) => each.explained <= 0.2).map((each) => data.metrics[each.objective].label);
   $("importance-words").textContent = !one.importance.length ? "Importance takes at least 15 complete trials in which something varies."
-    : `What shuffling a field costs a random forest on trials it has not seen, in R\u00b2 on ranks.${weak.length ? ` The forest explains little of ${weak.join(" and ")}: read nothing into those bars.` : ""}`;
+    : `What shuffling a field costs a forest of randomised trees on trials it has not seen, in R\u00b2 on ranks.${weak.length ? ` The forest explains little of ${weak.join(" and ")}: read nothing into those bars.` : ""}`;
   one.importance.forEach((each, at) => {
     const fields = each.fields.slice(0, 12);
     draw(`importance-${at}`, [{ type: "bar", orientation: "h", y: fields.map(([name]) => wrapped(short(name)).join("<br>")), x: fields.map(([, mean]) => mean), marker: { color: colour("c0") },
