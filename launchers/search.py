@@ -2,6 +2,7 @@
 
 python launchers/search.py --space digits.yaml
 python launchers/search.py --space deit.yaml --address auto --set data.root=/data/imagenet
+python launchers/search.py --space digits.yaml --study longer --trials 200 --warm-start results/digits --confirm 2
 
 The same command again goes on where the results folder stands.
 """
@@ -17,7 +18,7 @@ from rich.table import Table
 import analysis
 from pwfn.errors import UserError
 from pwfn.search.cluster import prepare_environment
-from pwfn.search.space import SearchSpace
+from pwfn.search.space import PlanRow, SearchSpace
 
 
 def parse() -> argparse.Namespace:
@@ -31,16 +32,33 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="seed of the study (default: the space's search.seed)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", dest="overrides",
                         help="fields of the configuration or of the search: method.b=7 search.sampler=gp")  # fmt: skip
+    parser.add_argument("--warm-start", nargs="+", action="extend", default=[], metavar="RESULTS/STUDY",
+                        help="folders or URIs of other studies, whose trials the search learns from")  # fmt: skip
+    parser.add_argument("--confirm", type=int, default=0, metavar="N",
+                        help="after the search, run each trial on the front again with N other seeds")  # fmt: skip
     parser.add_argument("--force-resume", action="store_true",
-                        help="go on with a study although its space, code or data differ; study.json says so")  # fmt: skip
+                        help="go on although the space, the code or the data differ; study.json says so")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="check the space, print the plan, start nothing")
     return parser.parse_args()
 
 
-def show_plan(space: SearchSpace, console: Console) -> None:
+def plan(space: SearchSpace, arguments: argparse.Namespace) -> list[PlanRow]:
+    """List what would run."""
+    rows = space.plan()
+    if arguments.warm_start:
+        from pwfn.search.warm_start import borrow
+
+        lines = borrow(space, arguments.warm_start).lines
+        rows += [PlanRow("warm start", str(index), line) for index, line in enumerate(lines)]
+    if arguments.confirm:
+        rows.append(PlanRow("confirm", "seeds", f"{arguments.confirm} more for each trial on the front"))
+    return rows
+
+
+def show_plan(name: str, plan_rows: list[PlanRow], console: Console) -> None:
     """Print what would run."""
-    table = Table(title=f"Plan of {space.name}", title_justify="left", show_header=False, show_lines=False)
-    for part, rows in groupby(space.plan(), key=lambda row: row.part):
+    table = Table(title=f"Plan of {name}", title_justify="left", show_header=False, show_lines=False)
+    for part, rows in groupby(plan_rows, key=lambda row: row.part):
         for index, row in enumerate(rows):
             table.add_row(part if index == 0 else "", row.name, row.value)
         table.add_section()
@@ -50,18 +68,29 @@ def show_plan(space: SearchSpace, console: Console) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Search, then print the front and what to do with it."""
     space = SearchSpace.load(arguments.space, arguments.overrides, seed=arguments.seed, trials=arguments.trials)
+    if arguments.confirm < 0:
+        raise UserError(f"--confirm is {arguments.confirm}, but must be at least 0")
     if arguments.dry_run:
-        show_plan(space, console)
+        show_plan(space.name, plan(space, arguments), console)
         return
     prepare_environment(local=arguments.address is None)
     # Ray reads that environment when it is imported, and imports take seconds that a dry run need not spend.
     from pwfn.results.store import ResultsStore
     from pwfn.search.study import open_study
     from pwfn.search.sweep import search
+    from pwfn.search.warm_start import warm_start
 
     store = ResultsStore(arguments.results, arguments.study or space.name)
     study = open_study(space, store, command=shlex.join(sys.argv), force=arguments.force_resume)
-    search(study, address=arguments.address, console=console, force=arguments.force_resume)
+    for line in warm_start(study, arguments.warm_start):
+        console.print(f"warm start: {line}", soft_wrap=True)
+    search(
+        study,
+        address=arguments.address,
+        console=console,
+        force=arguments.force_resume,
+        confirm=arguments.confirm,
+    )
     finish(arguments.results, store.study, console)
 
 

@@ -49,9 +49,25 @@ def test_every_shipped_space_has_a_plan(main, space, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_tells_of_a_warm_start_and_of_replicates(main, tmp_path):
+    store = ResultsStore(str(tmp_path / "results"), "old")
+    store.create()
+    store.write_study({"study": "old"})
+    code, output, _ = main(
+        "search", "--space", SPACE, "--dry-run", "--warm-start", "results/old", "--confirm", 3,
+        "--set", "search.batch=4",
+    )  # fmt: skip
+    assert code == 0
+    for expected in ("told 0 of 0 trials of old", "3 more for each trial on the front", "batch"):
+        assert expected in output
+
+
 def test_a_dry_run_starts_neither_torch_nor_ray(tmp_path):
+    store = ResultsStore(str(tmp_path / "results"), "old")
+    store.create()
+    store.write_study({"study": "old"})
     code = (
-        "import runpy, sys; sys.argv = ['search.py', '--space', 'digits', '--dry-run']\n"
+        "import runpy, sys; sys.argv = ['search.py', '--space', 'digits', '--dry-run', '--warm-start', 'results/old']\n"
         f"sys.path.insert(0, {str(ROOT / 'launchers')!r})\n"
         f"try: runpy.run_path({str(ROOT / 'launchers' / 'search.py')!r}, run_name='__main__')\n"
         "except SystemExit as end: assert end.code == 0\n"
@@ -70,6 +86,11 @@ def test_a_dry_run_starts_neither_torch_nor_ray(tmp_path):
         (["--space", SPACE, "--set", "method.sigma_join=mean_mu"], "mean_mu"),
         (["--space", SPACE, "--set", "search.sampler=bayes"], "'tpe', 'nsga2', 'nsga3', 'gp' or 'random'"),
         (["--space", SPACE, "--trials", "0"], "greater than or equal to 1"),
+        (["--space", SPACE, "--confirm", "-1"], "--confirm is -1, but must be at least 0"),
+        (
+            ["--space", SPACE, "--dry-run", "--warm-start", "results/none"],
+            "--warm-start results/none: there is no study",
+        ),
         (["--space", SPACE, "--results", "/proc/results"], "/proc/results"),
         (["--space", SPACE, "--study", "a/b"], "is not a name"),
     ],
