@@ -1,0 +1,82 @@
+"""A sweep whose results cannot be written for a while ends with the table of one that nobody disturbed."""
+
+import threading
+import time
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from disks import fill, make_read_only, small_disk
+from rich.console import Console
+from test_trial import SPACE, result
+
+from pwfn.results.store import ResultsStore
+from pwfn.search.space import SearchSpace
+from pwfn.search.study import open_study
+
+pytestmark = [
+    pytest.mark.cluster,
+    # Ray leaves sockets and processes for the garbage collector, and warns of its own deprecations.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+SECONDS = 4.0
+"""For which nothing can be written."""
+
+
+@pytest.fixture(scope="module")
+def joined():
+    from pwfn.search.cluster import connected
+
+    with connected(None, dashboard=False):
+        yield
+
+
+def sweep(store):
+    from pwfn.search.sweep import search
+
+    study = open_study(SearchSpace.load(SPACE, trials=2), store, command="test")
+    search(study, address=None, console=Console(file=StringIO(), width=200))
+
+
+def table(store):
+    rows = store.read_trials()
+    assert all(row.pop("commit", None) for row in rows)  # a commit made meanwhile changes no number
+    return result(rows), [result(store.read_rounds(row["trial_id"])) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(joined, tmp_path_factory):
+    store = ResultsStore(str(tmp_path_factory.mktemp("undisturbed")), "small")
+    sweep(store)
+    return table(store)
+
+
+@pytest.mark.parametrize("trouble", [fill, make_read_only])
+def test_a_disk_that_is_full_or_read_only_for_a_while_costs_no_trial(undisturbed, tmp_path, trouble):
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        store = ResultsStore(str(disk / "results"), "small")
+        rounds = disk / "results" / "small" / "rounds"
+        at_most = []
+
+        def disturb() -> None:
+            while not list(rounds.glob("*.parquet")):
+                time.sleep(0.02)
+            end = trouble(disk)
+            before = written(store)
+            time.sleep(SECONDS)
+            at_most.append(len(written(store)) - len(before))
+            end()
+
+        thread = threading.Thread(target=disturb)
+        thread.start()
+        sweep(store)
+        thread.join()
+        assert at_most == [0]
+        assert table(store) == undisturbed
+        assert not list(disk.rglob("*.tmp"))
+
+
+def written(store):
+    """What the study holds, by path and size."""
+    return {(path, path.stat().st_size) for path in Path(store.results).rglob("*") if path.suffix == ".parquet"}
