@@ -43,9 +43,9 @@ def make_read_only(disk: Path) -> Callable[[], None]:
     return lambda: _remount(disk, "rw")
 
 
-def put_in_the_way(disk: Path) -> Callable[[], None]:
-    """Have a file where the folder of results was; the result puts the folder back."""
-    folder, aside = disk / "results", disk / "aside"
+def put_in_the_way(parent: Path, name: str = "results") -> Callable[[], None]:
+    """Have a file where a folder was; the result puts the folder back."""
+    folder, aside = parent / name, parent / "aside"
     folder.rename(aside)
     folder.write_bytes(b"")
 

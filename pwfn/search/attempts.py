@@ -9,9 +9,12 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 
 SIGN_OF_LIFE_SECONDS = 10.0
@@ -81,7 +84,7 @@ class Attempts:
     def __enter__(self) -> Attempts:
         """Begin a start."""
         self._attempts = [*read_attempts(self._store, self._trial_id), Attempt(_now(), _now())]
-        self._give_sign_of_life()
+        self._give_sign_of_life(self._store)
         self._thread.start()
         return self
 
@@ -91,7 +94,7 @@ class Attempts:
         """End it."""
         self._is_over.set()
         self._thread.join()
-        self._give_sign_of_life()
+        self._try_sign_of_life()
 
     def cost(self, num_gpus: float) -> Cost:
         """What all starts have taken until now, with `num_gpus` GPUs held."""
@@ -101,13 +104,18 @@ class Attempts:
 
     def _give_signs_of_life(self) -> None:
         while not self._is_over.wait(SIGN_OF_LIFE_SECONDS):
-            self._give_sign_of_life()
+            self._try_sign_of_life()
 
-    def _give_sign_of_life(self) -> None:
+    def _try_sign_of_life(self) -> None:
+        """Leave a sign out where it cannot be written now: the trial's own files wait for the store, and say so."""
+        with suppress(UserError):
+            self._give_sign_of_life(replace(self._store, patience=0))
+
+    def _give_sign_of_life(self, store: ResultsStore) -> None:
         self._attempts[-1] = self._attempts[-1]._replace(seen_at=_now())
         if self._is_writer:
             starts = [[moment.isoformat() for moment in attempt] for attempt in self._attempts]
-            self._store.write_attempts(self._trial_id, {"attempts": starts})
+            store.write_attempts(self._trial_id, {"attempts": starts})
 
 
 def read_attempts(store: ResultsStore, trial_id: str) -> list[Attempt]:

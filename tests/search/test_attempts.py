@@ -4,6 +4,7 @@ import datetime as dt
 import time
 
 import pytest
+from disks import put_in_the_way
 
 import pwfn.search.attempts as attempts_module
 from pwfn.results.store import ResultsStore
@@ -59,6 +60,18 @@ def test_a_start_that_ends_without_a_word_has_left_signs_of_life(store, monkeypa
     assert spent.lost_seconds == pytest.approx(0.3, abs=0.2)
     store.delete_attempts("0000")
     assert read_attempts(store, "0000") == []
+
+
+def test_a_sign_that_cannot_be_written_is_left_out_and_nobody_waits_for_it(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(attempts_module, "SIGN_OF_LIFE_SECONDS", 0.05)
+    stubborn = ResultsStore(str(tmp_path), "test", patience=600)
+    with Attempts(stubborn, "0000"):
+        end = put_in_the_way(tmp_path, "test")
+        time.sleep(0.3)
+        started = time.monotonic()
+    assert time.monotonic() - started < 2
+    end()
+    assert len(read_attempts(store, "0000")) == 1
 
 
 def test_only_the_writer_writes(store):
