@@ -6,7 +6,6 @@ start from known trials when there are several objectives; here every trial ends
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -26,9 +25,9 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from pwfn.search.constraints import is_finite
-from pwfn.search.domains import Choice
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import Study
+from pwfn.search.suggestions import labels, suggest
 from pwfn.search.variation import Params
 from pwfn.seeds import derive_seed
 
@@ -140,12 +139,12 @@ class Proposer:
     def _begin(self, number: int | None, params: Params | None) -> tuple[optuna.Trial, Params]:
         """Start a trial in Optuna, with the parameters given or with the sampler's."""
         if params is not None:
-            self.study.enqueue_trial({name: self._label(name, value) for name, value in params.items()})
+            self.study.enqueue_trial(labels(self.space, params))
         trial = self.study.ask()
         if number is not None:
             self._open[number] = trial
             self._num_asked = max(self._num_asked, number + 1)
-        return trial, self.space.variation.walk(lambda name, _: self._suggest_field(trial, name))
+        return trial, suggest(self.space, trial)
 
     def _join_generation(self, trial: optuna.Trial) -> None:
         """Make a trial whose parameters no genetic algorithm drew a parent all the same; Optuna leaves it out."""
@@ -173,20 +172,6 @@ class Proposer:
             self.study.tell(trial, [float(metrics[name]) for name in self.space.objectives])
         else:
             self.study.tell(trial, state=TrialState.FAIL)
-
-    def _suggest_field(self, trial: optuna.Trial, name: str) -> Any:
-        domain = self.space.variation.vary[name].domain
-        if isinstance(domain, Choice):
-            labels = [self._label(name, option) for option in domain.options]
-            return domain.options[labels.index(trial.suggest_categorical(name, labels))]
-        if domain.is_int:
-            return trial.suggest_int(name, int(domain.low), int(domain.high), log=domain.is_log)
-        return trial.suggest_float(name, domain.low, domain.high, log=domain.is_log)
-
-    def _label(self, name: str, value: Any) -> Any:
-        """Write lists and mappings as text, since Optuna's options are scalars."""
-        is_choice = isinstance(self.space.variation.vary[name].domain, Choice)
-        return json.dumps(value) if is_choice and isinstance(value, list | dict) else value
 
 
 def make_sampler(space: SearchSpace, seed: int) -> BaseSampler:
