@@ -1,7 +1,8 @@
 """The front as a figure: distinct values against accuracy, every trial behind it.
 
-What a point is can be read without colour: complete trials are dots, pruned ones hollow triangles, failed ones
-crosses; front members are large and filled, their test accuracy is the hollow marker joined to them.
+What a point is can be read without colour: complete trials are dots, infeasible ones tripods, pruned ones hollow
+triangles, failed ones crosses; front members are large and filled, their test accuracy is the hollow marker joined to
+them.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ INK = "#24292f"
 FLOAT_LINES: dict[str, Any] = {"float_val_top1": "-", "float_test_top1": (0, (2, 2))}
 STATES: dict[str, dict[str, Any]] = {
     "complete": {"marker": "o", "markersize": 4, "markeredgewidth": 0},
+    "infeasible": {"marker": "1", "markersize": 6, "markeredgewidth": 1.0},
     "pruned": {"marker": "v", "markersize": 4.5, "markeredgewidth": 0.9, "markerfacecolor": "none"},
     "failed": {"marker": "x", "markersize": 4.7, "markeredgewidth": 1.1},
 }
@@ -141,7 +143,7 @@ def _draw_float_lines(axes: Axes, series: Sequence[Series], y: Span) -> None:
 
 
 def _float_accuracies(series: Sequence[Series], name: str) -> list[float]:
-    return sorted(pd.concat([one.points[name] for one in series]).dropna().unique().tolist())
+    return sorted(pd.concat([one.trials[name] for one in series]).dropna().unique().tolist())  # no means of seeds
 
 
 def _draw_trials(axes: Axes, one: Series, x: Span, y: Span, colour: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.feasible import FINISHED
 from analysis.metrics import Array, metric
 
 FEWEST_TRIALS = 15
@@ -38,12 +39,13 @@ def varied_fields(trials: pd.DataFrame) -> list[str]:
 def importance(trials: pd.DataFrame, objective: str) -> Importance | None:
     """Measure permutation importance (Breiman 2001) on held-out trials, by a forest on the objective's ranks.
 
-    Ranks, because a few ruined networks would else make most of the variance. Complete trials only; None where there
-    are fewer than 15, or nothing varies. Correlated fields share their importance. The trees are extremely randomised
-    (Geurts, Ernst and Wehenkel 2006): as good as a random forest's here, at two thirds of the time.
+    Ranks, because a few ruined networks would else make most of the variance. Trials with a result only, feasible or
+    not; None where there are fewer than 15, or nothing varies. Correlated fields share their importance. The trees are
+    extremely randomised (Geurts, Ernst and Wehenkel 2006): as good as a random forest's here, at two thirds of the
+    time.
     """
     scaled = metric(objective).scaled(trials[objective].to_numpy(np.float64))
-    usable = trials[(trials["state"] == "complete").to_numpy(bool) & np.isfinite(scaled)]
+    usable = trials[trials["state"].isin(FINISHED).to_numpy(bool) & np.isfinite(scaled)]
     usable = usable.iloc[:: -(-len(usable) // MOST_TRIALS) or 1]
     fields = varied_fields(usable)
     if len(usable) < FEWEST_TRIALS or not fields or usable[objective].nunique() < 2:

@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.offline
 
 from analysis.details import Details
+from analysis.feasible import INFEASIBLE, STATES
 from analysis.front import hypervolume, on_front
 from analysis.metrics import metric
 from analysis.payload import compressed, payload
@@ -47,6 +48,8 @@ def page(
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     template = environment.get_template("report.html.j2")
+    constrained = any("violation" in study.trials for study in studies)
+    states = [state for state in STATES if state != INFEASIBLE or constrained]
     place = _places(content)
     return template.render(
         title=_title(studies, parts),
@@ -57,6 +60,8 @@ def page(
         comparison_headings=_COMPARISON,
         ledger=[_ledger_row(title, one) for title, members in parts for one in members],
         failures=[(one.label, *row) for _, members in parts for one in members for row in failures(one)],
+        states=states,
+        spent=[*(column for state in states for column in ((state, state), ("hours", f"{state}_hours"))), *_SPENT],
         axes=[(name, metric(name).label) for name in content["axes"]],
         quality=metric(content["quality"]).label,
         test=content["quality"] == "val_top1",
@@ -174,6 +179,13 @@ def _comparison_row(title: str, one: Series) -> list[tuple[str, Any]]:
     row.append(_cell("share", hypervolume(one.points, one.objectives).share))
     spent = ledger(one)
     return [*row, _cell("hours", spent["wall_hours"]), _cell("hours", spent["gpu_hours"])]
+
+
+_SPENT = (
+    ("all", "trials"), ("hours", "wall_hours"), ("GPU hours", "gpu_hours"), ("lost hours", "lost_hours"),
+    ("retries", "retries"), ("first to last", "span_hours"),
+)  # fmt: skip
+"""Headings and entries of the ledger, after two for each state."""
 
 
 def _ledger_row(title: str, one: Series) -> Json:

@@ -9,10 +9,9 @@ import moocore
 import numpy as np
 import pandas as pd
 
+from analysis.feasible import STATES
 from analysis.front import Objectives, costs, hypervolume
 from analysis.series import Series
-
-STATES = ("complete", "pruned", "failed")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from analysis.details import read_details
 from analysis.errors import AnalysisError
+from analysis.feasible import STATES
 from analysis.figure import draw, encode
 from analysis.front import hypervolume, on_front
 from analysis.page import page
@@ -89,7 +90,7 @@ def _subtitle(studies: Sequence[Study], series: Sequence[Series]) -> str:
     names = list(dict.fromkeys(one.study for one in series))
     shown = [study for study in studies if study.name in names]
     states = pd.concat([one.trials["state"] for one in series]).value_counts()
-    counts = [f"{states.get(state, 0)} {state}" for state in ("complete", "pruned", "failed") if states.get(state, 0)]
+    counts = [f"{states.get(state, 0)} {state}" for state in STATES if states.get(state, 0)]
     running = sum(study.num_running for study in shown)
     planned = sum(plan for study in shown if isinstance(plan := study.card.get("num_trials"), int))
     ended = sum(len(study.trials) for study in shown)

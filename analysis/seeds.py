@@ -8,7 +8,7 @@ import moocore
 import numpy as np
 import pandas as pd
 
-from analysis.front import Objectives, costs
+from analysis.front import Mask, Objectives, costs
 from analysis.metrics import Array, metric
 
 LEVELS = (25, 50, 75)
@@ -68,10 +68,12 @@ def front_probability(trials: pd.DataFrame, points: pd.DataFrame, objectives: Ob
     matrix = costs(trials, objectives)
     generator = np.random.default_rng(_SEED)
     means = np.stack([_resampled(matrix[row[ids].to_numpy()], generator) for ids in several["trial_ids"]], axis=1)
-    usable = np.isfinite(means).all(axis=(0, 2))
+    # A drawn seed that is infeasible takes its configuration off the front.
+    usable: Mask = np.asarray(np.isfinite(means).all(axis=2), dtype=np.bool_)
     hits = np.zeros(len(several))
-    for sample in means[:, usable]:
-        hits[usable] += moocore.is_nondominated(sample, keep_weakly=True)
+    for sample, there in zip(means, usable, strict=True):
+        if there.any():
+            hits[there] += moocore.is_nondominated(sample[there], keep_weakly=True)
     return dict(zip(several["trial_id"], (hits / RESAMPLES).tolist(), strict=True))
 
 

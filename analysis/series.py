@@ -9,6 +9,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from analysis.feasible import FINISHED, judged
 from analysis.front import Objectives
 from analysis.study import Study
 
@@ -65,9 +66,10 @@ def panels(studies: Sequence[Study]) -> list[Panel]:
 
 
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:
-    """Merge complete trials that differ in their seed only: means, `num_seeds`, `trial_ids`, lowest and highest.
+    """Merge finished trials that differ in their seed only: means, `num_seeds`, `trial_ids`, lowest and highest.
 
-    A merged row keeps the identifier and the texts of its first trial. Trials without a result stay as they are.
+    A merged row keeps the identifier and the texts of its first trial, and is feasible where its means are. Trials
+    without a result stay as they are.
     """
     groups = pd.Series(pd.factorize(_keys(trials))[0], index=trials.index)  # numbered in the order of appearance
     grouped = trials.groupby(groups)
@@ -77,13 +79,13 @@ def configurations(trials: pd.DataFrame) -> pd.DataFrame:
     lows, highs = grouped[list(SPREAD)].min().add_suffix("_low"), grouped[list(SPREAD)].max().add_suffix("_high")
     ids = grouped["trial_id"].agg(list).rename("trial_ids")
     further = pd.concat([lows, highs, ids.map(len).astype(float).rename("num_seeds"), ids], axis=1)
-    return pd.concat([merged, further.set_axis(merged.index)], axis=1)
+    return judged(pd.concat([merged, further.set_axis(merged.index)], axis=1))
 
 
 def _keys(trials: pd.DataFrame) -> pd.Series[str]:
     """What the seeds of one configuration have in common; a trial without result or configuration is by itself."""
     rows = zip(trials["trial_id"], trials["state"], trials["config_json"], strict=True)
-    keys = [_without_seed(text) if state == "complete" else None for _, state, text in rows]
+    keys = [_without_seed(text) if state in FINISHED else None for _, state, text in rows]
     alone = [key or f"trial {trial_id}" for key, trial_id in zip(keys, trials["trial_id"], strict=True)]
     return pd.Series(alone, index=trials.index, dtype="str")
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.errors import AnalysisError
+from analysis.feasible import judged, violation
 from analysis.metrics import METRICS
 from analysis.parquet import is_compacted, read_table
 from analysis.storage import Folder
@@ -76,7 +77,10 @@ def load(folder: str) -> Study:
     notes.extend(_mixtures(card))
     objectives = _objectives(card, notes)
     rows = read_table(place / "trials", notes, tuple(dict.fromkeys([*COLUMNS, *objectives])))
-    trials = _with_columns(rows, objectives, notes).sort_values("number", kind="stable", ignore_index=True)
+    trials = _with_columns(rows, objectives, notes).sort_values(["number", "trial_id"], ignore_index=True)
+    constraints = card.get("space", {}).get("constraints")
+    if constraints:
+        trials = judged(trials.assign(violation=violation(trials, constraints)))
     if trials.empty:
         notes.append("no trial has ended yet")
     ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}

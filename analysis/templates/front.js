@@ -2,6 +2,7 @@
 
 const LOOK = {
   complete: { size: 6, opacity: 0.45 },
+  infeasible: { size: 8, symbol: "y-down-open", opacity: 0.75 },
   pruned: { size: 7, symbol: "triangle-down-open", opacity: 0.75 },
   failed: { size: 7, symbol: "x-thin-open", opacity: 0.9 },
 };
@@ -121,9 +122,8 @@ function drawFront() {
   const indices = [...new Set(everyRow().filter(inPanel).map((row) => data.trials.series[row]))];
   const several = indices.length > 1;
   const onFront = new Set(indices.flatMap((index) => data.series[index].fronts[chosen.x]));
-  const states = ["complete", "pruned", "failed"];
   const drawable = rows.filter((row) => value(chosen.x, row) !== null && heightOf(row) !== null);
-  const clouds = indices.flatMap((index) => states.map((state) => [index, state, drawable.filter((row) => data.trials.series[row] === index && data.trials.state[row] === state && !onFront.has(row))]))
+  const clouds = indices.flatMap((index) => STATES.map((state) => [index, state, drawable.filter((row) => data.trials.series[row] === index && data.trials.state[row] === state && !onFront.has(row))]))
     .filter(([, , each]) => each.length).map(([index, state, each]) => cloud(index, state, each, several));
   const traces = [...clouds, ...indices.flatMap(attainmentTraces), ...indices.flatMap((index) => frontTraces(index, several, index === indices[0])), ...publishedTraces()];
   if (chosen.row !== null && drawable.includes(chosen.row)) traces.push({ type: "scatter", mode: "markers", name: `trial ${data.trials.id[chosen.row]}`, x: [value(chosen.x, chosen.row)], y: [heightOf(chosen.row)], hoverinfo: "skip",

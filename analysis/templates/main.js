@@ -51,7 +51,7 @@ function listen() {
 }
 
 function reset() {
-  Object.assign(chosen, { text: "", states: new Set(["complete", "pruned", "failed"]), whole: false });
+  Object.assign(chosen, { text: "", states: new Set(STATES), whole: false });
   chosen.brushes.clear();
   $("filter").value = "";
   $("whole").checked = false;

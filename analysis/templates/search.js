@@ -57,7 +57,7 @@ function isWide(values) {
 
 function drawSlices() {
   const index = Number($("fields-series").value), one = data.series[index], name = $("slice-metric").value, known = data.metrics[name];
-  const rows = everyRow().filter((row) => data.trials.series[row] === index && data.trials.state[row] === "complete" && value(name, row) !== null && brushed(row));
+  const rows = everyRow().filter((row) => data.trials.series[row] === index && ["complete", "infeasible"].includes(data.trials.state[row]) && value(name, row) !== null && brushed(row));
   const fields = one.fields.slice(0, 12);
   if (!rows.length || !fields.length) return say("slices-plot", undefined, "no complete trial, or nothing that varies");
   const columns = narrow() ? 1 : Math.min(fields.length, 3), lines = Math.ceil(fields.length / columns);

@@ -2,9 +2,10 @@
 
 const $ = (id) => document.getElementById(id);
 const MISSING = "\u2013";
+const STATES = ["complete", "infeasible", "pruned", "failed"];
 const ALL = "all, as the difference to float";
 let data;
-const chosen = { panel: "", x: "", y: "quality", states: new Set(["complete", "pruned", "failed"]), text: "",
+const chosen = { panel: "", x: "", y: "quality", states: new Set(STATES), text: "",
   brushes: new Map(), attainment: false, whole: false, row: null };
 
 async function decode(text) {

@@ -1,0 +1,41 @@
+"""Which complete trials keep the bounds that their study declares; the others are infeasible, and on no front."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+INFEASIBLE = "infeasible"
+FINISHED = ("complete", INFEASIBLE)
+STATES = (*FINISHED, "pruned", "failed")
+"""States of a trial in a report. The files know no infeasible ones: for them such a trial is complete."""
+Constraints = Mapping[str, Mapping[str, float]]
+"""Metric -> `min`, `max`, or `max_drop` (below the float network), as study.json declares it."""
+
+
+def judged(trials: pd.DataFrame) -> pd.DataFrame:
+    """Sort the finished trials into complete and infeasible ones by their column `violation`, if they have it."""
+    if "violation" not in trials:
+        return trials
+    finished = trials["state"].isin(FINISHED)
+    states = np.where(trials["violation"] <= 0, "complete", INFEASIBLE)
+    return trials.assign(state=trials["state"].where(~finished, pd.Series(states, trials.index, dtype=object)))
+
+
+def violation(trials: pd.DataFrame, constraints: Constraints) -> pd.Series[float]:
+    """By what share of its bound the worst constraint is missed: at most 0 where all hold, NaN without the metric.
+
+    Of a bound at 0, the difference. The mean over seeds is that of their configuration.
+    """
+    misses = [
+        _missed(trials, metric, kind, bound) for metric, bounds in constraints.items() for kind, bound in bounds.items()
+    ]
+    return pd.concat(misses, axis=1).max(axis=1, skipna=False)
+
+
+def _missed(trials: pd.DataFrame, metric: str, kind: str, bound: float) -> pd.Series[float]:
+    limit = trials[f"float_{metric}"] - bound if kind == "max_drop" else pd.Series(bound, trials.index)
+    excess = trials[metric] - limit if kind == "max" else limit - trials[metric]
+    return excess.round(9) / limit.abs().replace(0, 1)
