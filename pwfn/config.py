@@ -54,6 +54,9 @@ class ModelConfig(_Frozen):
     """Load timm's pretrained weights (downloaded by timm where they are not cached)."""
     checkpoint: str | None = None
     """A `.safetensors` or `.pth` state dict; takes the place of `pretrained`. `${NAME}` is an environment variable."""
+    equalize: Literal["none", "layer", "filter"] = "none"
+    """Before any method: rescale each layer that feeds a BatchNorm, or each of its filters, so that all are equally
+    large; the network computes what it did. A codebook that all layers share then needs fewer values."""
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelConfig:
@@ -139,6 +142,14 @@ class TrainingConfig(OptimizationConfig):
     """Stop an epoch after this many steps; None sees all images. For short trials."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast; weights, gradients and optimiser stay float32."""
+    distillation: Fraction = 0.0
+    """Weight, in the loss, of the distance from the float network's predictions; the labels have the rest. A network
+    that fits its training images learns little from their labels."""
+    temperature: Positive = 1.0
+    """Of both predictions in that distance; a larger one makes unlikely classes count for more."""
+    settle_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs after the last fixing in which all that is not fixed trains on: norm layers, and the values of a codebook
+    that is free, each moving with all its weights."""
 
 
 class EvaluationConfig(_Frozen):
@@ -201,10 +212,14 @@ class PwfnConfig(_Frozen):
     paper). radius_first: up to 8 times the first radius before a second power of two, as sums of several make most of
     the values. nearest: no wider radius; weights beyond it go to the nearest value there is, since the last ones of a
     round, often its largest, otherwise make values of their own."""
-    codebook: Literal["lattice", "free"] = "lattice"
+    codebook: Literal["lattice", "free", "kmeans"] = "lattice"
     """lattice: sums of powers of two, cheap to multiply by. free: after each fixing every value but zero moves to the
     mean of its weights, for users who want few values rather than cheap ones. With `recluster: free` it moves once,
-    when its first weights are fixed."""
+    when its first weights are fixed. kmeans: `num_values` values from which all weights together are least far, in
+    sigmas squared, found anew in each round; those nearest to theirs are fixed first. The lattice's fields (b,
+    max_order, radius, growth, zero_rule, recluster) then have no meaning."""
+    num_values: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Most distinct values, with `codebook: kmeans`."""
     zero_rule: bool = True
     """Weights below 2^-b count as being at distance zero from the value zero."""
     sigma_join: Literal["std_mu", "mean_sigma", "keep_the_same_divide_by_2", "keep_the_same_divide_by_10",

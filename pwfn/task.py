@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from pwfn.config import OptimizationConfig, TrainingConfig, TrialConfig
+from pwfn.criterion import Distillation, cross_entropy_of_labels, teacher_of
 from pwfn.data import Data
+from pwfn.equalization import equalize_
 from pwfn.fisher import diagonal_fisher
 from pwfn.parameters import ParameterSets, split_parameters
 from pwfn.replicas import Replicas
 from pwfn.seeds import derive_seed, generator
-from pwfn.training import Accuracy, Learner, evaluate, recalibrate_batchnorm, train_epoch
+from pwfn.training import Accuracy, Criterion, Learner, evaluate, recalibrate_batchnorm, train_epoch
+
+EQUALIZED_IMAGES = 16
+"""Images on which an equalised network is compared with what it was."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,20 @@ class Task:
     replicas: Replicas
     micro_batches: int = 1
     """Parts in which each batch passes through the network, where all of it does not fit in memory."""
+    teacher: nn.Module | None = None
+    """The float network, where training is to stay near its predictions."""
 
     @property
     def parameter_sets(self) -> ParameterSets:
         """The network's parameters, with the fixed set as the configuration has it."""
         return split_parameters(self.network, include_norm=self.config.include_norm)
+
+    def ready(self) -> Task:
+        """Get the float network ready to be compressed: equalise it, and keep a copy as teacher, where asked for."""
+        if self.config.model.equalize != "none":
+            [(images, _)] = self.data.batches("train", batch_size=EQUALIZED_IMAGES, max_images=EQUALIZED_IMAGES)
+            equalize_(self.network, images, self.config.model.equalize)
+        return replace(self, teacher=teacher_of(self.network)) if self.config.training.distillation > 0 else self
 
     def generator(self, *purpose: int | str) -> torch.Generator:
         """Make a generator for a purpose: another on each replica, the same after an interruption."""
@@ -71,8 +85,15 @@ class Task:
             precision=self.config.training.precision,
             replicas=self.replicas,
             label=label,
+            criterion=self._criterion(),
             micro_batches=self.micro_batches,
         )
+
+    def _criterion(self) -> Criterion:
+        training = self.config.training
+        if self.teacher is None:
+            return cross_entropy_of_labels
+        return Distillation(self.teacher, training.distillation, training.temperature)
 
     def num_steps(self, optimization: OptimizationConfig) -> int:
         """Steps of a whole epoch, before any limit."""

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from pwfn.criterion import cross_entropy_of_labels
 from pwfn.errors import NonFiniteLossError
 from pwfn.replicas import Replicas
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 """Images, float32 `(batch, channels, height, width)`, and labels, int64 `(batch,)`, on the network's device."""
+
+Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Mean loss, a scalar, of logits `(batch, classes)` for images and their labels."""
 
 STEPS_BETWEEN_CHECKS = 50
 """Steps after which the losses are looked at: seldom enough to cost nothing, often enough to stop a lost trial."""
@@ -30,7 +33,7 @@ class Learner(Protocol):
         """Set the weights for the next forward pass and clear the gradients."""
 
     def penalty(self, loss: Tensor) -> Tensor:
-        """Return what is added to this cross-entropy, a scalar."""
+        """Return what is added to this loss, a scalar."""
 
     def step(self) -> None:
         """Update from the gradients of the backward pass."""
@@ -51,6 +54,7 @@ def train_epoch(
     precision: str,
     replicas: Replicas,
     label: str,
+    criterion: Criterion = cross_entropy_of_labels,
     micro_batches: int = 1,
 ) -> float:
     """Train on every batch once and return the mean loss over all replicas.
@@ -67,7 +71,10 @@ def train_epoch(
     for images, labels in batches:
         learner.prepare()
         parts = zip(images.chunk(micro_batches), labels.chunk(micro_batches), strict=True)
-        shares = [_backward(learner, *part, num_images=len(labels), precision=precision) for part in parts]
+        shares = [
+            _backward(learner, *part, criterion=criterion, num_images=len(labels), precision=precision)
+            for part in parts
+        ]
         learner.step()
         losses.append(torch.stack(shares).sum())
         if len(losses) % STEPS_BETWEEN_CHECKS == 0:
@@ -76,11 +83,13 @@ def train_epoch(
     return _check_finite(losses, replicas, label)
 
 
-def _backward(learner: Learner, images: Tensor, labels: Tensor, *, num_images: int, precision: str) -> Tensor:
+def _backward(
+    learner: Learner, images: Tensor, labels: Tensor, *, criterion: Criterion, num_images: int, precision: str
+) -> Tensor:
     """Add the gradient of these images' share in the mean loss over `num_images`, and return that share."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        cross_entropy_loss = cross_entropy(learner.network(images), labels)
-    loss = cross_entropy_loss + learner.penalty(cross_entropy_loss)
+        loss = criterion(learner.network(images), images, labels)
+    loss = loss + learner.penalty(loss)
     if len(labels) < num_images:
         loss = loss * (len(labels) / num_images)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -21,12 +21,13 @@ C x N matrix, built anew for each centre. Four observations make it a few passes
     clustered.apply_(mu, sigma, "std_mu")
 
 Beyond the paper, `growth` chooses what happens when nothing is left within reach (`round`; the tail that makes no new
-values is in `nearest`), and `ClusterRound.at_means` moves each value to the mean of its weights.
+values is in `nearest`), `ClusterRound.at_means` moves each value to the mean of its weights, and
+`nearest_round` takes values that were found otherwise.
 
 Every decision is made in float64 or in integers, and no sum depends on its order, so that a CPU and a GPU, and two
 runs on either, give the same result to the last bit.
 """
 
-from pwfn.clustering.round import ClusterRound, cluster_round
+from pwfn.clustering.round import ClusterRound, cluster_round, nearest_round
 
-__all__ = ["ClusterRound", "cluster_round"]
+__all__ = ["ClusterRound", "cluster_round", "nearest_round"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
-from math import ceil
+from math import ceil, inf
 from typing import Literal
 
 import numpy as np
@@ -45,7 +45,7 @@ class ClusterRound:
     step_of_weight: Tensor
     """The step that fixes each weight, int32 `(num_weights,)`; -1: still free; -2: fixed before and left there."""
     radius_end: float
-    """Radius at the end of the round, in sigmas."""
+    """Radius at the end of the round, in sigmas; infinite for `nearest_round`."""
     kept: Tensor
     """mu of the weights marked -2, float32."""
 
@@ -194,6 +194,27 @@ def cluster_round(
         values = np.concatenate([values, nearest])
         counts += sizes.tolist()
     return ClusterRound(values, np.array(counts, dtype=np.int64), step_of_weight, float(radius), kept)
+
+
+@torch.no_grad()
+def nearest_round(mu: Tensor, sigma: Tensor, values: FloatArray, *, fraction: float) -> ClusterRound:
+    """Fix ceil(N fraction) of N weights to the nearest of given values, those with the least |c - mu| / sigma first.
+
+    Of equally near weights the first is fixed; on the midpoint of two values the smaller is the nearest.
+
+    Args:
+        mu: float32 `(num_weights,)`, at least one.
+        sigma: likewise; counts as 2^-20 where it is smaller.
+        values: float64 `(num_values,)`, ascending, at least one.
+        fraction: share of all weights that is fixed after this round, in (0, 1].
+
+    Raises:
+        UserError, DivergedWeightsError: as `cluster_round`.
+    """
+    check_weights(mu, sigma, None, b=0)
+    step_of_weight, free = _start(mu, sigma, None)
+    taken, counts = fix_to_nearest_(step_of_weight, free, values, num=ceil(len(mu) * fraction), first_step=0)
+    return ClusterRound(taken, counts, step_of_weight, radius_end=inf, kept=mu[:0])
 
 
 def _now(chosen: Tensor, mu: Tensor) -> dict[float, float]:

@@ -35,7 +35,7 @@ class Kmeans(Method):
     def fix(self, index: int) -> Fixing:
         """Replace every weight by the nearest value of its codebook."""
         parameters = list(split_parameters(self.task.network).fixable.values())
-        weights = _finite("the weights", torch.cat([parameter.flatten() for parameter in parameters]))
+        weights = finite_array("the weights", torch.cat([parameter.flatten() for parameter in parameters]))
         fisher = self._fisher()
         ends = np.cumsum([parameter.numel() for parameter in parameters])
         starts = np.append(0, ends[:-1]) if self.config.scope == "tensor" else np.zeros(1, dtype=np.int64)
@@ -50,7 +50,7 @@ class Kmeans(Method):
         """Fisher information of every weight `(num_weights,)`, None where the configuration weighs all alike."""
         if self.config.weighting == "plain":
             return None
-        return _finite("the Fisher information", self.task.fisher(self.config.fisher_images))
+        return finite_array("the Fisher information", self.task.fisher(self.config.fisher_images))
 
     def _share(self, weights: FloatArray, importance: FloatArray | None) -> FloatArray:
         """Give weights `(n,)` their values: k-means's own, or the sums of few powers of two nearest to those."""
@@ -66,7 +66,8 @@ def relative_importance(fisher: FloatArray) -> FloatArray | None:
     return (fisher / mean + FISHER_DAMPING).astype(np.float32) if mean > 0 else None
 
 
-def _finite(what: str, tensor: Tensor) -> FloatArray:
+def finite_array(what: str, tensor: Tensor) -> FloatArray:
+    """Return float32 `(n,)` on the CPU; raise DivergedWeightsError if it holds NaN or infinity."""
     if not tensor.isfinite().all():
         raise DivergedWeightsError(f"k-means needs finite numbers, but {what} hold NaN or infinity")
     return tensor.cpu().numpy()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pwfn.clustering import ClusterRound, cluster_round
+from pwfn.clustering import ClusterRound, cluster_round, nearest_round
+from pwfn.clustering.intervals import SMALLEST_SIGMA
 from pwfn.config import PwfnConfig
 from pwfn.descent import Descent
+from pwfn.methods.kmeans import finite_array, relative_importance
 from pwfn.methods.rounds import Fixing, Method, State
+from pwfn.methods.settling import SharedValuesLearner
 from pwfn.metrics import Codebook
 from pwfn.parameters import split_parameters
 from pwfn.posterior import Posterior, quantile
+from pwfn.quantization.kmeans import kmeans_values
+from pwfn.quantization.optimal import DoubleArray
 from pwfn.task import Task, epochs_and_steps
 from pwfn.training import count_hits
 
@@ -74,8 +80,8 @@ class Pwfn(Method):
         return Fixing(
             num_fixed=int(posterior.fixed.sum()),
             codebook=Codebook.of(posterior.mu) if is_last else clustering.codebook,
-            radius_start=self.radii[index],
-            radius_end=clustering.radius_end,
+            radius_start=None if config.codebook == "kmeans" else self.radii[index],
+            radius_end=None if config.codebook == "kmeans" else clustering.radius_end,
             sigma_quantiles=sigma_quantiles,
         )
 
@@ -86,6 +92,8 @@ class Pwfn(Method):
         no candidate need be near, the radius would have to grow before they are reached again.
         """
         config, posterior = self.config, self.posterior
+        if config.codebook == "kmeans":
+            return nearest_round(posterior.mu, posterior.sigma, self._means(), fraction=self.fractions[index])
         mu = posterior.mu if self.lattice is None else torch.where(posterior.fixed, self.lattice, posterior.mu)
         clustering = cluster_round(
             mu,
@@ -105,6 +113,36 @@ class Pwfn(Method):
         clustering.move_(mu)
         self.lattice.copy_(mu)
         return clustering.at_means(posterior.mu)
+
+    def _means(self) -> DoubleArray:
+        """Find the values with the least sum of squared distances of all weights, in sigmas; ascending."""
+        weights = finite_array("the weights", self.posterior.mu)
+        sigma = finite_array("the sigmas", self.posterior.sigma.clamp(min=SMALLEST_SIGMA))
+        return kmeans_values(weights, self.config.num_values, relative_importance(sigma**-2)).astype(np.float64)
+
+    def settle(self, fixing: Fixing) -> Fixing:
+        """Train the norm layers, and the values but zero of a codebook that is free, where the schedule asks for it."""
+        training, posterior = self.task.config.training, self.posterior
+        if training.settle_epochs == 0:
+            return fixing
+        held = posterior.held(sigma=False)
+        if self.config.codebook != "lattice":
+            held[: posterior.num_weights] = posterior.mu == 0
+        _, num_steps = epochs_and_steps(training, len(self.fractions), self.task.num_steps(training))
+        descent = Descent(
+            posterior.values,
+            posterior.gradient,
+            training,
+            num_steps=training.settle_epochs * num_steps,
+            replicas=self.task.replicas,
+            held=held,
+        )
+        learner = SharedValuesLearner(posterior, descent)
+        for epoch in range(training.settle_epochs):
+            label = f"settling epoch {epoch + 1}"
+            self.task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=training.batch_size)
+        posterior.show_mean_()
+        return replace(fixing, codebook=Codebook.of(posterior.mu))
 
     def state(self) -> State:
         """Copy the posterior, and where a free codebook's weights were chosen to be."""

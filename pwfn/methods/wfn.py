@@ -42,29 +42,37 @@ class Wfn(Method):
         """Train the free weights and the other parameters, with the pull once there are fixed values."""
         training = self.task.config.training
         num_epochs, num_steps = epochs_and_steps(training, index, self.task.num_steps(training))
-        if num_epochs == 0:
+        labels = [f"round {index + 1} epoch {epoch + 1}" for epoch in range(num_epochs)]
+        return self._descend(labels, num_steps, self._pull())
+
+    def settle(self, fixing: Fixing) -> Fixing:
+        """Train the parameters outside the fixed set, where the schedule asks for it."""
+        training = self.task.config.training
+        _, num_steps = epochs_and_steps(training, len(self.fractions), self.task.num_steps(training))
+        self._descend([f"settling epoch {epoch + 1}" for epoch in range(training.settle_epochs)], num_steps, None)
+        return fixing
+
+    def _descend(self, labels: list[str], num_steps: int, pull: Pull | None) -> float | None:
+        """Train an epoch for each label; return the mean loss, None for no epoch."""
+        if not labels:
             return None
+        training = self.task.config.training
         held = torch.zeros_like(self.values, dtype=torch.bool)
         held[: len(self.fixed)] = self.fixed
         descent = Descent(
             self.values,
             self.gradient,
             training,
-            num_steps=num_epochs * num_steps,
+            num_steps=len(labels) * num_steps,
             replicas=self.task.replicas,
             held=held,
         )
         learner = PulledLearner(
-            self.task.network, descent, self.fixed.logical_not(), self._pull(), self.config.regularization_ratio
+            self.task.network, descent, self.fixed.logical_not(), pull, self.config.regularization_ratio
         )
         losses = [
-            self.task.train_epoch(
-                learner,
-                num_steps=num_steps,
-                label=f"round {index + 1} epoch {epoch + 1}",
-                batch_size=training.batch_size,
-            )
-            for epoch in range(num_epochs)
+            self.task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=training.batch_size)
+            for label in labels
         ]
         return float(np.mean(losses))
 

@@ -102,6 +102,7 @@ def _run(
     baseline = ensure_baseline(trial.config, store, device, replicas)
     task = open_task(trial.config, ModelConfig(name=trial.config.model.name), device, replicas, micro_batches)
     task.network.load_state_dict(dict(baseline.state))
+    task = task.ready()
     checkpoint = store.read_checkpoint(trial.trial_id)
     method = METHODS[trial.config.method.name](task)
     for record in run_rounds(method, load(checkpoint) if checkpoint else None):

@@ -23,6 +23,7 @@ CONFIGS = {
     "pwfn-nearest-means-free": PwfnConfig(
         fractions=(0.3, 0.8, 1.0), b=5, growth="nearest", codebook="free", recluster="free"
     ),
+    "pwfn-kmeans": PwfnConfig(fractions=(0.3, 0.8, 1.0), codebook="kmeans", num_values=7),
     "wfn": WfnConfig(fractions=(0.3, 0.8, 1.0), delta=0.05),
     "gpfq": GpfqConfig(bits=2, calibration_images=64),
     "msq": MsqConfig(bits=2),
@@ -123,6 +124,25 @@ class TestEveryTrainingMethod:
         total = len(fixed_set(task.network))
         planned = [-(-total * int(1000 * record.fraction) // 1000) for record in records]
         assert [record.fixing.num_fixed for record in records] == planned
+
+    def test_settling_trains_norm_layers_and_moves_weights_of_one_value_together_if_at_all(self, name):
+        plain, _ = run(name)
+        settled, records = run(name, training=SHORT.model_copy(update={"settle_epochs": 2}))
+        before, after = fixed_set(plain.network), fixed_set(settled.network)
+        assert not torch.equal(plain.network[1].bias, settled.network[1].bias)
+        moves = set(zip(before.tolist(), after.tolist(), strict=True))
+        assert len(moves) == len(set(before.tolist())) == records[-1].metrics.unique_values
+        assert torch.equal(before, after) == (getattr(CONFIGS[name], "codebook", "lattice") == "lattice")
+        assert torch.equal(before == 0, after == 0)
+
+    def test_a_teacher_is_learnt_from(self, name):
+        training = SHORT.model_copy(update={"distillation": 1.0, "temperature": 2.0})
+        task = make_task(method=CONFIGS[name], training=training).ready()
+        assert task.teacher is not None
+        images, _ = next(task.batches("validation", batch_size=50))
+        records = list(run_rounds(METHODS[CONFIGS[name].name](task)))
+        assert records[-1].train_loss < 1.5  # it starts as the teacher, with random weights; labels would cost 2.3
+        assert not torch.equal(task.teacher(images), task.network(images))
 
     def test_training_helps(self, name):
         """The network starts with random weights; after three short rounds it must know more than chance."""

@@ -13,7 +13,8 @@ from pwfn.config import PWFN_FRACTIONS, EvaluationConfig, PwfnConfig, TrainingCo
 from pwfn.methods import run_rounds
 from pwfn.methods.pwfn import Pwfn
 from pwfn.metrics import value_orders
-from pwfn.posterior import laplace_sigma
+from pwfn.posterior import Posterior, laplace_sigma
+from pwfn.quantization.kmeans import kmeans_values
 from pwfn.task import epochs_and_steps
 
 GOLDEN = Path(__file__).with_name("golden_pwfn.json")
@@ -72,6 +73,31 @@ def test_every_value_is_a_sum_of_at_most_max_order_powers_and_a_multiple_of_the_
     assert value_orders(values).max() == 2
     assert (values * 2**5 == (values * 2**5).round()).all()
     assert records[-1].metrics.max_order == 2
+
+
+def test_a_kmeans_codebook_has_the_values_nearest_to_all_weights_in_sigmas():
+    method, records = run(training=NO_TRAINING, fractions=(1.0,), codebook="kmeans", num_values=6)
+    start = Posterior(make_task("without_batchnorm").network, method.config)
+    weights, sigma = start.mu.double(), start.sigma.clamp(min=2.0**-20).double()
+
+    def cost(values):
+        nearest = (weights[:, None] - torch.tensor(values).double()).abs().min(dim=1).values
+        return float((nearest / sigma).square().sum())
+
+    found = records[-1].fixing.codebook.values
+    assert len(found) == records[-1].metrics.unique_values == 6
+    assert cost(found) < 1.2 * cost(kmeans_values(start.mu.numpy(), 6, (sigma**-2).float().numpy()))
+    assert cost(found) < cost(kmeans_values(start.mu.numpy(), 6))
+    assert records[-1].fixing.radius_end is None
+
+
+def test_a_kmeans_codebook_fixes_the_nearest_weights_first():
+    method, _ = run(training=NO_TRAINING, fractions=(0.4, 1.0), codebook="kmeans", num_values=6)
+    again = Pwfn(make_task("without_batchnorm", training=NO_TRAINING, method=method.config))
+    mu, sigma = again.posterior.mu.clone(), again.posterior.sigma.clamp(min=2.0**-20).clone()
+    values = torch.tensor(again.fix(0).codebook.values)
+    distance = (mu[:, None] - values).abs().min(dim=1).values / sigma
+    assert distance[again.posterior.fixed].max() <= distance[~again.posterior.fixed].min()
 
 
 def test_a_wider_radius_gives_fewer_values():

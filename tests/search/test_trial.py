@@ -15,6 +15,7 @@ import torch
 from timm import create_model
 from timm.models import register_model
 
+from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
 from pwfn.export import load_state
 from pwfn.parameters import split_parameters
@@ -83,6 +84,22 @@ def test_the_files_distinct_values_equal_the_reported_count(store):
     values = {value for name in split_parameters(network).fixable for value in state[name].flatten().tolist()}
     assert len(values) == row["unique_values"]
     assert len(values) <= len({value for tensor in state.values() for value in tensor.flatten().tolist()})
+
+
+def test_an_equalised_trial_starts_from_the_same_float_network_and_has_a_teacher(store):
+    plain, other = (
+        run(make_trial("model.name=digits_cnn", "method.b=4", *changes, trial_id=trial_id), store)
+        for trial_id, changes in (("0000", []), ("0001", ["model.equalize=layer", "training.distillation=0.5"]))
+    )
+    assert other["state"] == "complete", other["failure_message"]
+    assert baseline_key(make_trial().config) == baseline_key(make_trial("model.equalize=layer").config)
+    assert plain["float_test_top1"] == other["float_test_top1"]
+    assert other["model.equalize"] == "layer"
+    assert plain["unique_values"] != other["unique_values"]
+    state, equalised = (load_state(Path(store.model_path(trial_id))) for trial_id in ("0000", "0001"))
+    weights = [name for name, tensor in state.items() if name.endswith("weight") and tensor.ndim == 4]
+    sizes, others = ([float(each[name].square().mean().sqrt()) for name in weights] for each in (state, equalised))
+    assert max(others) / min(others) < 1.1 < max(sizes) / min(sizes)
 
 
 def test_the_float_network_is_made_once_and_every_trial_starts_from_it(store):

@@ -1,0 +1,44 @@
+"""What training minimises: the cross-entropy of the labels, and the distance from the float network's predictions."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+
+def cross_entropy_of_labels(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy, a scalar, of logits `(batch, classes)` and the labels of these images."""
+    return cross_entropy(logits, labels)
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Cross-entropy of the labels, and divergence from a teacher's predictions (Hinton et al. 2015, arXiv 1503.02531).
+
+    A network that fits its training images learns little from their labels. What the float network makes of each
+    image, class by class, says how to stay like it.
+    """
+
+    teacher: nn.Module
+    weight: float
+    """Of the divergence; the cross-entropy has the rest."""
+    temperature: float
+    """T: both predictions are softmax(logits / T), and the divergence counts T^2 times, so that its gradient keeps its
+    size."""
+
+    def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss, a scalar, of logits `(batch, classes)` for these images."""
+        with torch.no_grad():
+            wanted = log_softmax(self.teacher(images).float() / self.temperature, dim=1)
+        given = log_softmax(logits.float() / self.temperature, dim=1)
+        divergence = self.temperature**2 * kl_div(given, wanted, reduction="batchmean", log_target=True)
+        return (1 - self.weight) * cross_entropy(logits, labels) + self.weight * divergence
+
+
+def teacher_of(network: nn.Module) -> nn.Module:
+    """Copy a network as it stands, for its answers only."""
+    return copy.deepcopy(network).eval().requires_grad_(False)
