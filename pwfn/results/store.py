@@ -110,11 +110,18 @@ class ResultsStore:
         """Write what a trial is going to try; before it starts, so that it can be finished after an interruption."""
         self._write(f"proposals/{_checked_name(trial_id)}.json", (json.dumps(proposal) + "\n").encode())
 
+    def read_proposal(self, trial_id: str) -> dict[str, Any] | None:
+        """Read what a trial tries; None if it was not proposed."""
+        return self._read_json(f"proposals/{_checked_name(trial_id)}.json")
+
+    def proposal_ids(self) -> list[str]:
+        """The trial_ids that were proposed, ordered."""
+        return [name.removesuffix(".json") for name in self._try(files.names, "proposals", ".json")]
+
     def read_proposals(self) -> list[dict[str, Any]]:
         """Read what all trials of the study try or have tried, ordered by trial_id."""
-        names = self._try(files.names, "proposals", ".json")
         with ThreadPoolExecutor(_READERS) as pool:
-            found = pool.map(lambda name: self._read_json(f"proposals/{name}"), names)
+            found = pool.map(self.read_proposal, self.proposal_ids())
         return [proposal for proposal in found if proposal is not None]
 
     # Tables
@@ -137,6 +144,10 @@ class ResultsStore:
     def read_trials(self) -> list[dict[str, Any]]:
         """Read the rows of all trials that have ended, ordered by trial_id, each once."""
         return to_rows(self._read_joined("trials", lambda name: True).sort_by("trial_id"))
+
+    def trial_ids(self) -> list[str]:
+        """The trial_ids that have a file with their row; those that were compacted have none any more."""
+        return [_trial_of(name) for name in self._names("trials") if not _is_compacted(name)]
 
     def append_round(self, trial_id: str, row: Row) -> None:
         """Add a round to a trial's file; a round that is there already is replaced, so that a retry never doubles it.
