@@ -7,6 +7,7 @@ from analysis.errors import AnalysisError
 from analysis.front import Hypervolume, front, hypervolume
 from analysis.report import front_tables, write_report
 from analysis.study import Study, load, studies, study_folder
+from analysis.watch import watch
 
 __all__ = [
     "AnalysisError",
@@ -18,5 +19,6 @@ __all__ = [
     "load",
     "studies",
     "study_folder",
+    "watch",
     "write_report",
 ]

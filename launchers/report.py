@@ -1,5 +1,7 @@
 """Reports a sweep, while it runs or after: `python launchers/report.py --study digits`.
 
+With `--watch`, makes the report again whenever trials have ended, until all have: load the page again in the browser.
+
 Needs neither torch nor ray: copy the results folder to a laptop and run it there.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folders = [analysis.study_folder(options.results, study) for study in options.study]
     out = options.out or analysis.study_folder(folders[0], "report")
     try:
+        if options.watch is not None:
+            _watch(folders, out, options.watch)
         studies = [analysis.load(folder) for folder in folders]
         paths = analysis.write_report(studies, out)
     except analysis.AnalysisError as error:
@@ -39,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _watch(folders: Sequence[str], out: str, seconds: float) -> None:
+    """Print a line for each report, until the studies or the user's patience end."""
+    with suppress(KeyboardInterrupt):
+        for line in analysis.watch(folders, out, seconds=seconds):
+            print(line, flush=True)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Report a sweep, while it runs or after.")
     parser.add_argument(
@@ -46,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--results", default="results", metavar="DIR", help="folder or URI of all studies [results]")
     parser.add_argument("--out", metavar="DIR", help="where the report goes [RESULTS/STUDY/report]")
+    parser.add_argument("--watch", nargs="?", type=float, const=60.0, metavar="SECONDS",
+                        help="make it again when trials have ended; look every SECONDS [60]")  # fmt: skip
     return parser
 
 
