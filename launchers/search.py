@@ -84,13 +84,15 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     study = open_study(space, store, command=shlex.join(sys.argv), force=arguments.force_resume)
     for line in warm_start(study, arguments.warm_start):
         console.print(f"warm start: {line}", soft_wrap=True)
-    search(
+    stopped_because = search(
         study,
         address=arguments.address,
         console=console,
         force=arguments.force_resume,
         confirm=arguments.confirm,
     )
+    if stopped_because is not None:
+        console.print(f"stopped: {stopped_because}; the same command goes on", soft_wrap=True)
     finish(arguments.results, store.study, console)
 
 
@@ -111,7 +113,7 @@ def finish(results: str, study: str, console: Console) -> None:
 
 
 def main() -> int:
-    """Run, and turn a user's error into one line and exit code 2."""
+    """Run, and turn a user's error into one line and exit code 2, a second Ctrl-C into 130."""
     arguments = parse()
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
@@ -119,6 +121,9 @@ def main() -> int:
     except (UserError, analysis.AnalysisError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on from the last rounds", file=sys.stderr)
+        return 130
     return 0
 
 
