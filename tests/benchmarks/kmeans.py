@@ -2,13 +2,14 @@
 
     PWFN_DATA=/path/to/data python tests/benchmarks/kmeans.py accuracy         ResNet-20, all 10,000 test images
     PWFN_DATA=/path/to/data python tests/benchmarks/kmeans.py accuracy --test-images 2000 --seeds 3
+    PWFN_DATA=/path/to/data python tests/benchmarks/kmeans.py accuracy --equalize layer
     python tests/benchmarks/kmeans.py speed                                    10^5 to 2.5 10^7 weights
     python tests/benchmarks/kmeans.py speed --sizes 1e5 1e6
 
 Accuracies are top-1 in percent of the CIFAR-10 ResNet-20, one codebook for the network, no training; fewer test images
 are the file's first. "BN" is after BatchNorm's statistics were estimated again, as a trial does it. "known" is an
-independent run on the first 2,000 test images. The Fisher information is that of `--fisher-images` training images;
-with several seeds its columns are means.
+independent run on the first 2,000 test images, of the network as it was loaded. The Fisher information is that of
+`--fisher-images` training images; with several seeds its columns are means.
 
 Speed is for the weights of `clustering.py` and 16 and 64 values, each time beside torch.sort of the same weights;
 "extra" is the peak of memory beyond the weights and their importance.
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--fisher-images", type=int, default=500)
     parser.add_argument("--values", type=int, nargs="+", default=[64, 32, 16, 8])
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--equalize", choices=["none", "layer", "filter"], default="none")
     parser.add_argument("--sizes", nargs="+", type=lambda text: int(float(text)), default=[10**5, 10**6, 25 * 10**6])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -70,7 +72,7 @@ def main() -> None:
 def accuracy_table(arguments: argparse.Namespace) -> None:
     """One row per number of values, the float network's first."""
     print(f"CIFAR-10, ResNet-20, {arguments.test_images:,} test images, Fisher information of", end=" ")
-    print(f"{arguments.fisher_images:,} training images, {arguments.seeds} seed(s)")
+    print(f"{arguments.fisher_images:,} training images, {arguments.seeds} seed(s), equalize: {arguments.equalize}")
     print("values" + "     plain      BN   known" + "    fisher      BN   known")
     print(" float  " + row(measure(open_network("plain", 1, arguments, seed=0), arguments.test_images)), flush=True)
     for num_values in arguments.values:
@@ -106,14 +108,18 @@ def open_network(weighting: str, num_values: int, arguments: argparse.Namespace,
     folder = shared_data_folder()
     assert folder is not None
     config = TrialConfig(
-        model=ModelConfig(name="cifar_resnet20", checkpoint=str(folder / "resnet_cifar10" / "resnet20.safetensors")),
+        model=ModelConfig(
+            name="cifar_resnet20",
+            checkpoint=str(folder / "resnet_cifar10" / "resnet20.safetensors"),
+            equalize=arguments.equalize,
+        ),
         data=DataConfig(name="parquet", root=str(folder / "cifar10"), augmentation="crop_flip", split_seed=0),
         method=KmeansConfig.model_validate(
             {"num_values": num_values, "weighting": weighting, "fisher_images": arguments.fisher_images}
         ),
         seed=seed,
     )
-    return open_task(config, config.model, torch.device(arguments.device), Replicas())
+    return open_task(config, config.model, torch.device(arguments.device), Replicas()).ready()
 
 
 def top1(task: Task, num_images: int) -> float:
