@@ -12,9 +12,12 @@ import pytest
 from rich.console import Console
 from test_trial import SPACE, make_trial, result
 
+from analysis import load
+from analysis.series import panels
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 from pwfn.search.cluster import prepare_environment
+from pwfn.search.front import feasible_front
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
 
@@ -40,13 +43,13 @@ def cluster():
     nodes.shutdown()
 
 
-def sweep(folder, *overrides, trials=3, name="small", space=SPACE):
+def sweep(folder, *overrides, trials=3, name="small", space=SPACE, confirm=0):
     from pwfn.search.sweep import search
 
     space = SearchSpace.load(space, overrides, trials=trials)
     study = open_study(space, ResultsStore(str(folder), name), command="test")
     output = StringIO()
-    search(study, address=None, console=Console(file=output, width=200))
+    search(study, address=None, console=Console(file=output, width=200), confirm=confirm)
     return study.store, output.getvalue()
 
 
@@ -90,6 +93,24 @@ def test_the_same_command_again_runs_nothing_twice_and_more_trials_go_on(cluster
     assert [row["trial_id"] for row in store.read_trials()] == ["0000", "0001", "0002", "0003"]
 
 
+def test_the_front_runs_again_with_other_seeds(cluster, tmp_path):
+    """In batches, so that Tune has to ask again; the second command runs the replicates that the first did not."""
+    for confirm in (1, 2):
+        store, output = sweep(tmp_path, "search.batch=2", confirm=confirm)
+        originals = [row for row in store.read_trials() if "-" not in row["trial_id"]]
+        on_front = [row["trial_id"] for row in feasible_front(originals, SearchSpace.load(SPACE))]
+        done = 3 + confirm * len(on_front)
+        assert len(store.read_trials()) == done
+        assert f"{done}/{done} done" in output
+    assert output.count("trial ") == len(on_front)
+    [(_, [one])] = panels([load(f"{tmp_path}/small")])
+    replicated = one.points[one.points["num_seeds"] == 3]
+    assert sorted(replicated["trial_id"]) == sorted(on_front)
+    assert list(replicated["trial_ids"]) == [[each, f"{each}-r1", f"{each}-r2"] for each in replicated["trial_id"]]
+    assert one.trials["seed"].nunique() == len(one.trials)
+    assert one.trials["float_val_top1"].nunique() == 1
+
+
 def test_another_space_is_refused_with_the_difference(cluster, finished):
     store, _, folder = finished
     before = store.read_study()
@@ -106,6 +127,24 @@ def test_a_trial_that_diverges_is_failed_and_the_sweep_goes_on(cluster, tmp_path
     assert [(row["state"], row["failure_class"]) for row in rows] == [("failed", "nan")] * 2
     assert "2 failed" in output
     assert "the training loss is" in output
+
+
+def test_a_sweep_whose_trials_all_fail_alike_stops_and_says_why(cluster, tmp_path):
+    with pytest.raises(
+        UserError, match=r"the first 5 trials all failed alike \(nan\), the last one with: the training"
+    ):
+        sweep(tmp_path, "training.lr=1e30", "training.clip_norm=null", trials=20)
+    assert 5 <= len(ResultsStore(str(tmp_path), "small").read_trials()) < 20
+
+
+def test_a_budget_ends_a_sweep_after_the_running_rounds_and_the_next_one_goes_on(cluster, finished, tmp_path):
+    undisturbed, _, _ = finished
+    for _ in range(20):  # each as long as its budget; the rounds that are on disk are not run again
+        store, _ = sweep(tmp_path, "search.hours=0.0001")
+        if len(store.read_trials()) == 3:
+            break
+    assert result(store.read_trials()) == result(undisturbed.read_trials())
+    assert not list(Path(tmp_path, "small", "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize(
