@@ -22,7 +22,10 @@ from pwfn.search.space import SearchSpace
 
 log = logging.getLogger(__name__)
 
-CHANGEABLE = ("search.trials", "search.max_concurrent", "search.hours", "search.gpu_hours", "search.keep_models")
+CHANGEABLE = (
+    "search.trials", "search.max_concurrent", "search.hours", "search.gpu_hours", "search.trial_minutes",
+    "search.keep_models",
+)  # fmt: skip
 """What may differ when a study is continued: it changes no trial."""
 MOST_SHOWN = 8
 """Differences that a message lists; study.json has them all."""
