@@ -51,7 +51,7 @@ def connected(address: str | None, *, dashboard: bool) -> Iterator[None]:
         return
     try:
         ray.init(
-            address=address,
+            address=address or "local",  # None would join whatever cluster runs on this machine
             include_dashboard=dashboard if address is None else None,
             log_to_driver=False,
             logging_level="ERROR",
