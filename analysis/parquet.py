@@ -72,8 +72,7 @@ def _read_at_once(folder: Folder, names: Sequence[str], columns: Sequence[str]) 
             raise _UnusualError
         chosen = ", ".join(f'"{name}"' for name in wanted)
         rows = f"SELECT {chosen}, parse_filename(filename) AS _file FROM read_parquet($files, filename = true)"
-        frame: pd.DataFrame = connection.sql(rows, params={"files": files}).to_arrow_table().to_pandas()
-    return frame
+        return _to_frame(connection.sql(rows, params={"files": files}).to_arrow_table())
 
 
 def _looks_usual(path: Path) -> bool:
@@ -113,10 +112,15 @@ def _joined(tables: list[pa.Table]) -> pd.DataFrame:
     if not tables:
         return pd.DataFrame({"trial_id": [], "_file": []})
     try:
-        joined: pd.DataFrame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+        return _to_frame(pa.concat_tables(tables, promote_options="permissive"))
     except pa.ArrowException:  # one name with types that no type holds both of
-        joined = pd.concat([table.to_pandas() for table in tables], ignore_index=True)
-    return joined
+        return pd.concat([_to_frame(table) for table in tables], ignore_index=True)
+
+
+def _to_frame(table: pa.Table) -> pd.DataFrame:
+    """Convert, and keep whole numbers whole: as float64, which pandas takes where some are absent, seeds are rounded."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    return frame
 
 
 def _note_versions(folder: Folder, found: list[int], notes: list[str]) -> None:

@@ -139,5 +139,6 @@ def _notes(studies: Sequence[Study]) -> Iterator[str]:
 
 
 def _csv(tables: Sequence[pd.DataFrame]) -> bytes:
-    content: str = pd.concat(tables, ignore_index=True).to_csv(index=False)
+    whole = {"infer_objects": False, "convert_string": False, "convert_boolean": False}  # 29, not 29.0
+    content: str = pd.concat(tables, ignore_index=True).convert_dtypes(**whole).to_csv(index=False)
     return content.encode()

@@ -74,7 +74,7 @@ def configurations(trials: pd.DataFrame) -> pd.DataFrame:
     groups = pd.Series(pd.factorize(_keys(trials))[0], index=trials.index)  # numbered in the order of appearance
     grouped = trials.groupby(groups)
     merged = trials[~groups.duplicated()].copy()
-    means = trials.select_dtypes("float64").columns.difference(["number", "seed"])
+    means = trials.select_dtypes("float64").columns.difference(["number"])
     merged[means] = grouped[list(means)].mean().to_numpy()
     lows, highs = grouped[list(SPREAD)].min().add_suffix("_low"), grouped[list(SPREAD)].max().add_suffix("_high")
     ids = grouped["trial_id"].agg(list).rename("trial_ids")

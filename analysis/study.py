@@ -21,13 +21,11 @@ DIRECTIONS = ("maximize", "minimize")
 TEXTS = ("trial_id", "study", "method", "model", "data", "state", "failure_class", "failure_message", "config_json")
 COSTS = ("wall_seconds", "gpu_seconds", "lost_seconds", "retries")
 NUMBERS = tuple(
-    dict.fromkeys(
-        ("number", "seed", "float_val_top1", "float_test_top1", "num_weights", "rounds_done", *COSTS, *METRICS)
-    )
+    dict.fromkeys(("number", "float_val_top1", "float_test_top1", "num_weights", "rounds_done", *COSTS, *METRICS))
 )
 TIMES = ("started_at", "finished_at")
 PLACES = ("host", "commit", "versions_json")
-COLUMNS = (*TEXTS, *NUMBERS, *TIMES, *PLACES)
+COLUMNS = (*TEXTS, "seed", *NUMBERS, *TIMES, *PLACES)
 """Columns of a trial's row that are read, besides the objectives; the configuration's come from its JSON."""
 
 
@@ -140,6 +138,7 @@ def _with_columns(trials: pd.DataFrame, objectives: Mapping[str, str], notes: li
     empty = pd.Series(index=trials.index)
     columns: dict[str, pd.Series[Any]] = {name: trials.get(name, empty).astype("str") for name in (*TEXTS, *PLACES)}
     columns |= {name: pd.to_numeric(trials.get(name, empty), errors="coerce").astype("float64") for name in numbers}
+    columns["seed"] = pd.to_numeric(trials.get("seed", empty), errors="coerce").round().astype("Int64")
     columns |= {name: pd.to_datetime(trials.get(name, empty), errors="coerce") for name in TIMES}
     fields = pd.DataFrame([_fields(text) for text in columns["config_json"]], index=trials.index)
     joined = pd.concat([pd.DataFrame(columns, index=trials.index), fields], axis=1)

@@ -31,6 +31,11 @@ class Answer:
     test_seeds: Array
     """Test accuracy of each seed."""
 
+    @property
+    def num_values(self) -> float:
+        """The number of distinct values, a mean over seeds."""
+        return float(self.point["unique_values"])
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -58,7 +63,7 @@ def answer(series: Sequence[Series], tolerance: float) -> Answer | None:
 
 def compare(subject: Answer, baselines: Sequence[Series]) -> Comparison:
     """Compare with the baseline that is best on validation with at most as many values."""
-    limit = subject.point["unique_values"]
+    limit = subject.num_values
     found = []
     for one in baselines:
         points = _complete(one)
@@ -77,17 +82,21 @@ def verdict(series: Sequence[Series]) -> list[str]:
     baselines = [one for one in series if one not in subjects]
     if not any(len(_complete(one)) for one in series):
         return ["No trial has finished yet, so there is no answer yet."]
+    of_subject = f" of {SUBJECT}" if baselines else ""
     sentences, earlier = [], None
     for tolerance in TOLERANCES:
-        found = answer(subjects, tolerance)
+        found, rival = answer(subjects, tolerance), answer(baselines, tolerance)
         if found is None:
-            sentences.append(f"No finished trial is within {_points(tolerance)} of the float network on validation.")
+            close = f"within {_points(tolerance)} of the float network on validation"
+            sentences.append(f"No finished trial{of_subject} is {close}.")
         elif earlier is not None and earlier.point["trial_id"] == found.point["trial_id"]:
-            sentences.append(f"Nothing smaller is within {_points(tolerance)}.")
+            sentences.append(f"Nothing smaller{of_subject} is within {_points(tolerance)}.")
         else:
             sentences += [_answer_words(found, len(series) > 1), _comparison_words(found, baselines)]
+        if rival is not None and (found is None or rival.num_values < found.num_values):
+            sentences.append(_rival_words(rival))
         earlier = found
-    return sentences
+    return list(dict.fromkeys(sentences))
 
 
 def _complete(one: Series) -> pd.DataFrame:
@@ -133,20 +142,33 @@ def _welch(ours: Array, theirs: Array) -> tuple[float, float]:
 
 
 def _answer_words(found: Answer, named: bool) -> str:
-    point = found.point
-    gap = 100 * (point["float_test_top1"] - found.test_seeds.mean()) if len(found.test_seeds) else np.nan
-    test = "its test accuracy is not recorded"
-    if np.isfinite(gap):
-        side = "below" if gap >= 0 else "above"
-        against = f"{abs(gap):.2f} points {side} the float network's {_percent(point['float_test_top1'])}"
-        test = f"{_percent(found.test_seeds.mean())} on the test images, {against}"
-    elif len(found.test_seeds):
-        test = f"{_percent(found.test_seeds.mean())} on the test images"
-    who = f" ({found.label})" if named else ""
-    seeds = f"trial {point['trial_id']}" + (f" and its {len(found.test_seeds)} seeds" if point["num_seeds"] > 1 else "")
+    enough = f"are the fewest that keep {found.label} within" if named else "are the fewest within"
+    seeds = f" and its {len(found.test_seeds)} seeds" if found.point["num_seeds"] > 1 else ""
     return (
-        f"{_count(point['unique_values'])} distinct values{who} are the fewest within {_points(found.tolerance)} "
-        f"of the float network on validation: {test} ({seeds})."
+        f"{_count(found.num_values)} distinct values {enough} {_points(found.tolerance)} of the float network on "
+        f"validation: {_test_words(found)} (trial {found.point['trial_id']}{seeds})."
+    )
+
+
+def _test_words(found: Answer) -> str:
+    if len(found.test_seeds) == 0:
+        return "its test accuracy is not recorded"
+    test, float_test = found.test_seeds.mean(), found.point["float_test_top1"]
+    reached = f"{_percent(test)} on the test images"
+    if pd.isna(float_test):
+        return reached
+    gap = round(100 * (float_test - test), 2)
+    if gap == 0:
+        return f"{reached}, as much as the float network"
+    return (
+        f"{reached}, {abs(gap):.2f} points {'below' if gap > 0 else 'above'} the float network's {_percent(float_test)}"
+    )
+
+
+def _rival_words(rival: Answer) -> str:
+    return (
+        f"The baseline {rival.label} gets there with {_count(rival.num_values)} values: {_test_words(rival)} "
+        f"(trial {rival.point['trial_id']})."
     )
 
 
@@ -156,7 +178,7 @@ def _comparison_words(found: Answer, baselines: Sequence[Series]) -> str:
     if best is None:
         return f"Against baselines: not decided, because {result.reason}."
     against = (
-        f"the best baseline with at most as many values, {best.label} ({_count(best.point['unique_values'])} values, "
+        f"the best baseline with at most as many values, {best.label} ({_count(best.num_values)} values, "
         f"trial {best.point['trial_id']})"
     )
     if not np.isfinite(result.difference):

@@ -67,7 +67,7 @@ def test_it_opens_and_every_control_works(browser: Browser, record: Record, tmp_
     opened = Opened(browser, report(record, tmp_path))
     page = opened.page
     assert opened.text("h1") == "digits_cnn on digits"
-    assert opened.text(".answer").startswith("40 distinct values (pwfn) are the fewest within 0.5 points")
+    assert opened.text(".answer").startswith("40 distinct values are the fewest that keep pwfn within 0.5 points")
     assert opened.text("#front-words").startswith("12 of 12 trials pass. 1 have no result to draw.")
 
     page.fill("#filter", "kmeans")  # words
