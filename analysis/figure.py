@@ -44,7 +44,8 @@ STYLE: dict[Any, Any] = {
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's, told apart by most who are colour-blind; the marker says the same."""
-MARKERS = ("o", "s", "^", "D", "P", "v")
+MARKERS = ("o", "s", "^", "D", "P", "v", "X")
+"""One more than colours, so that 42 series look different."""
 GREY = "#9aa1ab"
 INK = "#24292f"
 FLOAT_LINES: dict[str, Any] = {"float_val_top1": "-", "float_test_top1": (0, (2, 2))}
@@ -246,7 +247,7 @@ def _lay_out(title: str, subtitle: str, footnote: list[str], handles: list[Line2
             handles=handles, loc="upper left", bbox_to_anchor=(0.012, legend_top / height), ncols=LEGEND_COLUMNS,
             frameon=False, fontsize=8.5, handletextpad=0.5, columnspacing=1.6, borderpad=0,
         )  # fmt: skip
-    return figure, figure.add_axes((0.085, bottom / height, 0.89, AXES_HEIGHT / height))
+    return figure, figure.add_axes((0.1, bottom / height, 0.875, AXES_HEIGHT / height))
 
 
 def _float_handles(series: Sequence[Series], y: Span) -> Iterator[Line2D]:

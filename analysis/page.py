@@ -61,7 +61,7 @@ def page(
         ledger=[_ledger_row(title, one) for title, members in parts for one in members],
         failures=[(one.label, *row) for _, members in parts for one in members for row in failures(one)],
         states=states,
-        spent=[*(column for state in states for column in ((state, state), ("hours", f"{state}_hours"))), *_SPENT],
+        spent=[*(column for state in states for column in ((state, state), ("time", f"{state}_hours"))), *_SPENT],
         axes=[(name, metric(name).label) for name in content["axes"]],
         quality=metric(content["quality"]).label,
         test=content["quality"] == "val_top1",
@@ -117,6 +117,7 @@ def _part(title: str, members: Sequence[Series], subtitle: str, place: Mapping[t
         "volumes": [(label, f"{volume.share:.4f}") for label, volume in volumes],
         "box": volumes[0][1].box,
         "curse": [(one.label, _curse(one)) for one in members],
+        "unsure": _unsure(members),
     }  # fmt: skip
 
 
@@ -136,8 +137,19 @@ def _front_table(title: str, one: Series, place: Mapping[tuple[str, str, str], i
         "label": one.label,
         "headings": [*shown.values(), "seeds", "on front"],
         "lines": lines,
-        "defined": bool(chances),
     }
+
+
+def _unsure(members: Sequence[Series]) -> str:
+    """Why the tables of some series say of no member how probable its place on the front is; empty if none."""
+    fronts = [one for one in members if on_front(one.points, one.objectives).any()]
+    labels = [one.label for one in fronts if not front_probability(one.trials, one.points, one.objectives)]
+    if not labels:
+        return ""
+    return (
+        f"How probable a place on the front is cannot be said for {', '.join(labels)}: that takes at least two "
+        "configurations with at least two seeds each."
+    )
 
 
 def _curse(one: Series) -> str:
@@ -149,19 +161,19 @@ def _curse(one: Series) -> str:
     if len(chosen) == 0:
         return "no front member has both accuracies, so there is no gap to state"
     gap = 100 * float((chosen["val_top1"] - chosen["test_top1"]).mean())
-    words = f"front members lie {gap:+.2f} points higher on validation than on test (mean of {len(chosen)})"
+    words = f"validation minus test is {gap:+.2f} points for front members (mean of {len(chosen)})"
     if len(others) < 3:
         return f"{words}; too few other trials are as accurate to say how much of that is the choice's luck"
     rest = 100 * float((others["val_top1"] - others["test_top1"]).mean())
     return (
-        f"{words}; trials as accurate that were not chosen, {rest:+.2f} points (mean of {len(others)}). "
-        f"The difference, {gap - rest:+.2f} points, is what choosing on validation flatters: the winner's curse"
+        f"{words} and {rest:+.2f} for trials as accurate that were not chosen (mean of {len(others)}); the difference, "
+        f"{gap - rest:+.2f} points, is what choosing on validation flatters: the winner's curse"
     )
 
 
 _COMPARISON = (
     "model and data", "series", "configurations", "front", "float test", "within 0.5", "test", "within 1", "test",
-    "hypervolume", "hours", "GPU hours",
+    "hypervolume", "time", "GPU time",
 )  # fmt: skip
 
 
@@ -182,7 +194,7 @@ def _comparison_row(title: str, one: Series) -> list[tuple[str, Any]]:
 
 
 _SPENT = (
-    ("all", "trials"), ("hours", "wall_hours"), ("GPU hours", "gpu_hours"), ("lost hours", "lost_hours"),
+    ("all", "trials"), ("time", "wall_hours"), ("GPU time", "gpu_hours"), ("lost time", "lost_hours"),
     ("retries", "retries"), ("first to last", "span_hours"),
 )  # fmt: skip
 """Headings and entries of the ledger, after two for each state."""
@@ -211,9 +223,17 @@ def _show(name: str, value: Any) -> str:
     return str(_SHOW.get(name, metric(name).show)(value))
 
 
+def _duration(hours: float) -> str:
+    """Three digits in the unit that a reader would take."""
+    for size, unit in ((1, "h"), (1 / 60, "min")):
+        if hours >= size:
+            return f"{hours / size:.3g} {unit}" if hours / size < 1000 else f"{hours / size:.0f} {unit}"
+    return f"{3600 * hours:.3g} s"
+
+
 _SHOW: dict[str, Any] = {
     "count": "{:.0f}".format,
     "share": "{:.4f}".format,
-    "hours": lambda value: f"{value:.3g}" if value < 100 else f"{value:.0f}",
+    "hours": _duration,
     "test_minus_float": lambda value: f"{100 * value:+.2f}",
 }

@@ -118,7 +118,7 @@ def _joined(tables: list[pa.Table]) -> pd.DataFrame:
 
 
 def _to_frame(table: pa.Table) -> pd.DataFrame:
-    """Convert, and keep whole numbers whole: as float64, which pandas takes where some are absent, seeds are rounded."""
+    """Convert and keep whole numbers whole: pandas would take float64 where some are absent, and round seeds."""
     frame: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     return frame
 

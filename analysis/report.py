@@ -139,6 +139,7 @@ def _notes(studies: Sequence[Study]) -> Iterator[str]:
 
 
 def _csv(tables: Sequence[pd.DataFrame]) -> bytes:
-    whole = {"infer_objects": False, "convert_string": False, "convert_boolean": False}  # 29, not 29.0
-    content: str = pd.concat(tables, ignore_index=True).convert_dtypes(**whole).to_csv(index=False)
+    table = pd.concat(tables, ignore_index=True)
+    whole = table.select_dtypes("float64").convert_dtypes()  # so that 29 is not written 29.0
+    content: str = table.assign(**{str(name): whole[name] for name in whole}).to_csv(index=False)
     return content.encode()

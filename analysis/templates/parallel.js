@@ -43,12 +43,15 @@ function drawParallel() {
   const looks = [[faded(colour("quiet"), 0.08), 1], [faded(seriesColour(index), Math.max(0.03, dense * 0.6)), 1], [colour("ink"), 2.2]];
   layers.forEach((each, at) => each.forEach((row) => polyline(pen, row, width, height, looks[at])));
   shownAxes.forEach((name, at) => drawAxis(pen, name, across(at, width), height));
-  $("parallel-words").textContent = `${layers[1].length + layers[2].length} of ${rows.length} trials of ${one.label} are kept; the thick lines are the front.${rows.length ? ` The filter does the same by keyboard, e.g. ${short(shownAxes[0])}>=${show(shownAxes[0], middle(shownAxes[0]))}.` : ""}`;
+  $("parallel-words").textContent = `${layers[1].length + layers[2].length} of ${rows.length} trials of ${one.label} are kept; the thick lines are the front.${example(shownAxes[0], rows)}`;
 }
 
-function middle(name) {
-  const found = everyRow().map((row) => value(name, row)).filter((each) => each !== null).sort((one, other) => one - other);
-  return found.length ? found[Math.floor(found.length / 2)] : "";
+// A term of the filter that keeps about half of the trials, or those with the middle word.
+function example(name, rows) {
+  const found = rows.map((row) => value(name, row)).filter((each) => each !== null).sort(compare);
+  if (!found.length) return "";
+  const middle = found[Math.floor(found.length / 2)];
+  return ` The filter does the same by keyboard, e.g. ${short(name)}${typeof middle === "string" ? `=${middle}` : `>=${Number(middle.toPrecision(3))}`}.`;
 }
 
 const across = (at, width) => (shownAxes.length > 1 ? ROOM.side + (at * (width - 2 * ROOM.side)) / (shownAxes.length - 1) : width / 2);

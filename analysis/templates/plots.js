@@ -1,6 +1,7 @@
 // How every figure looks: colours from the style sheet, so that they follow light, dark and print.
 
-const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "star", "pentagon"];
+// One symbol more than colours and dashes: 42 series look different, the seventh is not the first again.
+const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "star", "pentagon", "cross"];
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const seriesColour = (index) => colour(`c${index % 6}`);
@@ -55,6 +56,7 @@ function draw(id, traces, { heading, ...layout }) {
     font: { family: "system-ui, DejaVu Sans, sans-serif", size: 13, color: colour("ink") },
     hoverlabel: { align: "left", bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink"), size: 12 } },
     legend: { orientation: "h", yanchor: "top", y: -0.22, x: 0, xanchor: "left", font: { size: 12 } }, hovermode: "closest", dragmode: narrow() ? false : "zoom",
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("ink") },
   };
   const config = { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
   const sheet = printing() ? { width: $(id).closest(".pair") ? 325 : 670, height: layout.height ?? ($(id).classList.contains("tall") ? 416 : 336) } : {};

@@ -86,8 +86,7 @@ function drawSigma(rounds, at) {
   const ends = ["triangle-down-open", "diamond-open", "circle", "diamond", "triangle-up"];
   const traces = known.map((y, index) => ({ type: "scatter", mode: "lines+markers", name: names[index], x: at, y, marker: { symbol: ends[index], size: 6 }, line: { color: colour("c2"), width: index === 2 ? 2.2 : 1.2, dash: dashes[index] } }));
   const all = known.flat().filter((number) => number > 0);
-  const wide = Math.max(...all) > 30 * Math.min(...all);
-  return draw("sigma-plot", traces, { heading: "Sigma of the free weights: quantiles (log scale)", xaxis: axis("round", { dtick: Math.ceil(at.length / 12) }), yaxis: axis("", { type: "log", dtick: wide ? 1 : "D2", exponentformat: "e" }), margin: { l: 60, r: 15, t: 26, b: 45 } });
+  return draw("sigma-plot", traces, { heading: "Sigma of the free weights: quantiles (log scale)", xaxis: axis("round", { dtick: Math.ceil(at.length / 12) }), yaxis: logAxis("", all), margin: { l: 60, r: 15, t: 26, b: 45 } });
 }
 
 function drawLayers(layers) {
@@ -95,6 +94,6 @@ function drawLayers(layers) {
   const names = layers.map(([name]) => (name.length > 24 ? `\u2026${name.slice(-23)}` : name));
   const many = layers.length > 16;
   return draw("layers-plot", [{ type: "bar", orientation: "h", y: layers.map((_, at) => at), x: layers.map(([, , bits]) => bits), customdata: layers.map(([name, num]) => `${name}<br>${num} weights`), marker: { color: colour("c0") },
-    text: many ? undefined : layers.map(([, , bits]) => bits.toFixed(2)), textposition: "auto", hovertemplate: "%{customdata}<br>%{x:.3f} bits per weight<extra></extra>" }],
+    text: many ? undefined : layers.map(([, , bits]) => bits.toFixed(2)), textposition: "auto", textangle: 0, hovertemplate: "%{customdata}<br>%{x:.3f} bits per weight<extra></extra>" }],
   { heading: "Entropy of each layer", xaxis: axis("bits per weight", { rangemode: "tozero" }), yaxis: axis(many ? "layer" : "", { autorange: "reversed", ...(many ? {} : { tickvals: layers.map((_, at) => at), ticktext: names }) }), margin: { l: 55, r: 15, t: 26, b: 45 } });
 }

@@ -92,6 +92,7 @@ def test_the_pages_numbers_are_the_trials(record: Record, tmp_path: Path) -> Non
     rows = content["trials"]
     assert rows["id"] == [f"t{number}" for number in range(12)]
     assert rows["metrics"]["unique_values"] == [16] * 3 + [40] * 3 + [20, 11, None, 16, 16, 16]
+    assert rows["seed"] == ["0", "1", "2"] * 2 + ["0"] * 3 + ["0", "1", "2"]
     assert rows["fields"]["method.b"] == [3, 3, 3, 4, 4, 4, 5, 6, 7, 16, 16, 16]
     pwfn, kmeans = content["series"]
     assert pwfn["fronts"]["unique_values"] == [0, 3]

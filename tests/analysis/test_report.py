@@ -42,6 +42,15 @@ def test_every_file_is_written_and_says_the_front(record: Record, tmp_path: Path
     assert "<svg" in svg
 
 
+def test_a_seed_is_written_to_the_last_digit(record: Record, tmp_path: Path) -> None:
+    seeds = [9186631186191598714, None, 3270874016360402270]
+    record("digits", [{**SMALL[n], "seed": seed} for n, seed in enumerate(seeds)])
+    analysis.write_report(str(tmp_path / "results" / "digits"), str(tmp_path / "out"))
+    trials = pd.read_csv(tmp_path / "out" / "trials.csv", dtype=str).fillna("")
+    assert trials["seed"].tolist() == ["9186631186191598714", "", "3270874016360402270"]
+    assert trials["number"].tolist() == ["0", "1", "2"]
+
+
 def test_the_markdown_is_this(record: Record, tmp_path: Path) -> None:
     record("digits", SMALL[:3])
     analysis.write_report(str(tmp_path / "results" / "digits"), str(tmp_path / "out"))
