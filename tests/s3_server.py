@@ -5,7 +5,9 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from types import TracebackType
+from typing import Any
 
 import boto3
 
@@ -48,13 +50,21 @@ class S3Server:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     break
             time.sleep(0.1)
-        client = boto3.client("s3", endpoint_url=f"http://{self.endpoint}", region_name="us-east-1")
-        client.create_bucket(Bucket=BUCKET)
-        client.close()
+        with closing(self._client()) as client:
+            client.create_bucket(Bucket=BUCKET)
 
     def stop(self) -> None:
         self._process.kill()
         self._process.wait()
+
+    def object_names(self) -> list[str]:
+        """What is in the bucket; at most a thousand objects."""
+        with closing(self._client()) as client:
+            keys = [entry["Key"] for entry in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+        return [key for key in keys if not key.endswith("/")]  # pyarrow marks a folder that has become empty
+
+    def _client(self) -> Any:
+        return boto3.client("s3", endpoint_url=f"http://{self.endpoint}", region_name="us-east-1")
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
