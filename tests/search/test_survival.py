@@ -11,7 +11,7 @@ import psutil
 import pytest
 import unruly_models
 import yaml
-from test_sweep import pytestmark, sweep  # noqa: F401  (the same marks)
+from test_sweep import free_port, pytestmark, sweep  # noqa: F401  (the same marks)
 from test_trial import SPACE, result
 
 from pwfn.results.store import ResultsStore
@@ -34,6 +34,7 @@ def cluster():
         head_node_args={
             "num_cpus": 1,
             "include_dashboard": True,
+            "dashboard_port": free_port(),
             # What Ray allows the node is what is used now, and 8 GB more: soon eaten, where the machine has far more.
             "_system_config": {"memory_usage_threshold": used_memory(8 * 2**30), "memory_monitor_refresh_ms": 100},
         },
@@ -44,7 +45,7 @@ def cluster():
         log_to_driver=False,
         logging_level="ERROR",
         runtime_env={
-            "env_vars": {"PYTHONPATH": str(Path(__file__).parent)},
+            "env_vars": {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])},
             "worker_process_setup_hook": "unruly_models.register",
         },
     )
@@ -173,8 +174,6 @@ def test_sigkill_of_ray_trains_controller(cluster, tmp_path):
     thread = when(first_round_of(store, "0000"), lambda: kill("TrainController"))
     sweep(tmp_path / "disturbed", *overrides, trials=1)
     thread.join()
-    for one, other in zip(*(result(each.read_trials()) for each in (store, reference)), strict=True):
-        assert {k: (v, other[k]) for k, v in one.items() if v != other[k]} == {}
     assert table(store) == table(reference)
     assert store.read_trials()[0]["retries"] >= 1
     assert_nothing_is_left_over()
