@@ -108,11 +108,11 @@ def _borrow(space: SearchSpace, store: ResultsStore, rows: list[dict[str, Any]],
 
 
 def _differing(space: SearchSpace, params: Params, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Fields of a trial that this space would set otherwise, and how, in words."""
+    """Fields of a trial that this space would set otherwise, and how, in words; an older program had fewer fields."""
     here = dict(_flat(space.trial_config(params, 0).model_dump(mode="json")))
-    for name in dict.fromkeys([*here, *fields]):
-        if name not in NOT_COMPARED and not name.startswith("resources.") and here.get(name) != fields.get(name):
-            yield name, f"{name} {show(fields.get(name))} instead of {show(here.get(name))}"
+    for name, value in fields.items():
+        if name in here and name not in NOT_COMPARED and not name.startswith("resources.") and here[name] != value:
+            yield name, f"{name} {show(value)} instead of {show(here[name])}"
 
 
 def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

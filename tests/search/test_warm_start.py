@@ -52,6 +52,11 @@ def test_other_settings_are_told_and_named(tmp_path):
     elsewhere = toy_space(seed=9)
     elsewhere.variation.fixed.update(other)
     source = record(tmp_path, "old", elsewhere, trials)
+    store = ResultsStore(str(tmp_path), "old")
+    for row in store.read_trials():
+        config = json.loads(row["config_json"])
+        del config["training"]["weight_decay"]  # an older program did not know it
+        store.write_trial(row | {"config_json": json.dumps(config)})
     loan = borrow(space, [source])
     assert loan.lines == [
         "told 3 of 3 trials of old",
