@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
+from pwfn.results import files
 from pwfn.results.schema import Row
 from pwfn.results.store import ResultsStore
 from pwfn.search.pruning import Referee, Verdict
@@ -27,6 +31,7 @@ class Desk:
         self._referee = referee
         self._is_closing = False
         self._summaries: dict[str, str] = {}
+        self._notes: list[str] = []
         self._started: dict[str, tuple[float, Any]] = {}
 
     def arrive(self, trial_id: str, process: Any) -> bool:
@@ -55,6 +60,15 @@ class Desk:
         """Return the last round of each trial, in words."""
         return self._summaries
 
+    def note(self, text: str) -> None:
+        """Take what the user should know at once, such as that a trial waits for the store."""
+        self._notes.append(text)
+
+    def take_notes(self) -> list[str]:
+        """Hand over what was noted since the last time."""
+        notes, self._notes = self._notes, []
+        return notes
+
     def running_seconds(self) -> dict[str, float]:
         """Return for how long each running trial has been in its process."""
         return {trial_id: time.monotonic() - since for trial_id, (since, _) in self._started.items()}
@@ -74,3 +88,27 @@ class DeskListener:
     def __call__(self, row: Row, summary: str) -> Verdict:
         """Report a round and wait for the verdict."""
         return Verdict(ray.get(self.desk.report.remote(row, summary)))
+
+
+class DeskHandler(logging.Handler):
+    """Passes a trial's warnings on to the desk: nobody sees what its own process prints."""
+
+    def __init__(self, desk: Any, trial_id: str) -> None:
+        super().__init__(logging.WARNING)
+        self._desk = desk
+        self._trial_id = trial_id
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note the message without waiting for the desk."""
+        self._desk.note.remote(f"trial {self._trial_id}: {record.getMessage()}")
+
+
+@contextmanager
+def warnings_noted(desk: Any, trial_id: str) -> Iterator[None]:
+    """Pass what a trial's store warns of in this process on to the desk."""
+    handler = DeskHandler(desk, trial_id)
+    files.log.addHandler(handler)
+    try:
+        yield
+    finally:
+        files.log.removeHandler(handler)

@@ -51,6 +51,8 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Take the panel away: what lasts is printed after it."""
+        if kind is None:
+            self._show_notes()
         self._live.stop()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,11 +74,18 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Ask the trials' desk for news, once a second."""
-        if self._live.is_started and time.monotonic() - self._refreshed > REFRESH_SECONDS:
-            self._refreshed = time.monotonic()
+        if time.monotonic() - self._refreshed < REFRESH_SECONDS:
+            return
+        self._refreshed = time.monotonic()
+        self._show_notes()
+        if self._live.is_started:
             rounds: dict[str, str] = ray.get(self._desk.summaries.remote())
             self._running |= {trial_id: rounds[trial_id] for trial_id in self._running if trial_id in rounds}
             self._live.refresh()
+
+    def _show_notes(self) -> None:
+        for note in ray.get(self._desk.take_notes.remote()):
+            self._console.print(note, soft_wrap=True)
 
     def _end(self, trial_id: str) -> None:
         self._running.pop(trial_id, None)

@@ -26,8 +26,9 @@ from pwfn.results.store import ResultsStore
 from pwfn.search.cluster import connected
 from pwfn.search.confirm import Confirmation
 from pwfn.search.constraints import total_violation
-from pwfn.search.desk import Desk, DeskListener
+from pwfn.search.desk import Desk, DeskListener, warnings_noted
 from pwfn.search.inputs import Fingerprint, fingerprint_inputs
+from pwfn.search.losses import teach_tune_of_killed_processes
 from pwfn.search.optuna_search import OptunaSearch
 from pwfn.search.progress import Progress
 from pwfn.search.pruning import Referee
@@ -52,6 +53,7 @@ def run_sweep(
     Raises:
         UserError: input that no trial can use, or trials that all fail alike; what is finished is kept.
     """
+    teach_tune_of_killed_processes()
     with tempfile.TemporaryDirectory(prefix="pwfn-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(
@@ -98,7 +100,8 @@ def _run_or_recall(trial: Trial, study: Study, desk: Any) -> Row:
     row = None
     if ray.get(desk.arrive.remote(trial.trial_id, ray.get_runtime_context().current_actor)):
         try:
-            row = _run(trial, study.store, DeskListener(desk))
+            with warnings_noted(desk, trial.trial_id):
+                row = _run(trial, study.store, DeskListener(desk))
         finally:
             desk.leave.remote(trial.trial_id)
     return row or {"state": "interrupted"}

@@ -18,6 +18,7 @@ from pwfn.export import ModelMetadata, describe_network, encode_network
 from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
 from pwfn.models import build_network, preprocessing_of
 from pwfn.replicas import Replicas
+from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
 from pwfn.search.attempts import Attempts
 from pwfn.search.pruning import Verdict
@@ -49,11 +50,16 @@ def run_trial(
     None is a trial that was told to stop: it has no row and goes on from its last round when it is run again. A failure
     becomes a row as well. With several replicas only the failures that all of them meet together are caught here;
     any other has to end the process, so that the rest do not wait for it.
+
+    Raises:
+        RefusedError: the store cannot be used, for longer than its patience.
     """
     caught = Exception if replicas.world_size == 1 else NonFiniteLossError
     with Attempts(store, trial.trial_id, is_writer=replicas.is_first) as attempts:
         try:
             outcome = _run_in_memory(trial, store, device, replicas, on_round)
+        except RefusedError:  # not the trial's failure: without a row it goes on once its results can be used again
+            raise
         except caught as error:
             if not isinstance(error, UserError | TrialError):  # theirs says all; any other is a defect, with its trace
                 log.exception("trial %s failed", trial.trial_id)

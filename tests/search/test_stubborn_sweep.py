@@ -1,5 +1,6 @@
 """A sweep whose results cannot be written for a while ends with the table of one that nobody disturbed."""
 
+import re
 import threading
 import time
 from io import StringIO
@@ -8,9 +9,11 @@ from pathlib import Path
 import pytest
 from disks import fill, make_read_only, small_disk
 from rich.console import Console
-from test_trial import SPACE, result
+from test_trial import SPACE, make_trial, result, run
 
+from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
+from pwfn.search.pruning import Verdict
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
 
@@ -36,7 +39,9 @@ def sweep(store):
     from pwfn.search.sweep import search
 
     study = open_study(SearchSpace.load(SPACE, trials=2), store, command="test")
-    search(study, address=None, console=Console(file=StringIO(), width=200))
+    output = StringIO()
+    search(study, address=None, console=Console(file=output, width=200))
+    return output.getvalue()
 
 
 def table(store):
@@ -52,8 +57,10 @@ def undisturbed(joined, tmp_path_factory):
     return table(store)
 
 
-@pytest.mark.parametrize("trouble", [fill, make_read_only])
-def test_a_disk_that_is_full_or_read_only_for_a_while_costs_no_trial(undisturbed, tmp_path, trouble):
+@pytest.mark.parametrize(
+    ("trouble", "reason"), [(fill, "No space left on device"), (make_read_only, "Read-only file system")]
+)
+def test_a_disk_that_is_full_or_read_only_for_a_while_costs_no_trial(undisturbed, tmp_path, trouble, reason):
     with small_disk(tmp_path / "disk", "8m") as disk:
         store = ResultsStore(str(disk / "results"), "small")
         rounds = disk / "results" / "small" / "rounds"
@@ -70,11 +77,34 @@ def test_a_disk_that_is_full_or_read_only_for_a_while_costs_no_trial(undisturbed
 
         thread = threading.Thread(target=disturb)
         thread.start()
-        sweep(store)
+        output = sweep(store)
         thread.join()
         assert at_most == [0]
         assert table(store) == undisturbed
         assert not list(disk.rglob("*.tmp"))
+        assert re.search(rf"trial 000\d: .*: cannot write: {reason}; trying again for up to 600 s\n", output)
+        assert re.search(r"trial 000\d: the results can be used again, after \d+ s\n", output)
+
+
+def test_a_trial_that_gives_up_waiting_has_no_row_and_goes_on_later(tmp_path):
+    undisturbed = ResultsStore(str(tmp_path / "undisturbed"), "test")
+    undisturbed.create()
+    run(make_trial(), undisturbed)
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        store = ResultsStore(str(disk / "results"), "test", patience=0.5)
+        store.create()
+        ends = []
+        with pytest.raises(UserError, match=r"cannot write: Read-only file system, for \d s now"):
+            run(make_trial(), store, lambda row, summary: ends.append(make_read_only(disk)) or Verdict.CONTINUE)
+        ends.pop()()
+        assert ends == []
+        assert store.read_trial("0000") is None
+        rounds = []
+        run(make_trial(), store, lambda row, summary: rounds.append(row["round"]) or Verdict.CONTINUE)
+        assert rounds == [1, 2]
+        (row,) = result(store.read_trials())
+        (expected,) = result(undisturbed.read_trials())
+        assert {name for name in row if row[name] != expected[name]} <= {"commit", "retries", "lost_seconds"}
 
 
 def written(store):
