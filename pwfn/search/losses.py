@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
+from typing import Any
 
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from pwfn.errors import first_line
 from pwfn.results.store import ResultsStore
@@ -43,6 +46,35 @@ def failed(failure_class: str, message: str) -> Row:
     return {"state": "failed", "failure_class": failure_class, "failure_message": message}
 
 
+class ProcessLostError(RayActorError):  # type: ignore[misc]  # Ray is untyped
+    """Ray ended a trial's process for a reason of its own."""
+
+    def __init__(self, message: str, ran_out_of_memory: bool) -> None:
+        super().__init__(error_msg=message)
+        self.ran_out_of_memory = ran_out_of_memory
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep both through a pickle."""
+        return type(self), (self.error_msg, self.ran_out_of_memory)
+
+
 def is_out_of_memory(error: Exception | None) -> bool:
     """Whether Ray's memory monitor killed the process."""
-    return isinstance(error, OutOfMemoryError) or (isinstance(error, RayActorError) and "OOM" in str(error))
+    return isinstance(error, ProcessLostError) and error.ran_out_of_memory
+
+
+@functools.cache
+def teach_tune_of_killed_processes() -> None:
+    """Let Tune start a trial again whose process Ray killed, by its memory monitor say.
+
+    Tune knows such a kill only as an error of no class that it handles, and ends the whole sweep (Ray 2.60,
+    `RayActorManager._actor_task_failed`); here it becomes what it is, the loss of an actor.
+    """
+    known = RayActorManager._actor_task_failed
+
+    def handle(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            exception = ProcessLostError(first_line(exception), isinstance(exception, OutOfMemoryError))
+        known(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = handle
