@@ -79,11 +79,12 @@ function testTraces(one, members, ink, index, several, first) {
   ];
 }
 
-function attainmentTraces(index) {
+// A surface goes on from its first corner down to `bottom`, and from its last to `far`, the worst across.
+function attainmentTraces(index, far, bottom) {
   const found = data.series[index].attainment[chosen.x];
   if (!chosen.attainment || !found || chosen.y !== "quality") return [];
   return Object.entries(found.surfaces).map(([level, corners], at) => ({ type: "scatter", mode: "lines", name: `${data.series[index].label}: ${level} % of ${found.num_runs} runs`,
-    y: corners.map(([quality]) => quality), x: corners.map(([, x]) => x), hoverinfo: "skip", line: { color: seriesColour(index), width: 1.2, shape: stairs(), dash: ["dot", "dashdot", "dash"][at] } }));
+    x: corners.length ? [corners[0][1], ...corners.map(([, x]) => x), far] : [], y: corners.length ? [bottom, ...corners.map(([quality]) => quality), corners.at(-1)[0]] : [], hoverinfo: "skip", line: { color: seriesColour(index), width: 1.2, shape: stairs(), dash: ["dot", "dashdot", "dash"][at] } }));
 }
 
 function publishedTraces() {
@@ -125,19 +126,20 @@ function drawFront() {
   const drawable = rows.filter((row) => value(chosen.x, row) !== null && heightOf(row) !== null);
   const clouds = indices.flatMap((index) => STATES.map((state) => [index, state, drawable.filter((row) => data.trials.series[row] === index && data.trials.state[row] === state && !onFront.has(row))]))
     .filter(([, , each]) => each.length).map(([index, state, each]) => cloud(index, state, each, several));
-  const traces = [...clouds, ...indices.flatMap(attainmentTraces), ...indices.flatMap((index) => frontTraces(index, several, index === indices[0])), ...publishedTraces()];
+  const xs = drawable.map((row) => value(chosen.x, row)), span = window_();
+  const far = data.metrics[chosen.x].better === "maximize" ? Math.min(...xs) : Math.max(...xs);
+  const bottom = span ? span[0] : Math.min(...drawable.map(heightOf));
+  const traces = [...clouds, ...indices.flatMap((index) => attainmentTraces(index, far, bottom)), ...indices.flatMap((index) => frontTraces(index, several, index === indices[0])), ...publishedTraces()];
   if (chosen.row !== null && drawable.includes(chosen.row)) traces.push({ type: "scatter", mode: "markers", name: `trial ${data.trials.id[chosen.row]}`, x: [value(chosen.x, chosen.row)], y: [heightOf(chosen.row)], hoverinfo: "skip",
     marker: { symbol: "circle-open", size: 22, color: colour("ink"), line: { width: 2 } } });
-  const span = window_();
   const low = span ? drawable.filter((row) => heightOf(row) < span[0]) : [];
   if (low.length) traces.push(edge(low, span));
   const known = data.metrics[chosen.x];
-  const xs = drawable.map((row) => value(chosen.x, row));
   const log = known.log && xs.some((number) => number > 0);
   const label = $("y").selectedOptions[0].textContent;
   draw("front-plot", traces, { xaxis: !drawable.length ? axis(known.label, { showticklabels: false }) : log ? logAxis(`${known.label} (log scale)`, xs) : axis(known.label, known.percent ? percent : {}),
     yaxis: axis(label, { ...(data.metrics[data.quality].percent ? percent : {}), ...(span ? { range: span } : {}) }), shapes: drawable.length ? floatLines() : [],
-    margin: { l: 60, r: 15, t: 12, b: 50 }, legend: { orientation: "h", y: -0.14, yanchor: "top", x: 0, font: { size: 12 } },
+    margin: { l: 60, r: 15, t: 12, b: 50 },
     annotations: drawable.length ? [] : [{ text: rows.length ? "no trial that passes has both numbers" : "no trial to show", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 }] });
   $("front-words").textContent = [`${rows.length} of ${everyRow().filter(inPanel).length} trials pass.`, rows.length > drawable.length ? `${rows.length - drawable.length} have no result to draw.` : "",
     low.length ? `${low.length} lie below the window; "whole range" shows them.` : ""].filter(Boolean).join(" ");

@@ -55,7 +55,7 @@ function draw(id, traces, { heading, ...layout }) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 55, r: 15, t: 30, b: 45 },
     font: { family: "system-ui, DejaVu Sans, sans-serif", size: 13, color: colour("ink") },
     hoverlabel: { align: "left", bgcolor: colour("panel"), bordercolor: colour("line"), font: { color: colour("ink"), size: 12 } },
-    legend: { orientation: "h", yanchor: "top", y: -0.22, x: 0, xanchor: "left", font: { size: 12 } }, hovermode: "closest", dragmode: narrow() ? false : "zoom",
+    legend: { orientation: "h", yref: "container", yanchor: "bottom", y: 0, x: 0, xanchor: "left", font: { size: 12 } }, hovermode: "closest", dragmode: narrow() ? false : "zoom",
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("ink") },
   };
   const config = { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
