@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from math import prod
@@ -27,6 +28,8 @@ def layer_entropies(content: bytes) -> list[tuple[str, int, float]]:
     Raises:
         LayersError: Not an exported network, of another version, or damaged.
     """
+    if hashlib.sha256(content[:-32]).digest() != content[-32:]:
+        raise LayersError("it is damaged, or not an exported network")
     try:
         metadata = _metadata(content)
         tensors = safetensors.numpy.load(content)
@@ -37,7 +40,7 @@ def layer_entropies(content: bytes) -> list[tuple[str, int, float]]:
 
 
 def _metadata(content: bytes) -> dict[str, Any]:
-    (length,) = struct.unpack("<Q", content[:8].ljust(8, b"\0"))
+    (length,) = struct.unpack("<Q", content[:8])
     metadata: dict[str, Any] = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["pwfn"])
     if metadata["format_version"] != FORMAT_VERSION:
         raise LayersError(f"format version {metadata['format_version']}, and this report knows {FORMAT_VERSION}")

@@ -29,7 +29,7 @@ def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list
     (everything) hold all of them.
 
     Raises:
-        AnalysisError: A study is not there, two studies have different objectives, or `out` cannot be written.
+        AnalysisError: A study is not there, two have one name or different objectives, or `out` cannot be written.
     """
     loaded = as_studies(studies)
     _check_comparable(loaded)
@@ -73,7 +73,9 @@ def _named(one: Series) -> str:
 
 
 def _check_comparable(studies: Sequence[Study]) -> None:
-    for study in studies[1:]:
+    for place, study in enumerate(studies):
+        if study.name in [other.name for other in studies[:place]]:
+            raise AnalysisError(f"two studies are named {study.name} and cannot be told apart in one report")
         if study.objectives != studies[0].objectives:
             raise AnalysisError(
                 f"studies {studies[0].name} and {study.name} have different objectives "

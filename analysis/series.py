@@ -22,7 +22,7 @@ SUBJECT = "pwfn"
 """The method that the others are baselines of."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
     """The trials of one method of one study on one model and data set, with the objectives that decide its front."""
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from analysis.errors import AnalysisError
-from analysis.feasible import judged, violation
+from analysis.feasible import Constraints, judged, violation
 from analysis.metrics import METRICS
 from analysis.parquet import is_compacted, read_table
 from analysis.storage import Folder
@@ -34,6 +34,7 @@ class Study:
     """What is known about a study at one moment."""
 
     name: str
+    """That of its folder, by which the launchers find it."""
     card: Mapping[str, Any]
     """study.json; empty if it is missing."""
     objectives: Mapping[str, str]
@@ -74,16 +75,17 @@ def load(folder: str) -> Study:
     card = _read_card(place, notes)
     notes.extend(_mixtures(card))
     objectives = _objectives(card, notes)
-    rows = read_table(place / "trials", notes, tuple(dict.fromkeys([*COLUMNS, *objectives])))
-    trials = _with_columns(rows, objectives, notes).sort_values(["number", "trial_id"], ignore_index=True)
-    constraints = card.get("space", {}).get("constraints")
+    constraints = _constraints(card, notes)
+    further = dict.fromkeys([*objectives, *constraints])
+    rows = read_table(place / "trials", notes, tuple(dict.fromkeys([*COLUMNS, *further])))
+    trials = _with_columns(rows, further, notes).sort_values(["number", "trial_id"], ignore_index=True)
     if constraints:
         trials = judged(trials.assign(violation=violation(trials, constraints)))
     if trials.empty:
         notes.append("no trial has ended yet")
     ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}
     running = [file for file in (place / "rounds").files(".parquet") if file not in ended and not is_compacted(file)]
-    return Study(str(card.get("study", name)), card, objectives, trials, len(running), notes, place)
+    return Study(name, card, objectives, trials, len(running), notes, place)
 
 
 def _is_study(folder: Folder) -> bool:
@@ -130,9 +132,27 @@ def _objectives(card: Mapping[str, Any], notes: list[str]) -> dict[str, str]:
     return dict(DEFAULT_OBJECTIVES)
 
 
-def _with_columns(trials: pd.DataFrame, objectives: Mapping[str, str], notes: list[str]) -> pd.DataFrame:
+def _constraints(card: Mapping[str, Any], notes: list[str]) -> Constraints:
+    space = card.get("space")
+    declared = space.get("constraints") if isinstance(space, dict) else None
+    if not declared:
+        return {}
+    if isinstance(declared, dict) and all(_are_bounds(name, bounds) for name, bounds in declared.items()):
+        return declared
+    notes.append(f"study.json: constraints {json.dumps(declared)} are not min, max or max_drop of metrics: not applied")
+    return {}
+
+
+def _are_bounds(name: str, bounds: Any) -> bool:
+    kinds = ("min", "max", "max_drop") if f"float_{name}" in NUMBERS else ("min", "max")
+    return isinstance(bounds, dict) and all(
+        kind in kinds and isinstance(bound, int | float) for kind, bound in bounds.items()
+    )
+
+
+def _with_columns(trials: pd.DataFrame, further: Iterable[str], notes: list[str]) -> pd.DataFrame:
     """Add the columns that the report needs and the files lack, give every one its type, unfold configurations."""
-    numbers = dict.fromkeys([*NUMBERS, *objectives])
+    numbers = dict.fromkeys([*NUMBERS, *further])
     if len(trials):
         notes.extend(f"no trial has the column {name}" for name in (*TEXTS, *numbers) if name not in trials)
     empty = pd.Series(index=trials.index)

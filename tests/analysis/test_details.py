@@ -16,6 +16,7 @@ from analysis.payload import compressed, numbers, payload
 from analysis.series import panels
 from analysis.storage import Folder
 from analysis.study import load
+from pwfn.export.metadata import ModelMetadata
 from pwfn.export.network import encode_network
 from pwfn.metrics import Codebook, measure_codebook
 
@@ -57,8 +58,6 @@ def test_a_layers_entropy_is_that_of_its_weights(tmp_path: Path) -> None:
     for parameter in network.parameters():
         parameter.data = torch.randint(-4, 5, parameter.shape, generator=generator) / 8
     network[1].weight.data[:] = 0.25  # one value: no bits
-    from pwfn.export.metadata import ModelMetadata
-
     found = layer_entropies(encode_network(network, ModelMetadata()))
     expected = [
         (name, parameter.numel(), measure_codebook(Codebook.of(parameter)).entropy_bits)
@@ -77,7 +76,16 @@ def test_a_broken_network_is_said(content: bytes, record: Record, tmp_path: Path
     study, notes = load(str(tmp_path / "results" / "digits")), []
     assert study.folder is not None
     assert read_layers(study.folder, study.trials, notes) == {}
-    assert notes[0].startswith("models/t0.safetensors cannot be read, its layers are not shown: ")
+    reason = "it is damaged, or not an exported network"
+    assert notes == [f"models/t0.safetensors cannot be read, its layers are not shown: {reason}"]
+
+
+def test_a_flipped_bit_of_a_network_is_noticed() -> None:
+    content = bytearray(encode_network(torch.nn.Linear(40, 30), ModelMetadata()))
+    assert len(layer_entropies(bytes(content))) == 0  # nothing is shared, hence nothing is coded
+    content[len(content) // 2] ^= 1
+    with pytest.raises(LayersError, match="it is damaged"):
+        layer_entropies(bytes(content))
 
 
 def test_numbers_keep_six_digits() -> None:

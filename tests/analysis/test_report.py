@@ -207,6 +207,23 @@ def test_studies_with_other_objectives_are_refused(record: Record, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_two_studies_of_one_name_are_refused(record: Record, tmp_path: Path) -> None:
+    record("pwfn", SMALL)
+    folder = str(tmp_path / "results" / "pwfn")
+    with pytest.raises(AnalysisError, match="two studies are named pwfn and cannot be told apart in one report"):
+        analysis.write_report([folder, folder], str(tmp_path / "out"))
+
+
+def test_a_copied_study_goes_by_its_folder(record: Record, tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        record(name, METHODS, {"study": "digits", "objectives": {"val_top1": "maximize", "unique_values": "minimize"}})
+    folders = [str(tmp_path / "results" / name) for name in ("here", "there")]
+    analysis.write_report(folders, str(tmp_path / "out"))
+    text = (tmp_path / "out" / "front.md").read_text()
+    assert "## Front of here · pwfn" in text
+    assert "## Front of there · pwfn" in text
+
+
 def test_the_same_results_give_the_same_bytes(record: Record, tmp_path: Path) -> None:
     record("digits", SMALL)
     for out in ("a", "b"):

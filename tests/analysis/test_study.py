@@ -1,5 +1,6 @@
 """Reading a results folder: complete, running, half there, older, broken."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,28 @@ def test_a_study_json_that_says_nonsense_is_said(content: str, note: str, record
     study = load(str(tmp_path / "results" / "digits"))
     assert study.notes[0].startswith(note)
     assert study.objectives == DEFAULT_OBJECTIVES
+
+
+@pytest.mark.parametrize(
+    "space",
+    [None, [], {"constraints": "all"}, {"constraints": {"val_top1": 3}}, {"constraints": {"val_top1": {"min": "high"}}},
+     {"constraints": {"size_bytes": {"max_drop": 1}}}],
+)  # fmt: skip
+def test_constraints_that_say_nonsense_are_not_applied(space: object, record: Record, tmp_path: Path) -> None:
+    record("digits", SMALL, {"objectives": DEFAULT_OBJECTIVES, "space": space})
+    study = load(str(tmp_path / "results" / "digits"))
+    assert "infeasible" not in set(study.trials["state"])
+    expected = (
+        [f"study.json: constraints {json.dumps(space['constraints'])} are not"] if isinstance(space, dict) else []
+    )
+    assert [note.partition(" min")[0] for note in study.notes] == expected
+
+
+def test_a_constraint_on_what_no_trial_has_lets_none_pass(record: Record, tmp_path: Path) -> None:
+    record("digits", SMALL, {"objectives": DEFAULT_OBJECTIVES, "space": {"constraints": {"energy": {"max": 3}}}})
+    study = load(str(tmp_path / "results" / "digits"))
+    assert study.notes == ["no trial has the column energy"]
+    assert set(study.trials["state"]) == {"infeasible", "pruned", "failed"}
 
 
 def test_an_older_schema_is_said_and_its_gaps_are_empty(record: Record, tmp_path: Path) -> None:
