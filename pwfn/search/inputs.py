@@ -18,6 +18,7 @@ def fingerprint_inputs(config: TrialConfig) -> Fingerprint:
     Raises:
         UserError: data that cannot be opened.
     """
+    # Opened anew: a process that ran trials before keeps the data as it was then.
     found = open_source(config.data, seed=split_seed(config)).fingerprint()
     if config.model.checkpoint is not None:
         found["model.checkpoint"] = digest_file(expand_path(config.model.checkpoint, "model.checkpoint"))
