@@ -10,9 +10,10 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from pwfn.config import TrialConfig
 from pwfn.replicas import Replicas
+from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
-from pwfn.search.losses import lost_row
-from pwfn.search.rows import Row, Trial, failure
+from pwfn.search.losses import cause_of_loss, lost_row
+from pwfn.search.rows import Row, Trial
 from pwfn.search.trial import RoundListener, run_trial
 
 RESTARTS = 3
@@ -20,7 +21,12 @@ RESTARTS = 3
 
 
 def run_distributed(trial: Trial, store: ResultsStore, on_round: RoundListener) -> Row | None:
-    """Run a trial on `resources.workers` processes of the cluster; return its row, None if it was told to stop."""
+    """Run a trial on `resources.workers` processes of the cluster; return its row, None if it was told to stop.
+
+    Raises:
+        RefusedError: the store cannot be used, for longer than its patience.
+        ray.train.ControllerError: what watches the workers was lost; the trial can be started again.
+    """
     trainer = TorchTrainer(
         _work,
         train_loop_config={"trial": trial, "store": store, "on_round": on_round},
@@ -34,8 +40,12 @@ def run_distributed(trial: Trial, store: ResultsStore, on_round: RoundListener) 
     )
     try:
         trainer.fit()
-    except train.TrainingFailedError as error:
-        return lost_row(trial, store, failure(cause_of(error)))
+    except train.WorkerGroupError as error:
+        (cause, *_) = error.worker_failures.values()
+        refusal = getattr(cause, "cause", cause)
+        if isinstance(refusal, RefusedError):  # not the trial's failure, as in `run_trial`
+            raise refusal from error
+        return lost_row(trial, store, cause_of_loss(cause))
     return store.read_trial(trial.trial_id)
 
 
@@ -61,9 +71,3 @@ def _work(arguments: dict[str, Any]) -> None:
         replicas=Replicas(context.get_world_rank(), context.get_world_size()),
         on_round=arguments["on_round"],
     )
-
-
-def cause_of(error: train.TrainingFailedError) -> BaseException:
-    """Find the error that ended the first worker, where it was a worker's."""
-    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
-    return next(iter(failures.values()), error)

@@ -32,13 +32,15 @@ def lost_row(trial: Trial, store: ResultsStore, outcome: Row) -> Row:
 
 
 def cause_of_loss(error: Exception | None) -> Row:
-    """Turn what Ray says of a process that it gave up into an outcome."""
+    """Turn what ended a process for good into an outcome: its own error, or what Ray says of a lost one."""
     if is_out_of_memory(error):
         return failed("oom", "a node ran out of memory, and Ray killed the trial's process each time")
     if isinstance(error, RayTaskError):
         return failure(error.cause)
-    reason = first_line(error) if error is not None else "unknown"
-    return failed("lost", f"its process was lost each time it was started, the last time: {reason}")
+    if error is None or isinstance(error, RayActorError):
+        reason = "unknown" if error is None else first_line(error)
+        return failed("lost", f"its process was lost each time it was started, the last time: {reason}")
+    return failure(error)
 
 
 def failed(failure_class: str, message: str) -> Row:
