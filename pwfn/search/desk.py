@@ -13,8 +13,8 @@ import ray
 
 from pwfn.results import files
 from pwfn.results.schema import Row
-from pwfn.results.store import ResultsStore
 from pwfn.search.pruning import Referee, Verdict
+from pwfn.search.study import Study
 
 
 class Desk:
@@ -22,12 +22,13 @@ class Desk:
 
     Args:
         referee: who prunes; None lets every trial run to its end.
-        store: whose recorded rounds the referee recalls.
+        study: whose recorded rounds the referee recalls.
     """
 
-    def __init__(self, referee: Referee | None, store: ResultsStore) -> None:
+    def __init__(self, referee: Referee | None, study: Study) -> None:
         if referee is not None:
-            referee.recall(store.read_all_rounds())
+            searched = {proposal["trial_id"] for proposal in study.proposals()}  # a replicate is no rival
+            referee.recall(row for row in study.store.read_all_rounds() if row["trial_id"] in searched)
         self._referee = referee
         self._is_closing = False
         self._summaries: dict[str, str] = {}

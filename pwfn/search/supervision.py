@@ -31,9 +31,10 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
         study: whose trials run.
         desk: where they report.
         stop_proposing: called when no further trial shall start.
+        since: when the command began that `search.hours` limits, on the monotonic clock.
     """
 
-    def __init__(self, study: Study, desk: Any, stop_proposing: Callable[[], None]) -> None:
+    def __init__(self, study: Study, desk: Any, stop_proposing: Callable[[], None], since: float) -> None:
         self._study = study
         self._desk = desk
         self._stop_proposing = stop_proposing
@@ -46,7 +47,8 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
         resources = study.space.resources
         self._gpus_per_trial = resources.workers * resources.gpus_per_worker
         self._gpu_seconds = sum(row["gpu_seconds"] or 0 for row in study.store.read_trials())
-        self._started = self._looked = time.monotonic()
+        self._since = since
+        self._looked = time.monotonic()
 
     def request_stop(self, reason: str) -> None:
         """Ask for the sweep's end, from anywhere, a signal's handler too; the next look at the clock carries it out."""
@@ -107,7 +109,7 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
 
     def _look_at_budget(self, held: float) -> None:
         search = self._study.space.search
-        if search.hours is not None and time.monotonic() - self._started > 3600 * search.hours:
+        if search.hours is not None and time.monotonic() - self._since > 3600 * search.hours:
             self.request_stop(f"the budget of {search.hours:g} hours is used up")
         if search.gpu_hours is not None and held > 3600 * search.gpu_hours:
             self.request_stop(f"the budget of {search.gpu_hours:g} GPU hours is used up")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -134,8 +135,8 @@ def of_worker(resources: ResourcesConfig) -> dict[str, float]:
 
 
 def num_slots(space: SearchSpace) -> int:
-    """Count the trials that fit on the cluster as it is now, at most `search.max_concurrent`; at least 1."""
-    total = ray.cluster_resources()
+    """Count the trials that fit on the cluster, at most `search.max_concurrent`; at least 1."""
+    total = capacity()
     resources = space.resources
     each = of_worker(resources)
     fitting = min(int(total.get(name, 0) // (amount * resources.workers)) for name, amount in each.items())
@@ -143,9 +144,17 @@ def num_slots(space: SearchSpace) -> int:
     return max(1, fitting if limit is None else min(fitting, limit))
 
 
+def capacity() -> dict[str, float]:
+    """Add up what the cluster has, or what it will have once its autoscaler has started all nodes that it may."""
+    total: dict[str, float] = ray.cluster_resources()
+    # Ray has no public way to ask its autoscaler for its limits; Ray Train and Ray Data ask like this (Ray 2.60).
+    limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    return {name: max(total.get(name, 0), limits.get(name, 0)) for name in {*total, *limits}}
+
+
 def check_resources(resources: ResourcesConfig) -> None:
     """Raise UserError if no trial can ever start on this cluster: Ray would wait without a word."""
-    total = ray.cluster_resources()
+    total = capacity()
     for name, amount in of_worker(resources).items():
         needed = amount * resources.workers
         if total.get(name, 0) < needed:
@@ -201,6 +210,7 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
             with where this is not to be forced; what is finished is kept.
         KeyboardInterrupt: a second Ctrl-C or SIGTERM; trials go on from their last rounds with the same command.
     """
+    since = time.monotonic()
     space, store = study.space, study.store
     resources = space.resources
     with connected(address, dashboard=resources.workers > 1):
@@ -210,16 +220,16 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
             inputs = make_baselines(configs, store)
         check_inputs(store, inputs, force=force)
         study = replace(study, store=replace(store, patience=PATIENCE))
-        stopped_because = _search_all(study, OptunaSearch(study), console)
+        stopped_because = _search_all(study, OptunaSearch(study), since, console)
         if confirm and stopped_because is None:
-            stopped_because = _search_all(_unpruned(study), Confirmation(study, confirm), console)
+            stopped_because = _search_all(_unpruned(study), Confirmation(study, confirm), since, console)
     store.delete_scratch()
     return stopped_because
 
 
-def _search_all(study: Study, searcher: OptunaSearch | Confirmation, console: Console) -> str | None:
+def _search_all(study: Study, searcher: OptunaSearch | Confirmation, since: float, console: Console) -> str | None:
     desk = start_desk(study)
-    supervisor = Supervisor(study, desk, stop_proposing=searcher.stop)
+    supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since)
     retention = Retention(study)
     progress = Progress(study, desk, console, searcher.num_left)
     with signals_stop(supervisor, say=console.print), progress:
@@ -242,4 +252,4 @@ def start_desk(study: Study) -> Any:
         referee = Referee(search.pruning, study.space.objectives, violation, search.batch)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     desk = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk)
-    return desk.options(scheduling_strategy=here).remote(referee, study.store)
+    return desk.options(scheduling_strategy=here).remote(referee, study)
