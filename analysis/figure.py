@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.front import Objectives, front, on_front
+from analysis.front import front, on_front
 from analysis.metrics import metric
 from analysis.seeds import replicated
 from analysis.series import Series
-from analysis.window import Span, accuracy_span, count_span, log_ticks
+from analysis.window import Span, comparable, log_ticks, spans
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -56,6 +56,7 @@ STATES: dict[str, dict[str, Any]] = {
     "failed": {"marker": "x", "markersize": 4.7, "markeredgewidth": 1.1},
 }
 BELOW: dict[str, Any] = {"marker": r"$\downarrow$", "markersize": 7, "markeredgewidth": 0}
+PUBLISHED: dict[str, Any] = {"marker": "*", "markersize": 7, "markerfacecolor": "white", "markeredgecolor": INK}
 DOTS_PER_INCH = 200
 WIDTH, AXES_HEIGHT = 8.6, 3.5
 """Inches."""
@@ -65,12 +66,17 @@ FOOTNOTE_CHARACTERS = 185
 
 def draw(series: Sequence[Series], title: str, subtitle: str, footnote: str) -> Figure:
     """Draw the studies of one model and data set into one figure; without a result it says so."""
-    x, y = _spans(series)
+    x, y = spans(title, series)
     empty = not np.isfinite(pd.concat([one.points[y.name] for one in series])).any()
-    handles = [] if empty else [*_float_handles(series, y), *_state_handles(series, x, y), *_front_handles(series, y)]
+    others = comparable(title, x.name, y.name)
+    handles = [*_float_handles(series, y), *_state_handles(series, x, y), *_front_handles(series, y)]
+    if len(others):
+        handles.append(Line2D([], [], linestyle="", label="published by others, test", **PUBLISHED))
     heading = f"{title}: {'accuracy' if y.name == 'val_top1' else metric(y.name).label} against {metric(x.name).label}"
     with rc_context(STYLE):
-        figure, axes = _lay_out(heading, subtitle, textwrap.wrap(footnote, FOOTNOTE_CHARACTERS), handles)
+        figure, axes = _lay_out(
+            heading, subtitle, textwrap.wrap(footnote, FOOTNOTE_CHARACTERS), [] if empty else handles
+        )
         _set_axes(axes, x, y)
         _draw_float_lines(axes, series, y)
         for index, one in enumerate(series):
@@ -81,7 +87,9 @@ def draw(series: Sequence[Series], title: str, subtitle: str, footnote: str) -> 
             _draw_seeds(axes, one, x, y, colour)
             _draw_below(axes, one, x, y, (behind, colour))
         _draw_answer(axes, series, x, y)
-        if empty:
+        if not empty:
+            _draw_published(axes, others, x)
+        else:
             axes.text(0.5, 0.5, "no trial has a result yet", transform=axes.transAxes, ha="center", color="#57606a")
     return figure
 
@@ -93,30 +101,6 @@ def encode(figure: Figure, kind: str) -> bytes:
     with rc_context(STYLE):
         figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, facecolor="white", metadata=metadata)
     return content.getvalue()
-
-
-def axis_names(objectives: Objectives) -> tuple[str, str]:
-    """The metrics on the horizontal and the vertical axis: the first minimised and the first maximised objective."""
-    minimised = [name for name, direction in objectives.items() if direction == "minimize"]
-    maximised = [name for name, direction in objectives.items() if direction == "maximize"]
-    return (minimised or ["unique_values"])[0], (maximised or ["val_top1"])[0]
-
-
-def _spans(series: Sequence[Series]) -> tuple[Span, Span]:
-    x_name, y_name = axis_names(series[0].objectives)
-    trials = pd.concat([one.points for one in series])
-    members = pd.concat([front(one.points, one.objectives) for one in series])
-    trials = trials[trials[x_name].notna() & trials[y_name].notna()]
-    marks = pd.concat([trials["float_val_top1"], trials["float_test_top1"], members["test_top1"].nlargest(1)])
-    return (
-        count_span(x_name, trials[x_name].to_numpy(float)),
-        accuracy_span(
-            y_name,
-            trials[y_name].to_numpy(float),
-            members[y_name].to_numpy(float),
-            (marks if y_name == "val_top1" else marks[:0]).to_numpy(float),
-        ),
-    )
 
 
 def _set_axes(axes: Axes, x: Span, y: Span) -> None:
@@ -220,6 +204,16 @@ def _draw_answer(axes: Axes, series: Sequence[Series], x: Span, y: Span) -> None
         ha="right" if left else "left", va="bottom", fontsize=9.5, fontweight="bold", linespacing=1.4, zorder=7,
         bbox={"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
     )  # fmt: skip
+
+
+def _draw_published(axes: Axes, rows: pd.DataFrame, x: Span) -> None:
+    """What others report for this model and data, each with its label."""
+    axes.plot(rows[x.name], rows["test_top1"], linestyle="", zorder=5, **PUBLISHED)
+    for count, accuracy, label in zip(rows[x.name], rows["test_top1"], rows["label"], strict=True):
+        axes.annotate(
+            label, (count, accuracy), xytext=(-6, 0), textcoords="offset points", ha="right", va="center",
+            fontsize=6.5, color="#57606a", bbox={"pad": 0.5, "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
+        )  # fmt: skip
 
 
 def _answers(series: Sequence[Series]) -> Iterator[pd.Series[Any]]:

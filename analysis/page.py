@@ -101,7 +101,6 @@ def _places(content: Json) -> dict[tuple[str, str, str], int]:
 
 def _part(title: str, members: Sequence[Series], subtitle: str, place: Mapping[tuple[str, str, str], int]) -> Json:
     """One model and data set: its verdict, its fronts as tables, published rows, what selection gained by luck."""
-    model, _, data = title.partition(" on ")
     everything = pd.concat([one.points for one in members])
     volumes = [(one.label, hypervolume(one.points, one.objectives, everything)) for one in members]
     return {
@@ -112,11 +111,11 @@ def _part(title: str, members: Sequence[Series], subtitle: str, place: Mapping[t
         "published": [
             (row.label, _show("unique_values", row.unique_values), _show("entropy_bits", row.entropy_bits),
              _show("test_top1", row.test_top1), row.setting, row.source)
-            for row in published(model, data).itertuples()
+            for row in published(title).itertuples()
         ],
         "volumes": [(label, f"{volume.share:.4f}") for label, volume in volumes],
         "box": volumes[0][1].box,
-        "curse": [(one.label, _curse(one)) for one in members],
+        "curse": [(one.label, words) for one in members if (words := _curse(one))],
         "unsure": _unsure(members),
     }  # fmt: skip
 
@@ -153,13 +152,16 @@ def _unsure(members: Sequence[Series]) -> str:
 
 
 def _curse(one: Series) -> str:
-    """How much of a front member's validation accuracy is luck of the choice: the winner's curse, in words."""
+    """How much of a front member's validation accuracy is luck of the choice, in words: the winner's curse.
+
+    Empty where no member has both accuracies.
+    """
     points = one.points[(one.points["state"] == "complete") & one.points[["val_top1", "test_top1"]].notna().all(axis=1)]
     chosen = points[on_front(points, one.objectives)]
     others = points.drop(chosen.index)
     others = others[others["val_top1"] >= chosen["val_top1"].min()]
     if len(chosen) == 0:
-        return "no front member has both accuracies, so there is no gap to state"
+        return ""
     gap = 100 * float((chosen["val_top1"] - chosen["test_top1"]).mean())
     words = f"validation minus test is {gap:+.2f} points for front members (mean of {len(chosen)})"
     if len(others) < 3:

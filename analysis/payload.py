@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from analysis.details import ROUNDS, VALUES, Details, read_layers
-from analysis.figure import axis_names
 from analysis.front import Objectives, front
 from analysis.importance import importance, varied_fields
 from analysis.metrics import METRICS, metric
@@ -23,7 +22,7 @@ from analysis.seeds import attainment, front_probability
 from analysis.series import Panel, Series
 from analysis.study import Study
 from analysis.table import COLUMNS
-from analysis.window import accuracy_span
+from analysis.window import axis_names, spans
 
 AXES = {
     "unique_values": "minimize",
@@ -113,15 +112,7 @@ def _metric(name: str, objectives: Objectives) -> Json:
 
 def _panel(title: str, members: Sequence[Series]) -> Json:
     everything = pd.concat([one.trials for one in members])
-    name = axis_names(members[0].objectives)[1]
-    points = pd.concat([one.points for one in members])
-    fronts = pd.concat([front(one.points, one.objectives) for one in members])
-    marks = pd.concat([everything["float_val_top1"], everything["float_test_top1"], fronts["test_top1"].nlargest(1)])
-    marks = marks if name == "val_top1" else marks[:0]
-    usable = points[points[name].notna() & points[axis_names(members[0].objectives)[0]].notna()]
-    span = accuracy_span(name, usable[name].to_numpy(float), fronts[name].to_numpy(float), marks.to_numpy(float))
-    model, _, data = title.partition(" on ")
-    rows = published(model, data)
+    _, span = spans(title, members)
     return {
         "title": title,
         "span": numbers([span.low, span.high]),
@@ -131,7 +122,7 @@ def _panel(title: str, members: Sequence[Series]) -> Json:
         },
         "published": [
             {**row, **dict(zip(_NUMBERS, numbers([row[name] for name in _NUMBERS]), strict=True))}
-            for row in rows.to_dict("records")
+            for row in published(title).to_dict("records")
         ],
     }
 

@@ -10,8 +10,9 @@ import pandas as pd
 _IMAGENET = {"imagenet", "imagenet1k", "ilsvrc2012", "ilsvrc", "imagenet2012", "in1k"}
 
 
-def published(model: str, data: str) -> pd.DataFrame:
-    """Select the published rows for a timm model (weights' tag left out) and a data set as trials name them."""
+def published(panel: str) -> pd.DataFrame:
+    """Select the published rows for `MODEL on DATA`, a timm model (weights' tag left out) and a data set's name."""
+    model, _, data = panel.partition(" on ")
     with files("analysis").joinpath("published.csv").open() as table:
         rows = pd.read_csv(table)
     plain = re.sub(r"[^a-z0-9]", "", data.lower())

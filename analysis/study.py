@@ -83,7 +83,7 @@ def load(folder: str) -> Study:
         trials = judged(trials.assign(violation=violation(trials, constraints)))
     if trials.empty:
         notes.append("no trial has ended yet")
-    ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}
+    ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}.union((place / "trials").files(".parquet"))
     running = [file for file in (place / "rounds").files(".parquet") if file not in ended and not is_compacted(file)]
     return Study(name, card, objectives, trials, len(running), notes, place)
 

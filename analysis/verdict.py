@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
+from analysis.feasible import INFEASIBLE
 from analysis.metrics import Array, metric
 from analysis.series import SUBJECT, Series
 
@@ -81,10 +82,11 @@ def verdict(series: Sequence[Series]) -> list[str]:
     subjects = [one for one in series if one.method == SUBJECT] or list(series)
     baselines = [one for one in series if one not in subjects]
     if not any(len(_complete(one)) for one in series):
-        return ["No trial has finished yet, so there is no answer yet."]
+        kept = " and kept its bounds" if any((one.points["state"] == INFEASIBLE).any() for one in series) else ""
+        return [f"No trial has finished{kept} yet, so there is no answer yet."]
     of_subject = f" of {SUBJECT}" if baselines else ""
     sentences, earlier = [], None
-    for tolerance in TOLERANCES:
+    for tolerance in TOLERANCES if answer(subjects, TOLERANCES[-1]) else TOLERANCES[-1:]:
         found, rival = answer(subjects, tolerance), answer(baselines, tolerance)
         if found is None:
             close = f"within {_points(tolerance)} of the float network on validation"

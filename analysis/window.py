@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
+from analysis.front import Objectives, front
 from analysis.metrics import Array, metric
+from analysis.published import published
+from analysis.series import Series
 
 WINDOWS = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
 """Spans of accuracy below the best that an axis may show; the smallest that shows most of the front is taken."""
@@ -31,6 +36,35 @@ class Span:
         return float((at - low) / (high - low))
 
 
+def axis_names(objectives: Objectives) -> tuple[str, str]:
+    """The metrics on the horizontal and the vertical axis: the first minimised and the first maximised objective."""
+    minimised = [name for name, direction in objectives.items() if direction == "minimize"]
+    maximised = [name for name, direction in objectives.items() if direction == "maximize"]
+    return (minimised or ["unique_values"])[0], (maximised or ["val_top1"])[0]
+
+
+def spans(panel: str, series: Sequence[Series]) -> tuple[Span, Span]:
+    """The spans of both axes for the series of one model and data set, and what others published for it."""
+    x, y = axis_names(series[0].objectives)
+    trials = pd.concat([one.points for one in series])
+    members = pd.concat([front(one.points, one.objectives) for one in series])
+    trials = trials[trials[x].notna() & trials[y].notna()]
+    others = comparable(panel, x, y)
+    others = others[:0] if trials.empty else others
+    marks = pd.concat([trials["float_val_top1"], trials["float_test_top1"], members["test_top1"], others["test_top1"]])
+    marks = marks if y == "val_top1" else marks[:0]
+    counts = pd.concat([trials[x], others[x]])
+    accuracies = (trials[y], members[y], marks)
+    return count_span(x, counts.to_numpy(float)), accuracy_span(y, *(each.to_numpy(float) for each in accuracies))
+
+
+def comparable(panel: str, x: str, y: str) -> pd.DataFrame:
+    """The published rows that have a place on axes for the metrics `x` and `y`."""
+    rows = published(panel)
+    rows = (rows if x in rows else rows.assign(**{x: np.nan})).dropna(subset=[x, "test_top1"])
+    return rows if y == "val_top1" else rows[:0]
+
+
 def count_span(name: str, values: Array) -> Span:
     """The span of a horizontal axis: all values with a margin; some span even if there are none."""
     log2 = metric(name).log2
@@ -50,7 +84,7 @@ def accuracy_span(name: str, values: Array, members: Array, marks: Array) -> Spa
         name: The metric. Only fractions are cut off at the lower end.
         values: Of all trials, `(num_trials,)`.
         members: Of those on the front.
-        marks: What else must be shown at the upper end: the float network, test accuracies.
+        marks: What else should be shown, as far as the window reaches: the float network, test accuracies.
     """
     values, members, marks = (array[np.isfinite(array)] for array in (values, members, marks))
     drawn = np.concatenate([values, marks])
@@ -59,7 +93,7 @@ def accuracy_span(name: str, values: Array, members: Array, marks: Array) -> Spa
     high = float(drawn.max())
     low = float(drawn.min())
     if metric(name).high == 1 and len(values):
-        low = max(float(values.min()), high - next(span for span in WINDOWS if _shows(high - span, values, members)))
+        low = max(low, high - next(span for span in WINDOWS if _shows(high - span, values, members)))
     margin = 0.07 * (high - low) or 0.01
     return Span(name, low - margin, high + margin)
 

@@ -91,7 +91,7 @@ function publishedTraces() {
   const rows = data.panels.filter((part) => part.title === chosen.panel).flatMap((part) => part.published)
     .filter((row) => row[chosen.x] && row.test_top1 && !chosen.y.endsWith("_loss"));
   return rows.length ? [{ type: "scatter", mode: "markers+text", name: "published by others (test)", x: rows.map((row) => row[chosen.x]), y: rows.map((row) => row.test_top1),
-    text: rows.map((row) => row.label), textposition: "bottom center", textfont: { size: 10, color: colour("quiet") }, hovertext: rows.map((row) => `${row.label}, published<br>${row.setting}<br>${row.source}`),
+    text: rows.map((row) => row.label), textposition: "middle left", textfont: { size: 10, color: colour("quiet") }, hovertext: rows.map((row) => `${row.label}, published<br>${row.setting}<br>${row.source}`),
     hovertemplate: "%{hovertext}<extra></extra>", marker: { symbol: "hexagram-open", size: 10, color: colour("ink") } }] : [];
 }
 
@@ -126,10 +126,11 @@ function drawFront() {
   const drawable = rows.filter((row) => value(chosen.x, row) !== null && heightOf(row) !== null);
   const clouds = indices.flatMap((index) => STATES.map((state) => [index, state, drawable.filter((row) => data.trials.series[row] === index && data.trials.state[row] === state && !onFront.has(row))]))
     .filter(([, , each]) => each.length).map(([index, state, each]) => cloud(index, state, each, several));
-  const xs = drawable.map((row) => value(chosen.x, row)), span = window_();
+  const others = drawable.length ? publishedTraces() : [];
+  const xs = [...drawable.map((row) => value(chosen.x, row)), ...others.flatMap((trace) => trace.x)], span = window_();
   const far = data.metrics[chosen.x].better === "maximize" ? Math.min(...xs) : Math.max(...xs);
   const bottom = span ? span[0] : Math.min(...drawable.map(heightOf));
-  const traces = [...clouds, ...indices.flatMap((index) => attainmentTraces(index, far, bottom)), ...indices.flatMap((index) => frontTraces(index, several, index === indices[0])), ...publishedTraces()];
+  const traces = [...clouds, ...indices.flatMap((index) => attainmentTraces(index, far, bottom)), ...indices.flatMap((index) => frontTraces(index, several, index === indices[0])), ...others];
   if (chosen.row !== null && drawable.includes(chosen.row)) traces.push({ type: "scatter", mode: "markers", name: `trial ${data.trials.id[chosen.row]}`, x: [value(chosen.x, chosen.row)], y: [heightOf(chosen.row)], hoverinfo: "skip",
     marker: { symbol: "circle-open", size: 22, color: colour("ink"), line: { width: 2 } } });
   const low = span ? drawable.filter((row) => heightOf(row) < span[0]) : [];

@@ -21,7 +21,7 @@ function axis(title, more = {}) {
     tickfont: { color: colour("quiet"), size: 12 }, automargin: true, ...more };
 }
 
-const percent = { tickformat: ".1~%", hoverformat: ".2%" };
+const percent = { tickformat: ".2~%", hoverformat: ".2%" };
 
 // A log axis with numbers people read; `values` decide how fine it is.
 function logAxis(title, values) {

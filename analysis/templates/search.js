@@ -6,7 +6,8 @@ function drawVolume() {
   const traces = shown.map(([one, index]) => ({ type: "scatter", mode: "lines+markers", name: one.label, x: one.progress[cost], y: one.progress.share, line: { shape: "hv", color: seriesColour(index), width: 2, dash: DASHES[index % 6] }, marker: { symbol: symbol(index), size: 7 },
     hovertemplate: "%{x}: %{y:.4f}<extra>%{fullData.name}</extra>" })).filter((trace) => trace.x.length);
   if (!traces.length) return say("volume-plot", undefined, "no trial has ended yet");
-  return draw("volume-plot", traces, { xaxis: axis($("cost").selectedOptions[0].textContent, { rangemode: "tozero" }), yaxis: axis("hypervolume, at most 1"), showlegend: traces.length > 1, margin: { l: 60, r: 15, t: 12, b: 50 } });
+  const few = traces.every((trace) => trace.x.length < 2), steps = cost === "num_trials" && Math.max(...traces.flatMap((trace) => trace.x)) < 10;
+  return draw("volume-plot", traces, { xaxis: axis($("cost").selectedOptions[0].textContent, { rangemode: "tozero", ...(steps ? { dtick: 1 } : {}) }), yaxis: axis("hypervolume, at most 1", few ? { range: [0, 1] } : {}), showlegend: traces.length > 1, margin: { l: 60, r: 15, t: 12, b: 50 } });
 }
 
 function fillFields() {

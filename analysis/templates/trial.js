@@ -13,7 +13,8 @@ function openTrial(row) {
     seeds ? `Other seeds of the same configuration: ${seeds.trials.filter((each) => each !== row).map((each) => trials.id[each]).join(", ")}.` : ""].filter(Boolean).join(" ");
   $("trial-command").textContent = data.commands[one.study] + trials.id[row];
   fill("trial-metrics", Object.keys(trials.metrics).filter((name) => value(name, row) !== null && name !== "number").map((name) => [OTHERS[name] ?? data.metrics[name].label, show(data.metrics[name] ? name : name.includes("top1") ? data.quality : name, value(name, row))]));
-  fill("trial-fields", one.fields.filter((name) => value(name, row) !== null).map((name) => [name, show(name, value(name, row))]));
+  const varied = one.fields.filter((name) => value(name, row) !== null).map((name) => [name, show(name, value(name, row))]);
+  fill("trial-fields", varied.length ? varied : [["nothing", ""]]);
   fill("trial-constants", Object.entries(one.constants));
   drawTrial();
   drawFront();

@@ -119,13 +119,13 @@ def test_importance_takes_words_flags_and_absent_fields() -> None:
 
 
 def test_published_rows_are_of_the_same_model_and_data_only() -> None:
-    rows = published("resnet18.tv_in1k", "ImageNet")
+    rows = published("resnet18.tv_in1k on ImageNet")
     assert {"wfn", "gpfq", "apot"} == set(rows["method"])
     assert rows.loc[rows["method"] == "wfn", ["unique_values", "test_top1"]].to_numpy().tolist() == [
         [193, 0.703], [164, 0.697], [90, 0.673],
     ]  # fmt: skip
-    assert published("resnet18", "imagenette").empty
-    assert published("resnet20_cifar", "imagenet").empty
+    assert published("resnet18 on imagenette").empty
+    assert published("resnet20_cifar on imagenet").empty
 
 
 def test_configurations_are_columns(record: Record, tmp_path: Path) -> None:

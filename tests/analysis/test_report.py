@@ -13,8 +13,9 @@ from rich.console import Console
 
 import analysis
 from analysis.errors import AnalysisError
-from analysis.figure import axis_names, draw
+from analysis.figure import draw
 from analysis.series import panels
+from analysis.window import axis_names
 
 FILES = ["front.png", "front.svg", "report.html", "front.md", "front.tex", "front.csv", "trials.csv"]
 
@@ -57,7 +58,6 @@ def test_the_markdown_is_this(record: Record, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "front.md").read_text() == (
         "# digits_cnn on digits\n\n"
         "study digits · 3 complete · 3 of 10 trials ended\n\n"
-        "No finished trial is within 0.5 points of the float network on validation. "
         "No finished trial is within 1 point of the float network on validation.\n\n"
         "## Front of digits\n\n"
         "| values | validation | test | test vs float | entropy | order | zeros | size | smaller | trial |\n"
@@ -258,3 +258,21 @@ def test_five_thousand_trials_are_reported_quickly(record: Record, tmp_path: Pat
     assert time.perf_counter() - start < 15
     assert (tmp_path / "out" / "front.svg").stat().st_size < 5_000_000
     assert (tmp_path / "out" / "report.html").stat().st_size < 6_000_000
+
+
+def test_published_rows_are_drawn_for_the_same_model_and_data_only(record: Record, tmp_path: Path) -> None:
+    rows = [
+        {"val_top1": 0.68, "test_top1": 0.67, "unique_values": 40},
+        {"val_top1": 0.66, "test_top1": 0.65, "unique_values": 20},
+    ]
+    record("resnet", rows, model="resnet18", data="ILSVRC2012")
+    record("digits", rows)
+    labels = ["WFN delta 0.0075", "WFN delta 0.01", "WFN delta 0.015"]
+    for name, expected in (("resnet", labels), ("digits", [])):
+        [(title, series)] = panels([analysis.load(str(tmp_path / "results" / name))])
+        figure = draw(series, title, "", "")
+        axes = figure.axes[0]
+        assert [text.get_text() for text in axes.texts if text.get_text().startswith("WFN")] == expected
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert ("published by others, test" in legend) == bool(expected)
+        assert (axes.get_xlim()[1] > 193) == bool(expected)
