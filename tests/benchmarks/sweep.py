@@ -1,0 +1,105 @@
+"""What a sweep costs beyond its trials: seconds per trial between the end of one and the start of the next.
+
+    python tests/benchmarks/sweep.py                     200 trials, then 50 more with 2,000 recorded
+
+The trials are as short as trials can be (k-means of a perceptron for digits), one at a time, so that all that is not
+inside a trial is overhead: Optuna's proposal, Tune's placement, files, the driver's bookkeeping. For the second number
+the study is grown by copies of its own trials, as if they had run, and then goes on. The first trial, which starts a
+process, is not counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
+
+from clustering import hardware
+from rich.console import Console
+
+from pwfn.results.store import ResultsStore
+from pwfn.search.cluster import prepare_environment
+from pwfn.search.declaration import Source
+from pwfn.search.rows import commit
+from pwfn.search.space import SearchSpace
+from pwfn.search.study import open_study
+
+LIMIT = 0.5
+"""Seconds of overhead per trial that are allowed."""
+
+
+def main() -> None:
+    """Print the overhead of a new study and of a grown one; fail above the limit."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--trials", type=int, default=200)
+    parser.add_argument("--recorded", type=int, default=2000)
+    parser.add_argument("--more", type=int, default=50, help="trials of the grown study that are measured")
+    parser.add_argument("--sampler", default="tpe")
+    arguments = parser.parse_args()
+    print(f"{hardware('cpu')}, commit {commit()}, sampler {arguments.sampler}")
+    with tempfile.TemporaryDirectory() as results:
+        run(results, arguments.sampler, arguments.trials)
+        store = ResultsStore(results, "trivial")
+        small = report(store, 0, "new study")
+        grow(store, arguments.recorded)
+        run(results, arguments.sampler, arguments.recorded + arguments.more)
+        large = report(store, arguments.recorded, f"{arguments.recorded} trials recorded")
+    print(f"ratio {large / small:.2f}")
+    if max(small, large) > LIMIT:
+        sys.exit(f"more than {LIMIT} s per trial")
+
+
+def run(results: str, sampler: str, num_trials: int) -> None:
+    """Search, or go on."""
+    prepare_environment(local=True)  # before Ray is imported
+    from pwfn.search.sweep import search
+
+    declared = {
+        "fixed": {
+            "model": {"name": "digits_mlp"},
+            "data": {"name": "digits", "augmentation": "none"},
+            "baseline": {"epochs": 2, "lr": 0.05},
+            "method": {"name": "kmeans", "scope": "network"},
+        },
+        "vary": {"method.num_values": {"int": [2, 64]}, "method.max_order": {"int": [1, 8]}},
+        "search": {"sampler": sampler, "trials": num_trials, "max_concurrent": 1},
+    }
+    space = SearchSpace.read("trivial", declared, Source("the benchmark"))
+    study = open_study(space, ResultsStore(results, "trivial"), command="benchmark")
+    search(study, address=None, console=Console(file=sys.stderr, quiet=True))
+
+
+def report(store: ResultsStore, first: int, label: str) -> float:
+    """Print and return the mean overhead of the trials from a number on, in seconds."""
+    rows = sorted((row for row in store.read_trials() if row["number"] >= first), key=lambda row: row["started_at"])
+    gaps = [(later["started_at"] - earlier["finished_at"]).total_seconds() for earlier, later in pairwise(rows)]
+    inside = mean(row["wall_seconds"] for row in rows)
+    print(
+        f"{label}: overhead {mean(gaps):.3f} s per trial (median {median(gaps):.3f}, largest {max(gaps):.3f}, "
+        f"{len(gaps)} gaps), inside a trial {inside:.3f} s",
+        flush=True,
+    )
+    return mean(gaps)
+
+
+def grow(store: ResultsStore, num_recorded: int) -> None:
+    """Copy trials of the study until so many are recorded."""
+    rows = store.read_trials()
+    proposals: list[dict[str, Any]] = store.read_proposals()
+    for number in range(len(rows), num_recorded):
+        trial_id = f"{number:04d}"
+        source = number % len(rows)
+        store.write_proposal(trial_id, {**proposals[source], "number": number, "trial_id": trial_id})
+        for round_row in store.read_rounds(rows[source]["trial_id"]):
+            store.append_round(trial_id, {**round_row, "number": number})
+        store.write_trial({**rows[source], "number": number, "trial_id": trial_id})
+
+
+if __name__ == "__main__":
+    main()
