@@ -101,14 +101,16 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
             running = ray.get(self._desk.running_seconds.remote())
         if search.trial_minutes is not None:
             self._end_overdue({each: s for each, s in running.items() if s > 60 * search.trial_minutes}, trials)
-        self._look_at_budget(held=self._gpu_seconds + sum(running.values()) * self._gpus_per_trial)
+        self.look_at_budget(sum(running.values()) * self._gpus_per_trial)
         if self.stopped_because is not None and not self.is_stopping:
             self._stop()
 
     # What follows
 
-    def _look_at_budget(self, held: float) -> None:
+    def look_at_budget(self, gpu_seconds_running: float = 0.0) -> None:
+        """Ask for the sweep's end where a budget is used up, counting what trials that still run have held."""
         search = self._study.space.search
+        held = self._gpu_seconds + gpu_seconds_running
         if search.hours is not None and time.monotonic() - self._since > 3600 * search.hours:
             self.request_stop(f"the budget of {search.hours:g} hours is used up")
         if search.gpu_hours is not None and held > 3600 * search.gpu_hours:

@@ -159,6 +159,18 @@ def test_a_trial_that_hangs_is_ended_as_timeout_and_the_others_are_untouched(clu
     assert_nothing_is_left_over()
 
 
+def test_a_trial_that_is_lost_each_time_it_starts_becomes_a_row(cluster, tmp_path):
+    store, output = sweep(tmp_path, "model.name=deadly_mlp", space=with_bad_batch_first(tmp_path))
+    lost, *others = store.read_trials()
+    assert (lost["state"], lost["failure_class"], lost["retries"]) == ("failed", "lost", 3)
+    assert "its process was lost each time it was started, the last time: The actor died" in lost["failure_message"]
+    assert lost["lost_seconds"] > 0
+    assert [row["state"] for row in others] == ["complete"] * 2
+    assert "1 failed" in output
+    assert not list(Path(tmp_path, "small", "attempts").iterdir())
+    assert_nothing_is_left_over()
+
+
 def test_a_trial_that_eats_memory_goes_on_with_smaller_parts_of_its_batches(cluster, tmp_path):
     store, _ = sweep(tmp_path, "model.name=greedy_mlp", space=with_bad_batch_first(tmp_path), trials=1)
     (row,) = store.read_trials()

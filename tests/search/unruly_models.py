@@ -1,5 +1,7 @@
-"""Networks that misbehave in a trial's process: one hangs, one eats memory."""
+"""Networks that misbehave in a trial's process: one hangs, one eats memory, one kills it."""
 
+import os
+import signal
 import time
 
 import pwfn.torchvision_shim  # noqa: F401  (before timm)
@@ -30,6 +32,11 @@ def greedy_mlp(pretrained: bool = False, **kwargs):
     return _with_hook(eat, **kwargs)
 
 
+def deadly_mlp(pretrained: bool = False, **kwargs):
+    """Kills its process at a batch of the bad size."""
+    return _with_hook(lambda: os.kill(os.getpid(), signal.SIGKILL), **kwargs)
+
+
 def _with_hook(misbehave, **kwargs):
     network = create_model("digits_mlp", **kwargs)
 
@@ -45,3 +52,4 @@ def register() -> None:
     """Make them known to timm in this process: to be run in each process of a cluster."""
     register_model(hanging_mlp)
     register_model(greedy_mlp)
+    register_model(deadly_mlp)
