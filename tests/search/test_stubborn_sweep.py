@@ -38,7 +38,7 @@ def joined():
 def sweep(store):
     from pwfn.search.sweep import search
 
-    study = open_study(SearchSpace.load(SPACE, trials=2), store, command="test")
+    study = open_study(SearchSpace.load(SPACE, trials=1), store, command="test")
     output = StringIO()
     search(study, address=None, console=Console(file=output, width=200))
     return output.getvalue()
@@ -82,8 +82,8 @@ def test_a_disk_that_is_full_or_read_only_for_a_while_costs_no_trial(undisturbed
         assert at_most == [0]
         assert table(store) == undisturbed
         assert not list(disk.rglob("*.tmp"))
-        assert re.search(rf"trial 000\d: .*: cannot write: {reason}; trying again for up to 600 s\n", output)
-        assert re.search(r"trial 000\d: the results can be used again, after \d+ s\n", output)
+        assert re.search(rf"trial 0000: .*: cannot write: {reason}; trying again for up to 600 s\n", output)
+        assert re.search(r"trial 0000: the results can be used again, after \d+ s\n", output)
 
 
 def test_a_trial_that_gives_up_waiting_has_no_row_and_goes_on_later(tmp_path):

@@ -42,7 +42,8 @@ def sweep(results, *overrides, trials=2):
     from pwfn.search.sweep import search
 
     store = ResultsStore(results, "small")
-    study = open_study(SearchSpace.load(SPACE, overrides, trials=trials), store, command="test")
+    space = SearchSpace.load(SPACE, ["search.max_concurrent=1", *overrides], trials=trials)  # one process to start
+    study = open_study(space, store, command="test")
     output = StringIO()
     search(study, address=None, console=Console(file=output, width=200))
     return store, output.getvalue()
