@@ -50,6 +50,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--space", default="digits", help="the space that is searched")
+    parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", dest="overrides")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=40, help="per search")
     parser.add_argument(
@@ -103,7 +104,7 @@ def run(arguments: argparse.Namespace, results: str, seed: int, pruning: str, na
     prepare_environment(local=True)  # before Ray is imported
     from pwfn.search.sweep import search
 
-    overrides = ["search.sampler=random", f"search.pruning={pruning}"]
+    overrides = ["search.sampler=random", f"search.pruning={pruning}", *arguments.overrides]
     space = SearchSpace.load(arguments.space, overrides, seed=seed, trials=arguments.trials)
     study = open_study(space, ResultsStore(results, name), command="benchmark")
     search(study, address=None, console=Console(file=sys.stderr, quiet=True))
