@@ -178,7 +178,7 @@ def _trials(rows: pd.DataFrame, shown: Iterable[str], series: Sequence[Series]) 
         "id": rows["trial_id"].tolist(),
         "seed": [None if pd.isna(seed) else str(int(seed)) for seed in rows["seed"]],
         "series": rows["series"].tolist(),
-        "state": rows["state"].tolist(),
+        "state": _finite(rows["state"].tolist()),
         "failure": [
             None if pd.isna(name) else f"{name}: {'' if pd.isna(message) else message}"
             for name, message in zip(rows["failure_class"], rows["failure_message"], strict=True)
