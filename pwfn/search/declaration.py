@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -24,6 +24,8 @@ METRICS = (
     "mean_order", "max_order", "size_bytes",
 )  # fmt: skip
 """Columns of a trial's row that a search may optimise or constrain."""
+MEASURED_LAST = ("size_bytes",)
+"""Those that no round has: they are known when a trial has ended."""
 DEFAULT_OBJECTIVES: dict[str, Direction] = {"val_top1": "maximize", "unique_values": "minimize"}
 SHARED_BY_ALL_TRIALS = {
     "seed": "each trial's seed follows from search.seed",
@@ -176,15 +178,31 @@ def read_search(declared: Mapping[str, Any], source: Source) -> SearchConfig:
     prefix = "search."
     overrides = {k.removeprefix(prefix): v.value for k, v in source.overrides.items() if k.startswith(prefix)}
     declared = {**declared, **overrides}
-    for name in declared:
-        if name not in SearchConfig.model_fields:
-            hint = nearest_names(name, SearchConfig.model_fields)
-            known = ", ".join(SearchConfig.model_fields)
-            raise UserError(f"{source.at('search', name)} is not a setting of the search ({known}){hint}")
+    for name, value in declared.items():
+        where = source.at("search", name)
+        _require_setting(name, SearchConfig, where, "the search")
+        if name == "pruning" and isinstance(value, dict):
+            for setting in value:
+                _require_setting(setting, PruningConfig, f"{where}.{setting}", "pruning")
     try:
         return SearchConfig.model_validate_json(to_json(declared))
     except ValidationError as error:
-        raise complain(source.at("search", str(error.errors()[0]["loc"][0])), error) from None
+        field, *inner = map(str, error.errors()[0]["loc"])
+        raise complain(".".join([source.at("search", field), *inner]), error) from None
+
+
+def check_pruning(search: SearchConfig, metrics: Iterable[str], source: Source) -> None:
+    """Raise UserError if trials shall be judged after a round by what is known only at their end."""
+    for metric in metrics:
+        if search.pruning is not None and metric in MEASURED_LAST:
+            where = source.at("search", "pruning")
+            raise UserError(f"{where}: {metric} is known only when a trial has ended; judge by others, or prune none")
+
+
+def _require_setting(name: str, model: type[BaseModel], where: str, owner: str) -> None:
+    if name not in model.model_fields:
+        hint = nearest_names(name, model.model_fields)
+        raise UserError(f"{where} is not a setting of {owner} ({', '.join(model.model_fields)}){hint}")
 
 
 def _require_fixable(name: str, where: str, fields: Fields) -> None:

@@ -34,6 +34,7 @@ from pwfn.search.declaration import (
     SearchConfig,
     Source,
     check_parts,
+    check_pruning,
     read_fixed,
     read_objectives,
     read_search,
@@ -110,7 +111,7 @@ class SearchSpace:
         parts = check_parts(declared, source)
         vary = read_vary(parts["vary"], source, fields)
         variation = Variation.checked(read_fixed(parts["fixed"], source, fields), vary, fields, source)
-        return cls(
+        space = cls(
             name=name,
             variation=variation,
             objectives=read_objectives(parts["objectives"], source),
@@ -118,6 +119,8 @@ class SearchSpace:
             search=read_search(parts["search"], source),
             start_with=_read_start(parts["start_with"], parts["vary"].keys() - variation.vary.keys(), variation),
         )
+        check_pruning(space.search, space.told_metrics, source)
+        return space
 
     def start_settings(self) -> list[Params]:
         """Known good settings, complete, in the order in which they run before anything else."""

@@ -668,3 +668,30 @@ vary:
         with pytest.raises(UserError) as caught:
             self.read(text)
         assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "search.pruning={grace_round: 2}",
+            r"--set search\.pruning\.grace_round is not a setting of pruning \(grace_rounds, reduction_factor\); "
+            r"did you mean grace_rounds\?",
+        ),
+        ("search.pruning={grace_rounds: 0}", r"--set search\.pruning\.grace_rounds is 0, but must be greater than or"),
+        ("search.pruning={reduction_factor: 1}", r"--set search\.pruning\.reduction_factor is 1.*greater than 1"),
+        ("search.hours=0", r"--set search\.hours is 0, but must be greater than 0"),
+        ("search.trial_minutes=soon", r"--set search\.trial_minutes is 'soon', but must be a valid number"),
+    ],
+)
+def test_limits_of_a_search_that_make_no_sense_are_refused(override, message):
+    with pytest.raises(UserError, match=message):
+        SearchSpace.load("digits", [override])
+
+
+def test_pruning_by_a_metric_that_no_round_has_is_refused(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text("fixed: {data: {name: digits}}\nobjectives: {val_top1: maximize, size_bytes: minimize}\n")
+    assert SearchSpace.load(path).search.pruning is None
+    with pytest.raises(UserError, match=r"search\.pruning: size_bytes is known only when a trial has ended; judge by"):
+        SearchSpace.load(path, ["search.pruning={}"])
