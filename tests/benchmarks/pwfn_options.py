@@ -47,6 +47,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "max_order: 1": {"method.max_order": 1},
     "max_order: 1, codebook: free": {"method.max_order": 1, "method.codebook": "free"},
     "lr_schedule: cosine": {"training.lr_schedule": "cosine"},
+    "codebook: kmeans, 16 values": {"method.codebook": "kmeans", "method.num_values": 16},
+    "equalize: layer": {"model.equalize": "layer"},
+    "distillation: 1": {"training.distillation": 1.0},
+    "settle_epochs: 3": {"training.settle_epochs": 3},
+    "equalize, max_order: 1": {"model.equalize": "layer", "method.max_order": 1},
     "sigma_scale x 4": {"method.sigma_scale": 4},  # a factor on the setting's own
 }
 
