@@ -5,7 +5,7 @@
 
 Live, each seed searches the digits space twice with the random sampler, so both searches propose the same trials; the
 difference is pruning alone. Recorded, every order of arrival is drawn anew from the full learning curves of the live
-searches. Hypervolume is a share of that of all trials of the seed, pruned or not; seconds are those of the rounds
+searches, and a control runs fewer trials without pruning in as many seconds. Hypervolume is a share of that of all trials of the seed, pruned or not; seconds are those of the rounds
 that were run. Cells are mean +- standard deviation over the seeds (and orders).
 """
 
@@ -116,16 +116,16 @@ def show_replay(results: str) -> None:
     names = sorted(path.name for path in Path(results).glob("full-*"))
     if not names:
         sys.exit(f"{results} holds no full-* searches; make them with --results {results}")
-    print("| grace | factor | hypervolume kept | seconds spent | trials pruned |")
-    print("|---|---|---|---|---|")
+    print("| grace | factor | hypervolume kept | by fewer trials, as many seconds | seconds spent | trials pruned |")
+    print("|---|---|---|---|---|---|")
     for grace, factor in RULES:
         outcomes = [outcome for name in names for outcome in replays(ResultsStore(results, name), grace, factor)]
         cells = [spread(column) for column in zip(*outcomes, strict=True)]
         print(f"| {grace} | {factor:g} | {' | '.join(cells)} |", flush=True)
 
 
-def replays(store: ResultsStore, grace: int, factor: float) -> list[tuple[float, float, float]]:
-    """Replay a search in many orders; return shares of hypervolume, of seconds, and of trials pruned."""
+def replays(store: ResultsStore, grace: int, factor: float) -> list[tuple[float, float, float, float]]:
+    """Replay a search in many orders; return shares: hypervolume with and without pruning, seconds, trials pruned."""
     study = store.read_study()
     assert study is not None
     space = SearchSpace.from_resolved(study["space"])
@@ -141,8 +141,12 @@ def replays(store: ResultsStore, grace: int, factor: float) -> list[tuple[float,
         )
         shuffled = np.random.default_rng(order).permutation(len(curves))
         ended, seconds = replay([curves[index] for index in shuffled], referee)
-        kept = hypervolume(final[final["trial_id"].isin(ended)], space.objectives, final).share / whole
-        outcomes.append((kept, seconds / all_seconds, 1 - len(ended) / len(curves)))
+        fewer = first_trials([curves[index] for index in shuffled], seconds)
+        kept, kept_by_fewer = (
+            hypervolume(final[final["trial_id"].isin(those)], space.objectives, final).share / whole
+            for those in (ended, fewer)
+        )
+        outcomes.append((kept, kept_by_fewer, seconds / all_seconds, 1 - len(ended) / len(curves)))
     return outcomes
 
 
@@ -174,6 +178,12 @@ def replay(curves: Sequence[list[dict[str, Any]]], referee: Referee) -> tuple[se
         else:
             start(now)
     return ended, spent
+
+
+def first_trials(curves: Sequence[list[dict[str, Any]]], seconds: float) -> set[str]:
+    """Which trials a search without pruning would have run to their ends in so many seconds."""
+    ends = np.cumsum([seconds_of(curve) for curve in curves])
+    return {curve[0]["trial_id"] for curve, end in zip(curves, ends, strict=True) if end <= seconds}
 
 
 def complete(store: ResultsStore) -> pd.DataFrame:
