@@ -5,8 +5,9 @@
 
 Live, each seed searches the digits space twice with the random sampler, so both searches propose the same trials; the
 difference is pruning alone. Recorded, every order of arrival is drawn anew from the full learning curves of the live
-searches, and a control runs fewer trials without pruning in as many seconds. Hypervolume is a share of that of all trials of the seed, pruned or not; seconds are those of the rounds
-that were run. Cells are mean +- standard deviation over the seeds (and orders).
+searches, and a control runs fewer trials without pruning in as many seconds. Hypervolume is a share of that of all
+trials of the seed, pruned or not; seconds are those of the rounds that were run. Cells are mean +- standard deviation
+over the seeds (and orders).
 """
 
 from __future__ import annotations
