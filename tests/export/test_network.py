@@ -284,3 +284,10 @@ def test_a_file_that_cannot_be_read_is_named(name, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         pwfn.load(tmp_path / name)
     assert str(error.value).startswith(str(tmp_path))
+
+
+def test_loading_takes_torch_and_timm_but_nothing_of_the_search(tmp_path):
+    path = write(tmp_path / "model", build("digits_cnn", 1))
+    others = ("ray", "optuna", "pyarrow", "pandas", "sklearn", "scipy", "duckdb", "moocore", "matplotlib", "plotly")
+    script = f"import sys\nfor name in {others}: sys.modules[name] = None\nimport pwfn\npwfn.load({str(path)!r})"
+    subprocess.run([sys.executable, "-c", script], check=True)
