@@ -12,14 +12,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout that is not installed
 
 from pwfn.errors import UserError
-from pwfn.options import add_data_options, add_device_options, data_from, device_from
+from pwfn.options import add_data_options, add_device_options, at_least, data_from, device_from
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Measure an exported network.")
     parser.add_argument("file", type=Path, help="written by launchers/export.py, or models/*.safetensors of a study")
-    parser.add_argument("--ensemble-draws", type=int, default=20, metavar="N",
+    parser.add_argument("--ensemble-draws", type=at_least(0), default=20, metavar="N",
                         help="networks drawn from the posterior, where its sigmas were kept (default: 20)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of these draws (default: 0)")
     add_data_options(parser, "the images to measure on")

@@ -23,7 +23,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Export a compressed network as a small file.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--trial", metavar="ID", help="a complete trial of --study")
-    what.add_argument("--state-dict", metavar="FILE", help="a .safetensors or .pth state dict of any tool")
+    what.add_argument("--state-dict", type=Path, metavar="FILE", help="a .safetensors or .pth state dict of any tool")
     parser.add_argument("--study", help="the trial's study")
     parser.add_argument("--results", default="results", help="folder or URI of all results (default: results)")
     parser.add_argument("--model", metavar="NAME", help="architecture of --state-dict, in timm's registry or ours")
@@ -58,11 +58,11 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.trial is not None:
         store = ResultsStore(options.results, options.study)
-        lines = export_trial(store, options.trial.zfill(4), target)
+        lines = export_trial(store, options.trial.zfill(4) if options.trial.isdecimal() else options.trial, target)
     elif options.model is not None:
-        lines = export_checkpoint(Path(options.state_dict), options.model, target, data_from(options))
+        lines = export_checkpoint(options.state_dict, options.model, target, data_from(options))
     else:
-        lines = export_state(Path(options.state_dict), target)
+        lines = export_state(options.state_dict, target)
     print(format_lines([("file", str(options.out)), *lines]))
     return 0
 

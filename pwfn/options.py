@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
@@ -17,6 +18,17 @@ DATA_FIELDS = {"root": "data_root", "dataset": "data_dataset", "test_images": "d
 """Fields of `DataConfig` beside its name, and their options."""
 
 
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Make the type of an option that takes whole numbers from `lowest` on."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < lowest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {lowest}")
+        return int(text)
+
+    return number
+
+
 def add_data_options(parser: argparse.ArgumentParser, what: str) -> None:
     """Add `--data` and its companions."""
     group = parser.add_argument_group("data", what)
@@ -25,7 +37,8 @@ def add_data_options(parser: argparse.ArgumentParser, what: str) -> None:
     group.add_argument("--data-root", metavar="DIR", help="its folder; ${NAME} is an environment variable")
     group.add_argument("--data-dataset", metavar="CLASS", help="for torchvision: the class's name, e.g. CIFAR10")
     group.add_argument("--data-test-images", type=int, metavar="N", help="use only N test images (default: all)")
-    group.add_argument("--batch-size", type=int, default=512, metavar="N", help="images per pass (default: 512)")
+    group.add_argument("--batch-size", type=at_least(1), default=512, metavar="N",
+                       help="images per pass (default: 512)")  # fmt: skip
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -92,6 +93,8 @@ def whole_file(path: Path, content: bytes) -> Iterator[Path]:
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        if path.is_dir():  # found out now, not after all checks
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with beside.open("xb") as file:
             file.write(content)
             os.fsync(file.fileno())

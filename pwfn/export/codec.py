@@ -79,11 +79,10 @@ def encode(tensors: Mapping[str, FloatArray]) -> CodedTensors:
     Args:
         tensors: float32 arrays of any shape.
     """
-    bits = {name: np.ascontiguousarray(tensor).reshape(-1).view(np.uint32) for name, tensor in tensors.items()}
-    distinct = {name: np.unique(array) for name, array in bits.items() if _repeats(array)}
-    names = _worth_coding(distinct, {name: array.size for name, array in bits.items()})
-    codebook = _in_order_of_appearance([distinct[name] for name in names])
-    positions = {name: _positions(bits[name], codebook) for name in names}
+    distinct = worth_coding(tensors)
+    names = list(distinct)
+    codebook = _in_order_of_appearance(list(distinct.values()))
+    positions = {name: _positions(_bits(tensors[name]), codebook) for name in names}
     counts = [np.bincount(positions[name], minlength=len(codebook)) for name in names]
     fitting = [name for name, own in zip(names, counts, strict=True) if _span(own)[1] <= MAX_SYMBOLS]
     if len(fitting) < len(names):
@@ -151,20 +150,34 @@ def _repeats(bits: BitArray) -> bool:
     return len(np.unique(sample)) <= MAX_DISTINCT_SHARE * len(sample)
 
 
-def _worth_coding(distinct: Mapping[str, BitArray], sizes: Mapping[str, int]) -> list[str]:
-    """Names of the tensors for which indices and their share of the codebook take less than 4 bytes per weight."""
+def worth_coding(tensors: Mapping[str, FloatArray], stored_bytes: int = 4) -> dict[str, BitArray]:
+    """Select the tensors for which indices and their share of the codebook take less than they take as they are.
+
+    Args:
+        tensors: float32 arrays of any shape.
+        stored_bytes: what a weight takes as it is.
+
+    Returns:
+        Their distinct bit patterns, ascending as uint32.
+    """
+    bits = {name: _bits(tensor) for name, tensor in tensors.items()}
+    distinct = {name: np.unique(array) for name, array in bits.items() if _repeats(array)}
     candidates = {name: values for name, values in distinct.items() if 0 < len(values) <= MAX_SYMBOLS}
-    if not candidates:
-        return []
-    everything, tensors_with_it = np.unique(np.concatenate(list(candidates.values())), return_counts=True)
-    names = []
+    everything, tensors_with_it = np.unique(
+        np.concatenate([np.zeros(0, np.uint32), *candidates.values()]), return_counts=True
+    )
+    chosen = {}
     for name, values in candidates.items():
         shared_by = tensors_with_it[np.searchsorted(everything, values)]
         codebook_bytes = (CODEBOOK_ENTRY_BYTES / shared_by).sum()
-        index_bytes = sizes[name] * np.log2(len(values)) / 8
-        if codebook_bytes + index_bytes < 4 * sizes[name]:
-            names.append(name)
-    return names
+        index_bytes = bits[name].size * np.log2(len(values)) / 8
+        if codebook_bytes + index_bytes < stored_bytes * bits[name].size:
+            chosen[name] = values
+    return chosen
+
+
+def _bits(tensor: FloatArray) -> BitArray:
+    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint32)
 
 
 def _in_order_of_appearance(distinct: Sequence[BitArray]) -> BitArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from pwfn.config import DataConfig, ModelConfig, TrialConfig
 from pwfn.errors import UserError
 from pwfn.export.checked import Checked, whole_file, write_checked, write_checked_state
+from pwfn.export.codec import worth_coding
 from pwfn.export.container import unpack
 from pwfn.export.evaluation import TestImages, evaluate_ensemble, evaluate_mean
 from pwfn.export.hardware import measure_hardware
@@ -29,6 +31,8 @@ from pwfn.results.store import ResultsStore
 
 Lines = list[tuple[str, str]]
 """A report for people: labels and texts."""
+HALF_BYTES = 2
+"""What a weight takes in half precision; others are coded, and become float32, only where they then take less."""
 SAMPLE = 32
 """Images on which ONNX's scores are compared."""
 
@@ -46,6 +50,21 @@ class Target:
     batch_size: int = 512
     """Images per pass."""
 
+    def onnx_paths(self) -> tuple[Path, ...]:
+        """The ONNX file with a codebook and the dense one, if they are wanted."""
+        return () if self.onnx is None else (self.onnx, self.onnx.with_suffix(f".dense{self.onnx.suffix}"))
+
+    def keep_apart(self, *sources: Path) -> None:
+        """Refuse to write two files to one place, or over what is read.
+
+        Raises:
+            UserError: names the path.
+        """
+        places = [path.resolve() for path in (*sources, self.out, *self.onnx_paths())]
+        for place in places:
+            if places.count(place) > 1:
+                raise UserError(f"{place} would be written twice, or over what is exported; name another file")
+
 
 def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
     """Export a finished trial's network; measure it on the trial's own test images.
@@ -53,10 +72,10 @@ def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
     Raises:
         UserError: no such trial, its network was not kept, or a check failed.
     """
-    row = store.read_trial(trial_id)
-    if row is None or row["state"] != "complete":
-        found = "has not ended" if row is None else f"is {row['state']}"
-        raise UserError(f"study {store.study}: trial {trial_id} {found}; only a complete one can be exported")
+    target.keep_apart()
+    row = _read_trial(store, trial_id)
+    if row["state"] != "complete":
+        raise UserError(f"study {store.study}: trial {trial_id} is {row['state']}; only a complete one can be exported")
     content = store.read_model(trial_id)
     if content is None:
         raise UserError(
@@ -83,6 +102,7 @@ def export_checkpoint(checkpoint: Path, model: str, target: Target, data: DataCo
     Raises:
         UserError: a checkpoint that cannot be read or does not fit, or a check failed.
     """
+    target.keep_apart(checkpoint)
     state = read_state(checkpoint)
     network = build_network(
         ModelConfig(name=model, checkpoint=str(checkpoint)),
@@ -96,13 +116,19 @@ def export_checkpoint(checkpoint: Path, model: str, target: Target, data: DataCo
 
 
 def export_state(checkpoint: Path, target: Target) -> Lines:
-    """Code a state dict of unknown architecture: every float32 tensor that shares enough values.
+    """Code a state dict of unknown architecture: every floating-point tensor that shares enough values.
+
+    Tensors of other precisions are coded where float32 has their values too, and are float32 when they are read.
 
     Raises:
-        UserError: a checkpoint that cannot be read.
+        UserError: a checkpoint that cannot be read, or no file can be written.
     """
+    target.keep_apart(checkpoint)
     state = read_state(checkpoint)
     fixed = {name: tensor for name, tensor in state.items() if tensor.dtype == torch.float32 and tensor.ndim > 0}
+    others = {name: tensor.float() for name, tensor in state.items() if name not in fixed and _fits_float32(tensor)}
+    shared = worth_coding({name: tensor.numpy() for name, tensor in others.items()}, stored_bytes=HALF_BYTES)
+    fixed |= {name: others[name] for name in shared}
     rest = {name: tensor for name, tensor in state.items() if name not in fixed}
     metadata = ModelMetadata(provenance={"checkpoint": checkpoint.name})
     content = encode_state(fixed, rest, metadata, rest_dtype=target.rest_dtype)
@@ -147,19 +173,19 @@ def _export(
     fixed = {name: state[name] for name in names}
     rest = {name: tensor for name, tensor in state.items() if name not in fixed}
     content = encode_state(fixed, rest, metadata, rest_dtype=target.rest_dtype, sigmas=sigmas)
-    onnx_lines, onnx_files = _make_onnx(content, names, target.onnx, images) if target.onnx else ([], {})
-    checked = write_checked(
-        target.out,
-        content,
-        network,
-        fixed=fixed,
-        exact=target.rest_dtype == "float32",
-        images=images,
-        recorded=recorded,
-    )
-    for path, model in onnx_files.items():
-        with whole_file(path, model):
-            pass
+    onnx_lines, onnx_files = _make_onnx(content, names, target, images) if target.onnx else ([], {})
+    with ExitStack() as files:  # all files stay, or none
+        for path, model in onnx_files.items():
+            files.enter_context(whole_file(path, model))
+        checked = write_checked(
+            target.out,
+            content,
+            network,
+            fixed=fixed,
+            exact=target.rest_dtype == "float32",
+            images=images,
+            recorded=recorded,
+        )
     cost = measure_hardware(network, _blank_image(network), list(fixed.values()))
     return [
         *describe_file(checked.report),
@@ -171,13 +197,13 @@ def _export(
 
 
 def _make_onnx(
-    content: bytes, names: list[str], path: Path, images: TestImages | None
+    content: bytes, names: list[str], target: Target, images: TestImages | None
 ) -> tuple[Lines, dict[Path, bytes]]:
     """Make both ONNX files of what the exported file holds, and compare their scores with torch's."""
     network = build_from(unpack(content))
     blank = _blank_image(network)
     dense = to_onnx(network, blank)
-    files = {path: share_codebook(dense, names), path.with_suffix(f".dense{path.suffix}"): dense}
+    files = dict(zip(target.onnx_paths(), (share_codebook(dense, names), dense), strict=True))
     sample = next(iter(images))[0][:SAMPLE].cpu() if images else torch.randn(SAMPLE, *blank.shape[1:])
     difference = check_scores(network, files, sample)
     sizes = " and ".join(f"{file} ({len(model):,} bytes)" for file, model in files.items())
@@ -205,6 +231,23 @@ def _num_parameters(network: nn.Module) -> int:
 def _blank_image(network: Any) -> Tensor:
     channels, height, width = network.pretrained_cfg["input_size"]
     return torch.zeros(1, channels, height, width, device=next(network.parameters()).device)
+
+
+def _read_trial(store: ResultsStore, trial_id: str) -> dict[str, Any]:
+    try:
+        row = store.read_trial(trial_id)
+    except ValueError as error:  # a name that no file can have
+        raise UserError(f"trial {error}") from error
+    if row is None:
+        ended = [each["trial_id"] for each in store.read_trials()]
+        some = f"it has {ended[0]} to {ended[-1]}" if ended else "it has none"
+        raise UserError(f"study {store.study} in {store.results} has no finished trial {trial_id}; {some}")
+    return row
+
+
+def _fits_float32(tensor: Tensor) -> bool:
+    """Whether a tensor of floating-point numbers has none that float32 lacks."""
+    return tensor.is_floating_point() and torch.equal(tensor.float().to(tensor.dtype).nan_to_num(), tensor.nan_to_num())
 
 
 def _trial_config(store: ResultsStore, trial_id: str, row: Mapping[str, Any]) -> TrialConfig:

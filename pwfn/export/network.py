@@ -64,7 +64,9 @@ def encode_state(
     """
     for name in (*fixed, *rest):
         if name.startswith(PREFIX):
-            raise UserError(f"tensor {name}: names that begin with {PREFIX} are reserved")
+            raise UserError(
+                f"tensor {name}: names that begin with {PREFIX} are reserved; is the file exported already?"
+            )
     sigmas = {SIGMA_PREFIX + name: sigma for name, sigma in (sigmas or {}).items()}
     layers = {**fixed, **sigmas}
     coded = encode({name: tensor.detach().cpu().numpy() for name, tensor in layers.items()})

@@ -12,7 +12,7 @@ from safetensors.torch import save
 
 from pwfn.export.container import PREFIX, Contents, unpack
 from pwfn.export.hardware import FLOAT_BITS, HardwareCost
-from pwfn.export.network import decode_sigmas, decode_state
+from pwfn.export.network import decode_state
 from pwfn.metrics import Codebook, CodebookMetrics, measure_codebook
 
 
@@ -25,6 +25,8 @@ class FileReport:
     num_weights: int
     num_coded: int
     """Weights of the fixed set that are coded; the rest of it shares too few values and is stored as it is."""
+    num_coded_values: int
+    """Their distinct values."""
     num_negative_zeros: int
     """Weights that are -0.0: one value with 0.0 in every metric, but kept to the bit, so the file holds two zeros."""
     file_bytes: int
@@ -64,19 +66,21 @@ def measure_file(content: bytes) -> FileReport:
     state = decode_state(contents)
     fixed = [layer.name for layer in contents.description.layers]
     weights = torch.cat([state[name].reshape(-1) for name in fixed]) if fixed else torch.empty(0)
+    coded = [state[layer.name].reshape(-1) for layer in contents.description.layers if layer.table is not None]
     stored, rest, sigmas = _stored_bytes(contents)
     float32 = save(state)
     return FileReport(
         metrics=measure_codebook(Codebook.of(weights)),
         num_weights=weights.numel(),
-        num_coded=sum(state[layer.name].numel() for layer in contents.description.layers if layer.table is not None),
+        num_coded=sum(weights.numel() for weights in coded),
+        num_coded_values=len(Codebook.of(torch.cat(coded)).values) if coded else 0,
         num_negative_zeros=int(((weights == 0) & weights.signbit()).sum()),
         file_bytes=len(content),
         codebook_bytes=contents.coded.num_bytes - contents.coded.words.nbytes,
         index_bytes=contents.coded.words.nbytes,
         stored_bytes=stored,
         rest_bytes=rest,
-        sigma_bytes=sigmas if decode_sigmas(contents) else None,
+        sigma_bytes=sigmas if contents.description.sigmas else None,
         float32_bytes=len(float32),
         zip_bytes=_zip_bytes(float32),
     )
@@ -107,7 +111,8 @@ def describe_file(report: FileReport) -> list[tuple[str, str]]:
     ]
     left_out = report.num_weights - report.num_coded
     if left_out:
-        lines.append(("not coded", f"{left_out:,} weights share too few values: stored as float32"))
+        shared = f"; the other {report.num_coded:,} share {report.num_coded_values:,}" if report.num_coded else ""
+        lines.append(("not coded", f"{left_out:,} weights share too few values: stored as float32{shared}"))
     if report.num_negative_zeros:
         lines.append(("negative zeros", f"{report.num_negative_zeros:,} weights are -0.0, kept as a value beside 0.0"))
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -64,12 +65,15 @@ def _read_file(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats; what cannot be read is said below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if zipfile.is_zipfile(path):
             hint = "it holds Python objects beside tensors; save only network.state_dict()"
             raise UserError(f"{FIELD}: {path} cannot be read safely: {hint}") from error
-        raise UserError(f"{FIELD}: {path} is not a readable checkpoint: {first_line(error)}") from error
+        # torch's own words advise to run whatever the file holds
+        raise UserError(f"{FIELD}: {path} is not a readable checkpoint: it holds no tensors, or more") from error
     except Exception as error:  # on bytes that are no checkpoint the unpickler raises nearly anything
         raise UserError(f"{FIELD}: {path} is not a readable checkpoint: {first_line(error)}") from error
 

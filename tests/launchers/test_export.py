@@ -138,7 +138,13 @@ def test_a_failed_check_is_an_error_and_leaves_no_file(store, network, tmp_path,
 def test_a_trial_that_is_not_there_is_named(store, tmp_path, capsys):
     arguments = ["--results", store.results, "--study", "digits", "--out", str(tmp_path / "x")]
     assert export([*arguments, "--trial", "12"]) == 2
-    assert "study digits: trial 0012 has not ended; only a complete one can be exported" in capsys.readouterr().err
+    where = f"study digits in {store.results}"
+    assert f"{where} has no finished trial 0012; it has 0007 to 0007" in capsys.readouterr().err
+    assert export([*arguments, "--trial", "../7"]) == 2
+    assert "error: trial '../7' cannot name a file: letters, digits and" in capsys.readouterr().err
+    assert export(["--results", store.results, "--study", "digit", "--out", "x", "--trial", "7"]) == 2
+    assert "study digit in " in (error := capsys.readouterr().err)
+    assert error.endswith("has no finished trial 0007; it has none\n")
     store.delete_model("0007")
     assert export([*arguments, "--trial", "7"]) == 2
     assert (
@@ -170,6 +176,51 @@ def test_a_state_dict_of_unknown_architecture_is_coded(tmp_path, capsys):
     assert export(["--state-dict", str(tmp_path / "any.safetensors"), "--out", str(out)]) == 0
     assert "40 weights share too few values" in printed(capsys)["not coded"]
     assert all(torch.equal(tensor, state[name]) for name, tensor in load_state(out).items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_coded_where_they_share_values(dtype, tmp_path, capsys):
+    shared, free = torch.randint(3, (80, 70)) / 4, torch.randn(30, 30).to(dtype)
+    torch.save({"shared": shared.to(dtype), "free": free}, tmp_path / "any.pth")
+    out = tmp_path / "any.pwfn.safetensors"
+    assert export(["--state-dict", str(tmp_path / "any.pth"), "--out", str(out)]) == 0
+    assert printed(capsys)["values"].startswith("3 (2 not zero) over 5,600 weights")
+    assert out.stat().st_size < 5_600 / 4 + free.nbytes + 1_500
+    loaded = load_state(out)
+    assert torch.equal(loaded["shared"], shared)
+    assert torch.equal(loaded["free"].to(dtype), free)
+
+
+def test_doubles_that_float32_lacks_are_stored_as_they_are(tmp_path):
+    state = {"third": torch.randint(3, (80, 70), dtype=torch.float64) / 3}
+    torch.save(state, tmp_path / "any.pth")
+    out = tmp_path / "any.pwfn.safetensors"
+    assert export(["--state-dict", str(tmp_path / "any.pth"), "--out", str(out)]) == 0
+    assert torch.equal(load_state(out)["third"], state["third"])
+
+
+def test_files_are_kept_apart(store, network, tmp_path, capsys):
+    out = tmp_path / "model.onnx"
+    assert run_trial_export(store, out, "--onnx", str(out)) == 2
+    assert f"{out} would be written twice, or over what is exported" in capsys.readouterr().err
+    source = tmp_path / "clustered.safetensors"
+    save_file(network.state_dict(), source)
+    content = source.read_bytes()
+    assert export(["--state-dict", str(source), "--out", str(source)]) == 2
+    assert f"{source} would be written twice, or over what is exported" in capsys.readouterr().err
+    assert source.read_bytes() == content
+    assert not out.exists()
+
+
+def test_all_files_are_written_or_none(store, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "model.pwfn.safetensors"
+    assert run_trial_export(store, out, "--onnx", str(tmp_path / "none" / "model.onnx")) == 2
+    assert "model.onnx cannot be written: No such file or directory" in capsys.readouterr().err
+    (tmp_path / "model.dense.onnx").mkdir()
+    assert run_trial_export(store, out, "--onnx", str(tmp_path / "model.onnx")) == 2
+    assert "model.dense.onnx cannot be written: Is a directory" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.dense.onnx", "results"]
 
 
 def test_an_exported_file_is_evaluated(store, network, tmp_path, capsys):
@@ -227,6 +278,13 @@ def test_options_that_do_not_go_together_are_refused(capsys, options, message):
     with pytest.raises(SystemExit, match="2"):
         export([*options, "--out", "x"])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--batch-size", "0"], ["--batch-size", "-3"], ["--ensemble-draws", "1.5"]])
+def test_numbers_that_count_nothing_are_refused(store, capsys, options):
+    with pytest.raises(SystemExit, match="2"):
+        evaluate([store.model_path("0007"), *options])
+    assert f"{options[0]}: '{options[1]}' is not a whole number of at least" in capsys.readouterr().err
 
 
 def test_a_damaged_file_is_one_line(store, capsys):
