@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pandas as pd
@@ -82,7 +83,8 @@ def _cells(rows: pd.DataFrame, objectives: Objectives) -> tuple[list[str], list[
 
 def _escaped(text: str) -> str:
     """Text as LaTeX sets it."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    plain = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub(r"^-(?=\d)", "$-$", plain)
 
 
 def _text(name: str, value: str | float) -> str:

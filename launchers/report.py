@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         studies = [analysis.load(folder) for folder in folders]
         paths = analysis.write_report(studies, out)
     except analysis.AnalysisError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     for table in analysis.front_tables(studies):
         console.print(table)

@@ -69,14 +69,14 @@ class Description(BaseModel):
     model: ModelMetadata
 
     @property
-    def num_weights(self) -> int:
-        """Number of weights in the fixed set."""
-        return sum(prod(layer.shape) for layer in self.layers)
-
-    @property
     def all_layers(self) -> tuple[Layer, ...]:
         """Whatever may be coded, in coding order."""
         return self.layers + self.sigmas
+
+    @property
+    def num_decoded(self) -> int:
+        """Weights and sigmas that a reader has to make room for."""
+        return sum(prod(layer.shape) for layer in self.all_layers)
 
 
 class _Entry(_Strict):
@@ -167,9 +167,7 @@ def _header(description: Description, tensors: Mapping[str, Tensor]) -> bytes:
         entries[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
     entries[CHECKSUM] = {"dtype": "U8", "shape": [CHECKSUM_BYTES], "data_offsets": [end, end + CHECKSUM_BYTES]}
     text = json.dumps(entries, separators=(",", ":")).encode()
-    size = max(
-        len(text), description.num_weights // WEIGHTS_PER_BYTE
-    )  # a network of one value still has room for its weights
+    size = max(len(text), description.num_decoded // WEIGHTS_PER_BYTE)  # so that a network of one value can be read
     return text.ljust(-(-size // 8) * 8)
 
 
@@ -244,9 +242,9 @@ def _locate(header: dict[str, Any], num_bytes: int) -> dict[str, _Entry]:
 
 def _check_layers(contents: Contents, num_bytes: int) -> None:
     layers = contents.description.all_layers
-    num_weights = sum(prod(layer.shape) for layer in layers)
-    if num_weights > WEIGHTS_PER_BYTE * num_bytes:
-        raise _malformed(f"{num_weights} weights in {num_bytes} bytes, more than {WEIGHTS_PER_BYTE} per byte")
+    num_decoded = contents.description.num_decoded
+    if num_decoded > WEIGHTS_PER_BYTE * num_bytes:
+        raise _malformed(f"{num_decoded} weights in {num_bytes} bytes, more than {WEIGHTS_PER_BYTE} per byte")
     if len({layer.name for layer in layers}) < len(layers):
         raise _malformed("a layer appears twice")
     for layer in layers:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from recorded import SMALL, Record, fill
+from recorded import SMALL, Record, configured, fill
 
 ROOT = Path(__file__).parents[2]
 WITHOUT = """
@@ -27,7 +27,8 @@ def report(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_runs_where_torch_ray_and_pwfn_are_not_installed(record: Record, tmp_path: Path) -> None:
-    fill(record("digits", SMALL), [f"t{number}" for number in range(7)])
+    more = [{**configured(3 + n % 5), "val_top1": 0.8 + n / 100, "unique_values": 20 + n % 7} for n in range(15)]
+    fill(record("digits", [*SMALL, *more]), [f"t{number}" for number in range(23)])  # enough to measure importance
     result = report(tmp_path, "--study", "digits")
     assert (result.returncode, result.stderr) == (0, "")
     assert "digits_cnn on digits · study digits" in result.stdout
@@ -51,4 +52,4 @@ def test_a_misspelt_study_is_one_line_and_exit_code_2(record: Record, tmp_path: 
     result = report(tmp_path, "--study", "digit")
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr == f"{tmp_path / 'results'}: no study digit; did you mean digits?\n"
+    assert result.stderr == f"error: {tmp_path / 'results'}: no study digit; did you mean digits?\n"

@@ -13,7 +13,7 @@ from safetensors.torch import save as save_safetensors
 from pwfn.errors import UserError
 from pwfn.export import encode_state
 from pwfn.export.container import CHECKSUM, DTYPES, unpack
-from pwfn.export.network import decode_state
+from pwfn.export.network import decode_sigmas, decode_state
 
 
 def small_state():
@@ -107,6 +107,12 @@ def test_a_network_of_one_value_still_has_room_for_its_weights():
     content = encode_state({"w": torch.zeros(2000, 2000)}, {}, {})
     assert 2000 * 2000 / 256 <= len(content) < 17_000
     assert torch.equal(decode_state(unpack(content))["w"], torch.zeros(2000, 2000))
+
+
+def test_sigmas_of_one_value_have_room_too():
+    weights, sigmas = {"w": torch.zeros(2000, 2000)}, {"w": torch.ones(2000, 2000)}
+    contents = unpack(encode_state(weights, {}, {}, sigmas=sigmas))
+    assert torch.equal(decode_sigmas(contents)["w"], sigmas["w"])
 
 
 def test_every_flip_of_a_single_bit_is_found():

@@ -177,7 +177,7 @@ def test_sigmas_come_back():
     found = decode_sigmas(contents)
     assert list(found) == list(fixed)
     assert all(torch.equal(found[name], sigmas[name]) for name in fixed)
-    assert contents.description.num_weights == sum(p.numel() for p in fixed.values())
+    assert contents.description.num_decoded == 2 * sum(p.numel() for p in fixed.values())
 
 
 def test_a_file_with_sigmas_loads(tmp_path):
