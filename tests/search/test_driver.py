@@ -80,6 +80,7 @@ def test_sigkill_of_the_driver(store, undisturbed, tmp_path):
     assert table(store) == undisturbed
 
 
+@pytest.mark.slow
 def test_ctrl_c_once_finishes_rounds_and_twice_stops_at_once(store, undisturbed, tmp_path):
     process = search(tmp_path)
     wait_for(lambda: num_rounds(store) >= 1)

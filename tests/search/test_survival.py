@@ -143,6 +143,7 @@ def test_loss_of_a_node(cluster, undisturbed, tmp_path):
     assert_nothing_is_left_over()
 
 
+@pytest.mark.slow
 def test_a_trial_that_hangs_is_ended_as_timeout_and_the_others_are_untouched(cluster, tmp_path):
     space = with_bad_batch_first(tmp_path)
     reference, _ = sweep(tmp_path / "undisturbed", "model.name=digits_mlp", space=space)
@@ -159,6 +160,7 @@ def test_a_trial_that_hangs_is_ended_as_timeout_and_the_others_are_untouched(clu
     assert_nothing_is_left_over()
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_lost_each_time_it_starts_becomes_a_row(cluster, tmp_path):
     store, output = sweep(tmp_path, "model.name=deadly_mlp", space=with_bad_batch_first(tmp_path))
     lost, *others = store.read_trials()
@@ -179,6 +181,7 @@ def test_a_trial_that_eats_memory_goes_on_with_smaller_parts_of_its_batches(clus
     assert_nothing_is_left_over()
 
 
+@pytest.mark.slow
 def test_sigkill_of_ray_trains_controller(cluster, tmp_path):
     overrides = ("training.rest_epochs=60", "resources.workers=2")
     reference, _ = sweep(tmp_path / "undisturbed", *overrides, trials=1)
