@@ -67,6 +67,7 @@ def start_slurm_job(job: int, folder: Path, environment: dict[str, str], *search
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_slurm_job_searches_on_all_its_nodes(job, tmp_path, environment):
     search = ["--space", "digits.yaml", "--results", "results", "--trials", "2", "--set", "baseline.epochs=1"]
     running = start_slurm_job(job, tmp_path, environment, *search)

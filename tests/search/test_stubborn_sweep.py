@@ -18,6 +18,7 @@ from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.cluster,
     # Ray leaves sockets and processes for the garbage collector, and warns of its own deprecations.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),

@@ -173,6 +173,7 @@ def test_a_trial_that_is_lost_each_time_it_starts_becomes_a_row(cluster, tmp_pat
     assert_nothing_is_left_over()
 
 
+@pytest.mark.slow
 def test_a_trial_that_eats_memory_goes_on_with_smaller_parts_of_its_batches(cluster, tmp_path):
     store, _ = sweep(tmp_path, "model.name=greedy_mlp", space=with_bad_batch_first(tmp_path), trials=1)
     (row,) = store.read_trials()

@@ -102,6 +102,7 @@ def test_the_same_command_again_runs_nothing_twice_and_more_trials_go_on(cluster
     assert [row["trial_id"] for row in store.read_trials()] == ["0000", "0001", "0002", "0003"]
 
 
+@pytest.mark.slow
 def test_the_front_runs_again_with_other_seeds(cluster, tmp_path):
     """In batches, so that Tune has to ask again; the second command runs the replicates that the first did not."""
     for confirm in (1, 2):

@@ -17,6 +17,7 @@ from pwfn.search.study import open_study
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.cluster,
     # Ray leaves sockets and processes for the garbage collector, and warns of its own deprecations.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
