@@ -30,6 +30,7 @@ from clustering import hardware
 from pwfn.config import TrialConfig
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
+from pwfn.search.pruning import Verdict
 from pwfn.search.rows import Row, Trial, commit
 from pwfn.search.space import SearchSpace
 from pwfn.search.trial import run_trial
@@ -105,7 +106,7 @@ def run(config: TrialConfig, number: int, store: ResultsStore) -> Row:
         store,
         device=torch.device("cpu"),
         replicas=Replicas(),
-        on_round=lambda trial, record: None,
+        on_round=lambda row, summary: Verdict.CONTINUE,
     )
     assert row["state"] == "complete", row["failure_message"]
     return row

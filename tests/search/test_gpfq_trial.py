@@ -10,6 +10,7 @@ from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.results.schema import ROUNDS, TRIALS, to_rows, to_table
 from pwfn.results.store import ResultsStore
+from pwfn.search.pruning import Verdict
 from pwfn.search.rows import Trial
 from pwfn.search.space import SearchSpace
 from pwfn.search.trial import open_task, run_trial
@@ -23,7 +24,9 @@ def test_the_shipped_space_gives_a_file_with_as_many_values_as_its_row_says(meth
     trial = Trial("0000", 0, "test", space.trial_config(space.start_settings()[0], 0))
     store = ResultsStore(str(tmp_path), "test")
     store.create()
-    row = run_trial(trial, store, device=torch.device("cpu"), replicas=Replicas(), on_round=lambda trial, record: None)
+    row = run_trial(
+        trial, store, device=torch.device("cpu"), replicas=Replicas(), on_round=lambda row, summary: Verdict.CONTINUE
+    )
     assert row["state"] == "complete"
     network = open_task(trial.config, trial.config.model, torch.device("cpu"), Replicas()).network
     state = load_state(Path(store.model_path("0000")))

@@ -9,6 +9,7 @@ from pwfn.export import load_state
 from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
+from pwfn.search.pruning import Verdict
 from pwfn.search.rows import Trial
 from pwfn.search.space import SearchSpace
 from pwfn.search.trial import open_task, run_trial
@@ -23,7 +24,7 @@ def test_row_and_file_speak_of_the_same_weights(tmp_path, include_norm):
     store = ResultsStore(str(tmp_path), "test")
     store.create()
     device, replicas = torch.device("cpu"), Replicas()
-    row = run_trial(trial, store, device=device, replicas=replicas, on_round=lambda trial, record: None)
+    row = run_trial(trial, store, device=device, replicas=replicas, on_round=lambda row, summary: Verdict.CONTINUE)
     assert (row["state"], row["method"]) == ("complete", "wfn")
 
     network = open_task(trial.config, trial.config.model, device, replicas).network
