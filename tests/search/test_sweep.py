@@ -147,6 +147,7 @@ def test_a_sweep_whose_trials_all_fail_alike_stops_and_says_why(cluster, tmp_pat
     assert 5 <= len(ResultsStore(str(tmp_path), "small").read_trials()) < 20
 
 
+@pytest.mark.slow
 def test_a_budget_ends_a_sweep_after_the_running_rounds_and_the_next_one_goes_on(cluster, finished, tmp_path):
     undisturbed, _, _ = finished
     for _ in range(20):  # each as long as its budget; the rounds that are on disk are not run again
