@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -79,15 +79,28 @@ def hypervolume(trials: pd.DataFrame, objectives: Objectives, among: pd.DataFram
     worst and the best complete trial of `among` (by default of `trials`), and compares only for the same `among`.
     """
     worst, best = _box(trials if among is None else among, objectives)
-    corners = pd.DataFrame([worst, best]).assign(state="complete")
-    reference, ideal = costs(corners, objectives)
-    matrix = costs(trials, objectives)
-    points = matrix[np.isfinite(matrix).all(axis=1)]
+    [share] = _shares(costs(trials, objectives), [len(trials)], worst, best, objectives)
+    return Hypervolume(share, worst, best)
+
+
+def hypervolume_shares(
+    trials: pd.DataFrame, objectives: Objectives, among: pd.DataFrame, counts: Sequence[int]
+) -> list[float]:
+    """Measure `hypervolume(...).share` of the first trials, as many as each of `counts` says."""
+    return _shares(costs(trials, objectives), counts, *_box(among, objectives), objectives)
+
+
+def _shares(
+    matrix: Array, counts: Sequence[int], worst: dict[str, float], best: dict[str, float], objectives: Objectives
+) -> list[float]:
+    reference, ideal = costs(pd.DataFrame([worst, best]).assign(state="complete"), objectives)
     extent = np.prod(reference - ideal)
-    if len(points) == 0 or not extent > 0:
-        return Hypervolume(0.0, worst, best)
-    volume = moocore.hypervolume(np.maximum(points, ideal), ref=reference)
-    return Hypervolume(float(volume / extent), worst, best)
+    usable = np.flatnonzero(np.isfinite(matrix).all(axis=1))
+    first = [np.maximum(matrix[usable[usable < count]], ideal) for count in counts]
+    return [
+        float(moocore.hypervolume(points, ref=reference) / extent) if len(points) and extent > 0 else 0.0
+        for points in first
+    ]
 
 
 def _cost(values: Array, direction: str) -> Array:

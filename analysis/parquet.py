@@ -66,6 +66,7 @@ def _read_at_once(folder: Folder, names: Sequence[str], columns: Sequence[str]) 
     if not all(_looks_usual(Path(file)) for file in files):
         raise _UnusualError
     with duckdb.connect() as connection:
+        connection.execute("SET preserve_insertion_order = false")  # readers sort
         there = connection.read_parquet(files[0]).columns
         wanted = [name for name in columns if name in there] if columns else there
         if "trial_id" not in wanted:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.feasible import STATES
-from analysis.front import Objectives, costs, hypervolume
+from analysis.front import Objectives, costs, hypervolume_shares
 from analysis.series import Series
 
 
@@ -30,7 +30,7 @@ def progress(series: Series, among: pd.DataFrame) -> Progress:
     grown = _improvements(trials, series.objectives)
     steps = list(dict.fromkeys([*grown, len(trials)])) if len(trials) else []
     members = trials.iloc[[step - 1 for step in grown]]  # the others add nothing
-    shares = [hypervolume(members[: bisect_right(grown, step)], series.objectives, among).share for step in steps]
+    shares = hypervolume_shares(members, series.objectives, among, [bisect_right(grown, step) for step in steps])
     gpu, wall = (trials[name].fillna(0).cumsum().to_numpy() / 3600 for name in ("gpu_seconds", "wall_seconds"))
     at = [step - 1 for step in steps]
     return Progress(steps, gpu[at].tolist(), wall[at].tolist(), shares)
