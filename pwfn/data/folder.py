@@ -9,7 +9,6 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from pwfn.config import DataConfig
-from pwfn.data.fingerprint import digest_image_files
 from pwfn.data.loader import ImageFiles, LoaderSource
 from pwfn.errors import UserError, nearest_names
 
@@ -44,7 +43,7 @@ def _list_files(folder: Path, classes: tuple[str, ...]) -> ImageFiles:
     if not images.samples:
         raise UserError(f"{folder}: its class folders hold no image ({', '.join(IMG_EXTENSIONS)})")
     paths = [path for path, _ in images.samples]
-    return ImageFiles(str(folder), images, torch.tensor(images.targets), lambda: digest_image_files(paths, str(folder)))
+    return ImageFiles(str(folder), images, torch.tensor(images.targets), paths, root=str(folder))
 
 
 class _Folder(ImageFolder):  # type: ignore[misc]  # torchvision has no types here

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from torchvision.transforms import Compose, RandomHorizontalFlip
 
 from pwfn.config import DataConfig
 from pwfn.data.contract import Data, Preprocessing, Source
-from pwfn.data.fingerprint import fingerprint
+from pwfn.data.fingerprint import digest_image_files, fingerprint
 from pwfn.data.splits import draw_splits
 from pwfn.errors import UserError
 
@@ -35,13 +35,14 @@ class ImageFiles:
     """Torchvision's own object; indexed by row, gives a Pillow image first."""
     labels: Tensor
     """int64 `(images,)`."""
-    content: Callable[[], str]
-    """Digest of the files, cheaper than reading them."""
+    paths: list[str]
+    """One for each image."""
+    root: str
+    """The folder below which they lie."""
 
-    def describe(self, row: int) -> str:
-        """Return the file of a row where torchvision tells it, else set and row."""
-        samples = getattr(self.images, "samples", None)
-        return str(samples[row][0]) if samples else f"{self.name}, image {row}"
+    def content(self) -> str:
+        """Digest the files, cheaper than reading them; a method, since spawned loader workers get this pickled."""
+        return digest_image_files(self.paths, self.root)
 
 
 class LoaderSource(Source):
@@ -149,7 +150,7 @@ class _TransformedImages(Dataset[tuple[Tensor, int] | _Broken]):
         try:
             image = self.files.images[row][0].convert("RGB")
         except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
-            return _Broken(f"{self.files.describe(row)}: not a readable image: {type(error).__name__}")
+            return _Broken(f"{self.files.paths[row]}: not a readable image: {type(error).__name__}")
         label = int(self.files.labels[row])
         if seed is None:
             return self.plain(image), label

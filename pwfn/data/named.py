@@ -12,7 +12,7 @@ from torchvision import datasets
 
 from pwfn.config import DataConfig
 from pwfn.data.contract import Source
-from pwfn.data.fingerprint import digest_array, digest_image_files
+from pwfn.data.fingerprint import digest_array
 from pwfn.data.loader import ImageFiles, LoaderSource
 from pwfn.data.memory import ImageSet, MemorySource
 from pwfn.errors import UserError, nearest_names
@@ -100,7 +100,7 @@ def _pixels(image: Any) -> Tensor:
 
 
 def _image_files(name: str, images: Any) -> ImageFiles:
-    return ImageFiles(name, images, _labels(images), lambda: digest_image_files(_paths(images), images.root))
+    return ImageFiles(name, images, _labels(images), _paths(images), root=str(images.root))
 
 
 def _paths(images: Any) -> list[str]:
