@@ -12,7 +12,7 @@ search: $(READY)
 	$(BIN)/python launchers/search.py --space digits.yaml
 
 test: check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadgroup
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """Settings and fixtures that all tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ import torch
 
 from pwfn.config import shared_data_folder
 from pwfn.search.cluster import prepare_environment
+
+# A shell's background job ignores Ctrl-C, and so would the commands that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Ray reads its environment when it is imported, whichever test does that first.
 prepare_environment(local=True)
@@ -29,3 +33,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _one_thread() -> None:
     """The tests' networks are too small for threads, and Ray's processes share the machine's few cores."""
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run one Ray cluster at a time, beside the files that need none: each process takes whole groups."""
+    for item in items:
+        group = "cluster" if item.get_closest_marker("cluster") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
