@@ -288,6 +288,28 @@ class ResultsStore:
                 for name in names:
                     self._try(files.delete, f"{folder}/{name}")
 
+    def publish(self, results: str) -> ResultsStore:
+        """Copy study.json and the rows of ended trials, one file per folder, into another results folder.
+
+        What a report needs, small enough for a repository; networks and checkpoints stay behind. Again replaces it.
+
+        Raises:
+            UserError: the study has no ended trial, or the target is this very folder.
+        """
+        copy = ResultsStore(results, self.study)
+        if (copy._filesystem, copy._path("")) == (self._filesystem, self._path("")):
+            raise UserError(f"{self._path('')}: cannot be published into itself")
+        ended = [row["trial_id"] for row in self.read_trials()]
+        if not ended:
+            raise UserError(f"{self._path('trials')}: no trial has ended")
+        files.make_folders(copy._filesystem, [copy._path(folder) for folder in _TABLES])
+        for folder in _TABLES:
+            rows = self._read_joined(folder, lambda name: True).filter(pc.field("trial_id").isin(ended))
+            copy._write_table(folder, f"{_COMPACTED}{0:020}", rows.sort_by("trial_id"), compression="zstd")
+        if (study := self._read("study.json")) is not None:
+            copy._write("study.json", study)
+        return copy
+
     # How it is done
 
     @property
@@ -318,11 +340,11 @@ class ResultsStore:
         except (ValueError, TypeError) as error:
             raise UserError(f"{self._path(name)}: not a JSON object: {error}") from error
 
-    def _write_table(self, folder: str, stem: str, table: Any) -> None:
+    def _write_table(self, folder: str, stem: str, table: Any, compression: str = "snappy") -> None:
         sink = pa.BufferOutputStream()
         # Most files hold a row or a few: dictionaries and statistics would be a third of each, and zstd in the place
         # of snappy doubles the time to read it.
-        pq.write_table(table, sink, compression="snappy", use_dictionary=False, write_statistics=False)
+        pq.write_table(table, sink, compression=compression, use_dictionary=False, write_statistics=False)
         self._write(f"{folder}/{stem}.parquet", sink.getvalue().to_pybytes())
 
     def _parse(self, folder: str, name: str, content: bytes) -> Any:

@@ -391,3 +391,27 @@ def test_a_reader_beside_a_compaction_misses_no_row(store: ResultsStore) -> None
     compaction.join()
     assert readings > 1
     assert len(store.read_trials()) == 60
+
+
+def test_a_published_copy_has_the_rows_of_ended_trials_in_one_file_per_folder(store: ResultsStore, tmp_path) -> None:
+    fill(store, range(3))
+    store.append_round("running", {"round": 0})
+    store.write_study({"study": "digits"})
+    store.compact()
+    fill(store, range(2, 4))
+    for _ in range(2):
+        copy = store.publish(str(tmp_path / "copy"))
+        assert copy.read_trials() == store.read_trials()
+        assert copy.read_study() == store.read_study()
+        assert {row["trial_id"] for row in copy.read_all_rounds()} == {"t0", "t1", "t2", "t3"}
+        assert pq.read_table(Path(copy.results, "digits", "values")).num_rows == 8
+        assert [len(names(copy, folder)) for folder in ("trials", "rounds", "values")] == [1, 1, 1]
+
+
+def test_what_cannot_be_published_is_refused(store: ResultsStore, tmp_path) -> None:
+    with pytest.raises(UserError, match="trials: no trial has ended"):
+        store.publish(str(tmp_path / "copy"))
+    assert not (tmp_path / "copy").exists()
+    fill(store, range(1))
+    with pytest.raises(UserError, match="cannot be published into itself"):
+        store.publish(store.results)
