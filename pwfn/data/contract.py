@@ -97,7 +97,8 @@ class Data(ABC):
         """
 
     def _normalise(self, images: Tensor) -> Tensor:
-        return (images.float() - self._mean) / self._std
+        # Channels last: what convolutions read fastest, on CPUs and GPUs; what they put out keeps the order.
+        return ((images.float() - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
     def _training_slices(self, batch_size: int, num_steps: int | None, rank: int, world_size: int) -> Iterator[slice]:
         """Where a rank's part of each batch lies in the epoch's order."""
