@@ -38,7 +38,7 @@ def num_rounds(store: ResultsStore) -> int:
 def trial_processes(driver: subprocess.Popen[str]) -> list[psutil.Process]:
     """What trains for a driver; Ray's own agents may live a minute longer than theirs."""
     family = psutil.Process(driver.pid).children(recursive=True)
-    return [each for each in family if "ImplicitFunc" in " ".join(each.cmdline()[:1])]
+    return [each for each in family if "ImplicitFunc" in each.name()]  # a zombie has a name, but no command line
 
 
 def table(store: ResultsStore):

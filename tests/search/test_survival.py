@@ -91,7 +91,7 @@ def when(moment: Callable[[], bool], act: Callable[[], None]) -> threading.Threa
 def processes(name: str) -> list[psutil.Process]:
     """This cluster's processes whose title has a name, e.g. that of an actor's class."""
     mine = psutil.Process().children(recursive=True)
-    return [each for each in mine if name in " ".join(each.cmdline()[:1])]
+    return [each for each in mine if name in each.name()]  # a zombie has a name, but no command line
 
 
 def assert_nothing_is_left_over() -> None:
