@@ -197,14 +197,15 @@ def _comparison_row(title: str, one: Series) -> list[tuple[str, Any]]:
 
 _SPENT = (
     ("all", "trials"), ("time", "wall_hours"), ("GPU time", "gpu_hours"), ("lost time", "lost_hours"),
-    ("retries", "retries"), ("first to last", "span_hours"),
+    ("waiting for data", "data_share"), ("retries", "retries"), ("first to last", "span_hours"),
 )  # fmt: skip
 """Headings and entries of the ledger, after two for each state."""
 
 
 def _ledger_row(title: str, one: Series) -> Json:
     spent = ledger(one)
-    cells = {name: _cell("hours" if name.endswith("hours") else "count", value) for name, value in spent.items()}
+    kinds = {"hours": "hours", "share": "percent"}
+    cells = {name: _cell(kinds.get(name.rpartition("_")[2], "count"), value) for name, value in spent.items()}
     return {"panel": title, "label": one.label, **cells}
 
 
@@ -237,5 +238,6 @@ _SHOW: dict[str, Any] = {
     "count": "{:.0f}".format,
     "share": "{:.4f}".format,
     "hours": _duration,
+    "percent": "{:.1%}".format,
     "test_minus_float": lambda value: f"{100 * value:+.2f}",
 }

@@ -59,6 +59,7 @@ def ledger(series: Series) -> dict[str, float]:
     row["wall_hours"] = float(trials["wall_seconds"].sum()) / 3600
     row["gpu_hours"] = float(trials["gpu_seconds"].sum()) / 3600
     row["lost_hours"] = float(trials["lost_seconds"].sum()) / 3600
+    row["data_share"] = float(trials["data_seconds"].sum()) / (float(trials["train_seconds"].sum()) or np.nan)
     row["retries"] = float(trials["retries"].sum())
     span = trials["finished_at"].max() - trials["started_at"].min()
     row["span_hours"] = span.total_seconds() / 3600 if pd.notna(span) else np.nan

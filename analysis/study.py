@@ -19,7 +19,7 @@ from analysis.storage import Folder
 DEFAULT_OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 DIRECTIONS = ("maximize", "minimize")
 TEXTS = ("trial_id", "study", "method", "model", "data", "state", "failure_class", "failure_message", "config_json")
-COSTS = ("wall_seconds", "gpu_seconds", "lost_seconds", "retries")
+COSTS = ("wall_seconds", "gpu_seconds", "lost_seconds", "train_seconds", "data_seconds", "retries")
 NUMBERS = tuple(
     dict.fromkeys(("number", "float_val_top1", "float_test_top1", "num_weights", "rounds_done", *COSTS, *METRICS))
 )

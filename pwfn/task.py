@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from pwfn.fisher import diagonal_fisher
 from pwfn.parameters import ParameterSets, split_parameters
 from pwfn.replicas import Replicas
 from pwfn.seeds import derive_seed, generator
-from pwfn.training import Accuracy, Criterion, Learner, evaluate, recalibrate_batchnorm, train_epoch
+from pwfn.training import Accuracy, Criterion, Learner, Waiting, evaluate, recalibrate_batchnorm, train_epoch
 
 EQUALIZED_IMAGES = 16
 """Images on which an equalised network is compared with what it was."""
@@ -35,6 +35,8 @@ class Task:
     """Parts in which each batch passes through the network, where all of it does not fit in memory."""
     teacher: nn.Module | None = None
     """The float network, where training is to stay near its predictions."""
+    waiting: Waiting = field(default_factory=Waiting)
+    """For how long training has waited for batches."""
 
     @property
     def parameter_sets(self) -> ParameterSets:
@@ -81,7 +83,7 @@ class Task:
         )
         return train_epoch(
             learner,
-            batches,
+            self.waiting.counted(batches),
             precision=self.config.training.precision,
             replicas=self.replicas,
             label=label,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -157,6 +157,32 @@ def recalibrate_batchnorm(network: nn.Module, batches: Batches, *, replicas: Rep
     replicas.average_buffers_(network)
     network.eval()
     return True
+
+
+class Waiting:
+    """Counts the seconds for which training waits for batches: decoding, augmentation, copies that it has to wait for.
+
+    On a GPU the work on batches that lie there is queued, not waited for, and counts as training.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def counted(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the same batches, and count what each took to come."""
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(iterator, None)
+            self._seconds += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def lap(self) -> float:
+        """Return the seconds since construction or the last lap."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
 
 class Stopwatch:

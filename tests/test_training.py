@@ -1,5 +1,7 @@
 """One epoch, one evaluation, one estimate of BatchNorm's statistics."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from pwfn.descent import Descent
 from pwfn.errors import NonFiniteLossError
 from pwfn.parameters import FlatParameters
 from pwfn.replicas import Replicas
-from pwfn.training import count_hits, evaluate, recalibrate_batchnorm, train_epoch
+from pwfn.training import Waiting, count_hits, evaluate, recalibrate_batchnorm, train_epoch
 
 ONE = Replicas()
 
@@ -54,6 +56,20 @@ def test_a_lost_trial_is_stopped_long_before_the_end_of_its_epoch():
     with pytest.raises(NonFiniteLossError):
         train_epoch(learner_for(nn.Linear(4, 3)), batches(), precision="float32", replicas=ONE, label="epoch 1")
     assert len(seen) <= 100
+
+
+def test_only_waiting_for_batches_counts_as_waiting():
+    def batches():
+        for _ in range(3):
+            time.sleep(0.03)
+            yield torch.ones(2, 4), torch.tensor([0, 1])
+        time.sleep(0.03)
+
+    waiting = Waiting()
+    for _ in waiting.counted(batches()):
+        time.sleep(0.2)
+    assert 0.12 <= waiting.lap() < 0.6
+    assert waiting.lap() == 0
 
 
 def test_hits_are_counted_like_topk_where_nothing_ties():

@@ -66,6 +66,8 @@ class RoundRecord:
     train_loss: float | None
     """Mean over the round's steps before the fixing, penalty included; None where nothing was trained."""
     train_seconds: float
+    data_seconds: float
+    """Those of `train_seconds` in which training waited for batches."""
     fix_seconds: float
     eval_seconds: float
     state: Callable[[], State] = field(repr=False)
@@ -167,6 +169,7 @@ def run_rounds(method: Method, state: State | None = None) -> Iterator[RoundReco
             ensemble_test_top1=method.ensemble_test_top1() if is_last else None,
             train_loss=train_loss,
             train_seconds=train_seconds,
+            data_seconds=task.waiting.lap(),
             fix_seconds=fix_seconds,
             eval_seconds=eval_seconds + watch.lap(),
             state=partial(_state_after, method, index),

@@ -38,6 +38,8 @@ class Cost(NamedTuple):
     gpu_seconds: float
     lost_seconds: float
     retries: int
+    train_seconds: float
+    data_seconds: float
 
 
 def cost(attempts: Sequence[Attempt], rounds: Sequence[dict[str, Any]], *, num_gpus: float, is_lost: bool) -> Cost:
@@ -55,7 +57,8 @@ def cost(attempts: Sequence[Attempt], rounds: Sequence[dict[str, Any]], *, num_g
         used[-1] = held[-1]
     lost = sum(held) - sum(used)
     ends = attempts[0].started_at, attempts[-1].seen_at
-    return Cost(*ends, sum(used), sum(held) * num_gpus, lost, len(attempts) - 1)
+    parts = (sum(row[name] or 0 for row in rounds) for name in ("train_seconds", "data_seconds"))
+    return Cost(*ends, sum(used), sum(held) * num_gpus, lost, len(attempts) - 1, *parts)
 
 
 def _seconds_of_use(attempt: Attempt, rounds: Sequence[dict[str, Any]]) -> float:
@@ -98,7 +101,7 @@ class Attempts:
 
     def cost(self, num_gpus: float) -> Cost:
         """What all starts have taken until now, with `num_gpus` GPUs held."""
-        rounds = self._store.read_rounds(self._trial_id) if len(self._attempts) > 1 else []
+        rounds = self._store.read_rounds(self._trial_id)
         attempts = [*self._attempts[:-1], self._attempts[-1]._replace(seen_at=_now())]
         return cost(attempts, rounds, num_gpus=num_gpus, is_lost=False)
 

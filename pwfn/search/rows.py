@@ -56,10 +56,10 @@ class Trial:
 def round_row(trial: Trial, record: RoundRecord) -> Row:
     """Build the row of one round."""
     fixing = record.fixing
-    measured = ("round", "num_rounds", "fraction", "train_loss", "train_seconds", "fix_seconds", "eval_seconds")
+    seconds = ("train_seconds", "data_seconds", "fix_seconds", "eval_seconds")
     return {
         **trial.identity,
-        **{name: getattr(record, name) for name in measured},
+        **{name: getattr(record, name) for name in ("round", "num_rounds", "fraction", "train_loss", *seconds)},
         **{name: getattr(fixing, name) for name in ("num_fixed", "untreated_layers", "radius_start", "radius_end")},
         **fixing.sigma_quantiles,
         **accuracy_columns("val", record.before, "_before"),

@@ -33,6 +33,7 @@ def random_rows(number: int) -> Rows:
         ended = START + dt.timedelta(seconds=int(rng.integers(10_000)))
         result = {"val_top1": float(rng.random()), "unique_values": int(rng.integers(2, 400))}
         cost = {"wall_seconds": 36.0, "gpu_seconds": 72.0, "lost_seconds": 3.6, "retries": 1}
+        cost |= {"train_seconds": 20.0, "data_seconds": 5.0}
         rows.append(
             {"state": state, "started_at": START, "finished_at": ended, **cost} | (result if state != "failed" else {})
         )
@@ -60,6 +61,7 @@ def test_the_ledger_counts_everything(record: Record, tmp_path: Path) -> None:
         assert spent[f"{state}_gpu_hours"] == pytest.approx(0.02 * number)
     assert (spent["trials"], spent["retries"]) == (40, 40)
     assert (spent["wall_hours"], spent["gpu_hours"], spent["lost_hours"]) == pytest.approx((0.4, 0.8, 0.04))
+    assert spent["data_share"] == pytest.approx(0.25)
     assert spent["span_hours"] == pytest.approx(max(row["finished_at"] - START for row in rows).total_seconds() / 3600)
 
 

@@ -169,9 +169,10 @@ def test_a_search_ends_with_the_front_the_report_and_the_export_command(searched
 @pytest.mark.cluster
 def test_the_same_seed_gives_identical_rows(searched):
     columns = (
-        "* EXCLUDE (wall_seconds, gpu_seconds, started_at, finished_at, host, commit, size_bytes, compression_ratio)"
+        "* EXCLUDE (wall_seconds, gpu_seconds, train_seconds, data_seconds, started_at, finished_at, host, commit, "
+        "size_bytes, compression_ratio)"
     )
-    rounds = "* EXCLUDE (train_seconds, fix_seconds, eval_seconds, finished_at)"
+    rounds = "* EXCLUDE (train_seconds, data_seconds, fix_seconds, eval_seconds, finished_at)"
     trials, histories = [], []
     for folder in searched[0]:
         study = folder / "results" / "small_space"

@@ -16,12 +16,12 @@ def at(seconds):
 
 
 def rounds(*ends):
-    return [{"finished_at": at(end)} for end in ends]
+    return [{"finished_at": at(end), "train_seconds": 5.0, "data_seconds": 0.5} for end in ends]
 
 
 def test_an_undisturbed_trial_has_lost_nothing():
     spent = cost([Attempt(at(0), at(100))], rounds(30, 60, 100), num_gpus=2, is_lost=False)
-    assert spent == (at(0), at(100), 100, 200, 0, 0)
+    assert spent == (at(0), at(100), 100, 200, 0, 0, 15, 1.5)
 
 
 def test_work_after_the_last_round_of_a_start_is_lost_and_its_gpus_count():

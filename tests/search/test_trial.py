@@ -29,7 +29,7 @@ from pwfn.search.trial import open_task, run_trial
 SPACE = Path(__file__).with_name("small_space.yaml")
 NOT_THE_RESULT = {
     "wall_seconds", "gpu_seconds", "lost_seconds", "retries", "started_at", "finished_at", "host", "study", "trial_id",
-    "size_bytes", "compression_ratio", "train_seconds", "fix_seconds", "eval_seconds",
+    "size_bytes", "compression_ratio", "train_seconds", "data_seconds", "fix_seconds", "eval_seconds",
 }  # fmt: skip
 """Columns that may differ between two runs of one trial; a file's size depends on the names written into it."""
 
@@ -71,6 +71,9 @@ def test_a_trial_leaves_a_row_its_rounds_its_codebook_and_its_network(store):
     assert rounds[-1]["val_top1"] == stored["val_top1"]
     assert rounds[-1]["val_top1_before"] == stored["val_top1_before"]
     assert rounds[-1]["unique_values"] == stored["unique_values"]
+    for name in ("train_seconds", "data_seconds"):
+        assert stored[name] == pytest.approx(sum(each[name] for each in rounds))
+    assert 0 < stored["data_seconds"] < stored["train_seconds"] < stored["wall_seconds"]
     assert store.read_checkpoint("0000") is None
     assert len(store.read_model("0000")) == stored["size_bytes"]
 
