@@ -12,10 +12,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
 
 from pwfn.config import PwfnConfig
-from pwfn.parameters import FlatParameters, split_parameters
+from pwfn.parameters import FlatParameters, as_factor, in_pieces, split_parameters
 
 MIN_SIGMA = 2.0**-30
 """Floor of sigma in the noise: keeps the gradient of sigma alive without moving any weight in float32."""
@@ -31,8 +30,9 @@ SOFTMIN_TEMPERATURE = 0.1
 class Posterior:
     """mu and sigma of every weight of the fixed set, and the rest of the parameters beside them.
 
-    All float32. `values` is `(2 N + M,)`: mu, then sigma, of the N weights, then the M other parameters; `gradient`
-    has the same layout. `mu`, `sigma` are views of it; `sample` and `eps` are `(N,)`; `fixed` is bool `(N,)`.
+    `values` is `(2 N + M,)`: mu, then sigma, of the N weights, then the M other parameters; `gradient` has the same
+    layout. `mu`, `sigma` are views of it, `sample` and `eps` are `(N,)`, all of the network's own type; `fixed` is bool
+    `(N,)`. `eps` lies where the gradient of sigma will be: it becomes that gradient, in place, after the backward pass.
     """
 
     def __init__(self, network: nn.Module, config: PwfnConfig) -> None:
@@ -41,9 +41,7 @@ class Posterior:
         self.network = network
         self.config = config
         self.num_weights = sets.num_fixable
-        self.values = torch.empty(
-            2 * self.num_weights + sum(p.numel() for p in rest), device=fixable[0].device, dtype=torch.float32
-        )
+        self.values = fixable[0].new_empty(2 * self.num_weights + sum(p.numel() for p in rest), requires_grad=False)
         self.gradient = torch.zeros_like(self.values)
         self.mu, self.sigma, rest_values = self._parts(self.values)
         self.mu_gradient, self.sigma_gradient, rest_gradient = self._parts(self.gradient)
@@ -53,7 +51,7 @@ class Posterior:
         self.mu.copy_(self.sample)
         for parameter, piece in zip(fixable, self.weights.pieces(self.sigma), strict=True):
             piece.copy_(initial_sigma(parameter.detach().reshape(-1), config))
-        self.eps = torch.zeros_like(self.mu)
+        self.eps = self.sigma_gradient
         self.fixed = torch.zeros_like(self.mu, dtype=torch.bool)
         self._is_bias = torch.zeros_like(self.fixed)
         for parameter, piece in zip(fixable, self.weights.pieces(self._is_bias), strict=True):
@@ -72,7 +70,7 @@ class Posterior:
         """Show the network one sample: a single weight tensor per layer for the whole batch."""
         self.eps.normal_(generator=generator)
         torch.clamp(self.sigma, min=MIN_SIGMA, out=self.sample)
-        self.sample.mul_(self.eps).add_(self.mu)
+        torch.addcmul(self.mu, self.sample, self.eps, out=self.sample)
 
     def show_mean_(self) -> None:
         """Show the network mu: for evaluation, and for training without noise."""
@@ -83,20 +81,23 @@ class Posterior:
         """Form the gradient of sigma from that of the drawn sample, regulariser included (PWFN, section 3.2).
 
         The regulariser pulls sigma up towards `sigma_target`. It acts on weights that are not yet fixed, not on
-        biases. Call it after the backward pass and before anything changes the gradient of mu.
+        biases. Call it once after the backward pass and before anything changes the gradient of mu.
         """
-        torch.mul(self.mu_gradient, self.eps, out=self.sigma_gradient)
-        self.sigma_gradient.masked_fill_(self.sigma < MIN_SIGMA, 0)  # the floor's own derivative
-        pulled = ~(self.fixed | self._is_bias)
-        regularize_(
-            self.config.regularization,
-            self.sigma_gradient,
-            self.sigma,
-            self.eps,
-            pulled,
-            strength=self.config.regularization_strength,
-            target=self.config.sigma_target,
-        )
+        config = self.config
+        parts = (self.sigma_gradient, self.mu_gradient, self.sigma, self.fixed, self._is_bias)
+        together = config.regularization == "linear_on_grad"  # its softmin is over all weights
+        for gradient, gradient_of_mu, sigma, fixed, is_bias in [parts] if together else in_pieces(*parts):
+            magnitude = gradient.abs()  # it was eps until here
+            gradient.mul_(gradient_of_mu).mul_(as_factor(sigma >= MIN_SIGMA, gradient))  # the floor has no slope
+            regularize_(
+                config.regularization,
+                gradient,
+                sigma,
+                magnitude,
+                (fixed | is_bias).logical_not_(),
+                strength=config.regularization_strength,
+                target=config.sigma_target,
+            )
 
     def held(self, *, mu: bool = True, sigma: bool = True) -> Tensor:
         """Mark what must not move, bool `(2 N + M,)`: the fixed weights, and a whole part where it is not trained.
@@ -169,7 +170,7 @@ def quantile(values: Tensor, q: float) -> Tensor:
 
 
 def regularize_(
-    kind: str, gradient: Tensor, sigma: Tensor, eps: Tensor, pulled: Tensor, *, strength: float, target: float
+    kind: str, gradient: Tensor, sigma: Tensor, magnitude: Tensor, pulled: Tensor, *, strength: float, target: float
 ) -> None:
     """Subtract the sigma regulariser from the gradient of sigma, in place; all tensors `(N,)` (PWFN, section 3.2).
 
@@ -179,19 +180,18 @@ def regularize_(
             drops those at the floor, and shares one pull among those sigmas by a softmin over |gradient|(1 - |eps|).
         gradient: of the loss with respect to sigma.
         sigma: the raw parameter.
-        eps: the noise of this step.
+        magnitude: |eps|, of the noise of this step.
         pulled: which weights the regulariser acts on, bool.
         strength: the paper's lambda.
         target: the paper's S; nothing is pulled beyond it.
     """
     if kind == "linear_on_grad":
         below = pulled & (sigma < target)
-        gradient[below] = gradient[below].abs()
-        gradient.masked_fill_(below & (sigma <= MIN_SIGMA), 0)
-        logits = torch.where(below, -gradient.abs() * (1 - eps.abs()) / SOFTMIN_TEMPERATURE, -torch.inf)
-        share = logits.softmax(dim=0) if bool(below.any()) else torch.zeros_like(gradient)
+        gradient.copy_(torch.where(below, gradient.abs(), gradient)).masked_fill_(below & (sigma <= MIN_SIGMA), 0)
+        logits = torch.where(below, -gradient.abs() * (1 - magnitude) / SOFTMIN_TEMPERATURE, -torch.inf)
+        share = torch.where(below, logits.softmax(dim=0), 0)  # NaN where nothing is below
         gradient.sub_(share, alpha=strength)
         return
-    gap = relu(target - sigma)
-    pull = gap if kind == "linear" else torch.expm1(gap)
-    gradient.sub_(pull.mul_(eps.abs()).mul_(pulled), alpha=strength)
+    gap = (target - sigma).relu_()
+    pull = gap if kind == "linear" else gap.expm1_()
+    gradient.addcmul_(pull.mul_(magnitude), as_factor(pulled, gradient), value=-strength)

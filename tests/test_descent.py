@@ -57,10 +57,3 @@ def test_held_gradients_do_not_count_for_the_norm():
     values, gradient = torch.zeros(2), torch.tensor([1000.0, 0.5])
     Descent(values, gradient, config, num_steps=1, replicas=Replicas(), held=torch.tensor([True, False])).step()
     torch.testing.assert_close(values, torch.tensor([0.0, -0.5]))
-
-
-def test_a_nan_gradient_of_a_held_value_changes_nothing():
-    config = TrainingConfig(lr=1.0, momentum=0.0, weight_decay=0.0)
-    values, gradient = torch.zeros(2), torch.tensor([float("nan"), 0.5])
-    Descent(values, gradient, config, num_steps=1, replicas=Replicas(), held=torch.tensor([True, False])).step()
-    torch.testing.assert_close(values, torch.tensor([0.0, -0.5]))

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 
-from pwfn.config import PwfnConfig
+from pwfn.config import PwfnConfig, TrainingConfig
+from pwfn.descent import Descent
+from pwfn.methods.pwfn import PosteriorLearner
 from pwfn.posterior import MIN_SIGMA, Posterior, initial_sigma, laplace_sigma, quantile, regularize_
+from pwfn.replicas import Replicas
 
 
 def small_network() -> nn.Module:
@@ -131,33 +134,66 @@ def test_noise_has_the_posteriors_mean_and_spread():
     assert (draws.std(0) / 0.02 - 1).abs().max() < 0.1
 
 
-def test_gradients_by_hand_equal_autograds():
-    """The flat step against autograd, in float64, through `mu + max(sigma, floor) * eps` of every layer."""
-    network = small_network()
-    posterior = Posterior(network, PwfnConfig(regularization_strength=0.0))
-    posterior.sigma[:5] = -0.01  # below the floor: no gradient there
-    posterior.draw_(torch.Generator().manual_seed(5))
-    images, labels = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
-    nn.functional.cross_entropy(network(images), labels).backward()
-    posterior.fill_sigma_gradient_()
+PENALTIES = {
+    "linear": lambda gap: gap.square() / 2,
+    "exponential": lambda gap: gap.exp() - 1 - gap,
+}
+"""Of the distance below the target, times |eps|: their slopes are the two pulls."""
 
-    reference = small_network().double().train()
-    shapes = {name: p.shape for name, p in reference.named_parameters() if not name.startswith("1.")}
-    mus = [piece.double().requires_grad_() for piece in posterior.weights.pieces(posterior.mu)]
-    sigmas = [piece.double().requires_grad_() for piece in posterior.weights.pieces(posterior.sigma)]
-    noises = [piece.double() for piece in posterior.weights.pieces(posterior.eps)]
-    drawn = {
-        name: (mu + sigma.clamp(min=MIN_SIGMA) * eps).view(shape)
-        for (name, shape), mu, sigma, eps in zip(shapes.items(), mus, sigmas, noises, strict=True)
-    }
-    output = functional_call(reference, drawn, (images.double(),))
-    nn.functional.cross_entropy(output, labels).backward()
-    expected_mu = torch.cat([mu.grad for mu in mus]).float()
-    expected_sigma = torch.cat([sigma.grad for sigma in sigmas]).float()
-    assert expected_sigma.abs().max() > 1e-3
-    torch.testing.assert_close(posterior.mu_gradient, expected_mu, rtol=1e-3, atol=1e-6)
-    torch.testing.assert_close(posterior.sigma_gradient, expected_sigma, rtol=1e-3, atol=1e-6)
-    assert (posterior.sigma_gradient[:5] == 0).all()
+
+@pytest.mark.parametrize("kind", PENALTIES)
+def test_steps_by_hand_equal_autograds(kind):
+    """Three flat steps against autograd and torch's SGD per tensor, in float64, a third of the weights fixed."""
+    config = PwfnConfig(regularization=kind, regularization_strength=0.5)
+    training = TrainingConfig(lr=0.1, weight_decay=0.01, clip_norm=2.0)
+    posterior = Posterior(small_network().double(), config)
+    posterior.fixed[::3] = True
+    posterior.sigma[:6] = -0.01  # below the floor: the loss has no slope there
+    descent = Descent(
+        posterior.values, posterior.gradient, training, num_steps=3, replicas=Replicas(), held=posterior.held()
+    )
+    generator = torch.Generator().manual_seed(5)
+    learner = PosteriorLearner(posterior, descent, generator)
+
+    reference = small_network().double()
+    names = [name for name, _ in reference.named_parameters() if not name.startswith("1.")]
+    shapes = [reference.get_parameter(name).shape for name in names]
+    mus = [mu.view(shape).clone() for mu, shape in zip(posterior.weights.pieces(posterior.mu), shapes, strict=True)]
+    sigmas = [s.view(shape).clone() for s, shape in zip(posterior.weights.pieces(posterior.sigma), shapes, strict=True)]
+    is_free = [f.view(shape) for f, shape in zip(posterior.weights.pieces(~posterior.fixed), shapes, strict=True)]
+    rest = [reference[1].weight, reference[1].bias]
+    for tensor in (*mus, *sigmas):
+        tensor.requires_grad_()
+    optimizer = torch.optim.SGD([*mus, *sigmas, *rest], lr=0.1, momentum=0.9)
+
+    for _ in range(3):
+        images, labels = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
+        learner.prepare()
+        noises = [e.view(s).clone() for e, s in zip(posterior.weights.pieces(posterior.eps), shapes, strict=True)]
+        nn.functional.cross_entropy(posterior.network(images), labels).backward()
+        learner.step()
+
+        optimizer.zero_grad()
+        drawn = [mu + sigma.clamp(min=MIN_SIGMA) * eps for mu, sigma, eps in zip(mus, sigmas, noises, strict=True)]
+        output = functional_call(reference, dict(zip(names, drawn, strict=True)), (images,))
+        penalties = [
+            (PENALTIES[kind]((config.sigma_target - sigma).relu()) * eps.abs() * free).sum()
+            for sigma, eps, free in zip(sigmas, noises, is_free, strict=True)
+            if sigma.ndim > 1  # biases are not pulled
+        ]
+        (nn.functional.cross_entropy(output, labels) + 0.5 * sum(penalties)).backward()
+        for tensor, free in zip((*mus, *sigmas), is_free * 2, strict=True):
+            tensor.grad *= free
+        torch.nn.utils.clip_grad_norm_([*mus, *sigmas, *rest], 2.0)
+        for tensor, free in zip((*mus, *sigmas, *rest), (*is_free, *is_free, 1, 1), strict=True):
+            tensor.grad += 0.01 * tensor.detach() * free
+        optimizer.step()
+
+    expected = torch.cat([tensor.detach().flatten() for tensor in (*mus, *sigmas, *rest)])
+    start = Posterior(small_network().double(), config).values
+    assert (posterior.values - start).abs().max() > 1e-2
+    torch.testing.assert_close(posterior.values, expected, rtol=1e-9, atol=1e-12)
+    assert torch.equal(posterior.mu[posterior.fixed], start[: posterior.num_weights][posterior.fixed])
 
 
 def regularizer_by_definition(kind, gradient, sigma, eps, pulled, strength, target):
@@ -189,10 +225,17 @@ def test_regularizers_equal_their_definition(kind):
         kind, gradient.tolist(), sigma.tolist(), eps.tolist(), pulled.tolist(), strength=0.3, target=0.05
     )
     before = gradient.clone()
-    regularize_(kind, gradient, sigma, eps, pulled, strength=0.3, target=0.05)
+    regularize_(kind, gradient, sigma, eps.abs(), pulled, strength=0.3, target=0.05)
     torch.testing.assert_close(gradient, torch.tensor(expected), rtol=1e-4, atol=1e-6)
     assert torch.equal(gradient[~pulled], before[~pulled])
     assert not torch.equal(gradient[pulled], before[pulled])
+
+
+def test_linear_on_grad_pulls_nothing_where_nothing_may_be_pulled():
+    gradient, sigma = torch.tensor([-1.0, 2.0]), torch.tensor([0.01, 0.01])
+    pulled = torch.tensor([False, False])
+    regularize_("linear_on_grad", gradient, sigma, torch.ones(2), pulled, strength=0.3, target=0.05)
+    assert gradient.tolist() == [-1.0, 2.0]
 
 
 def test_fixed_weights_and_biases_are_not_pulled():

@@ -40,11 +40,24 @@ def run(rank: int, world_size: int, case: str):
     data = source.prepare(preprocessing_of(network), torch.device("cpu"))
     task = Task(network, data, config, torch.device("cpu"), Replicas(rank, world_size))
     method = Wfn(task) if case == "wfn" else Pwfn(task)
+    noises = _noted_noises(method.posterior) if isinstance(method, Pwfn) else []
     steps = []
     for record in run_rounds(method):
         values = method.values if case == "wfn" else method.posterior.values
         steps.append((values.clone(), record.after, record.test_before, record.train_loss))
-    return steps, None if case == "wfn" else method.posterior.eps.clone()
+    return steps, noises
+
+
+def _noted_noises(posterior):
+    """A list to which each draw's noise will be added: it is gone after the step."""
+    noises, draw = [], posterior.draw_
+
+    def draw_and_note(generator):
+        draw(generator)
+        noises.append(posterior.eps.clone())
+
+    posterior.draw_ = draw_and_note
+    return noises
 
 
 def work(rank: int, world_size: int, port: int, folder: str) -> None:
@@ -86,4 +99,6 @@ def test_all_workers_hold_the_same_values_after_every_round(replicas, case):
 
 
 def test_each_worker_draws_its_own_noise(replicas):
-    assert not torch.equal(replicas[0]["noise"][1], replicas[1]["noise"][1])
+    (_, first), (_, second) = replicas[0]["noise"], replicas[1]["noise"]
+    assert len(first) == len(second) > 0
+    assert not any(torch.equal(noise, other) for noise, other in zip(first, second, strict=True))

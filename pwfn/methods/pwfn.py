@@ -193,12 +193,12 @@ class PosteriorLearner:
         self.generator = generator
 
     def prepare(self) -> None:
-        """Draw the weights of this step."""
+        """Clear the gradients and draw the weights of this step."""
+        self.posterior.gradient.zero_()
         if self.posterior.config.noise:
             self.posterior.draw_(self.generator)
         else:
             self.posterior.show_mean_()
-        self.posterior.gradient.zero_()
 
     def penalty(self, loss: Tensor) -> Tensor:
         """Add nothing: the regulariser acts on the gradient of sigma alone."""

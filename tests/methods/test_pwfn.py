@@ -11,7 +11,7 @@ from method_cases import SHORT, make_task
 from pwfn.clustering.inputs import GROWTHS
 from pwfn.config import PWFN_FRACTIONS, EvaluationConfig, PwfnConfig, TrainingConfig
 from pwfn.methods import run_rounds
-from pwfn.methods.pwfn import Pwfn
+from pwfn.methods.pwfn import PosteriorLearner, Pwfn
 from pwfn.metrics import value_orders
 from pwfn.posterior import Posterior, laplace_sigma
 from pwfn.quantization.kmeans import kmeans_values
@@ -106,11 +106,12 @@ def test_a_wider_radius_gives_fewer_values():
 
 
 def test_noise_is_drawn_only_when_asked_for():
-    quiet, loud = (run(noise=noise, prior=False)[0].posterior for noise in (False, True))
-    assert not torch.equal(quiet.mu, loud.mu)
-    again = run(noise=False, prior=True)[0].posterior  # without noise sigma takes no part in training
-    assert (quiet.eps == 0).all()
-    assert (again.eps == 0).all()
+    quiet, loud = (run(noise=noise)[0] for noise in (False, True))
+    assert not torch.equal(quiet.posterior.mu, loud.posterior.mu)
+    for method, is_loud in ((quiet, False), (loud, True)):
+        PosteriorLearner(method.posterior, None, torch.Generator()).prepare()
+        assert bool(method.posterior.eps.any()) == is_loud
+        assert torch.equal(method.posterior.sample, method.posterior.mu) != is_loud
 
 
 def test_sigma_join_std_mu_gives_the_spread_of_each_group():

@@ -1,0 +1,182 @@
+"""What a training step of PWFN costs beside a step of the plain network, in one run on one machine.
+
+    python tests/benchmarks/step.py                     on the CPU: two networks at 96 pixels, batch 64, one thread
+    python tests/benchmarks/step.py --threads 2
+    python tests/benchmarks/step.py --device cuda       ResNet-18/50 and DeiT-Tiny/Small at 224 pixels, batch 128
+
+The plain step is torch's own: its SGD in the fused form that PWFN uses, its clipping, gradients per tensor. Both go
+through `train_epoch`, with the same images, in turn (plain, nothing fixed, half fixed, plain, ...), so that a busy
+machine hits all of them; ratios are medians over the turns. `held` is what PWFN keeps between steps beyond the plain
+one, in float32 numbers per weight of the fixed set; `peak` is the same at the worst moment of a step (GPU only). Fails
+above the limits of 1.10 on the CPU, 1.05 on a GPU, and 5 numbers per weight.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
+
+from clustering import hardware, peak_bytes, reset_peak_bytes, timed
+
+from pwfn.config import ModelConfig, PwfnConfig, TrainingConfig
+from pwfn.descent import Descent
+from pwfn.methods.pwfn import PosteriorLearner
+from pwfn.models import build_network
+from pwfn.posterior import Posterior
+from pwfn.replicas import Replicas
+from pwfn.search.rows import commit
+from pwfn.training import Learner, train_epoch
+
+NUM_CLASSES = 1000
+VARIANTS = {"plain": None, "0 %": 0.0, "50 %": 0.5}
+"""Share of the weights that is fixed; None is the plain network."""
+MAX_FLOATS = 5.0
+CONFIG = TrainingConfig()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured on one kind of machine."""
+
+    models: tuple[str, ...]
+    image_size: int
+    batch_size: int
+    precisions: tuple[str, ...]
+    steps: int
+    """In one turn; several where a single one is shorter than the clock's noise."""
+    limit: float
+
+
+SETTINGS = {
+    "cpu": Setting(("resnet10t", "vit_tiny_patch16_224"), 96, 64, ("float32",), 1, 1.10),
+    "cuda": Setting(
+        ("resnet18", "resnet50", "deit_tiny_patch16_224", "deit_small_patch16_224"),
+        224, 128, ("bfloat16", "float32"), 20, 1.05,
+    ),
+}  # fmt: skip
+
+
+class PlainStep:
+    """The usual way to train: gradients per tensor, torch's clipping and optimiser."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.optimizer = torch.optim.SGD(
+            network.parameters(), CONFIG.lr, CONFIG.momentum, weight_decay=CONFIG.weight_decay, fused=True
+        )
+
+    def prepare(self) -> None:
+        """Drop the gradients."""
+        self.optimizer.zero_grad()
+
+    def penalty(self, loss: Tensor) -> Tensor:
+        """Add nothing."""
+        return torch.zeros_like(loss)
+
+    def step(self) -> None:
+        """Clip and update."""
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), CONFIG.clip_norm or 0.0)
+        self.optimizer.step()
+
+
+def pwfn_step(network: nn.Module, share_fixed: float) -> PosteriorLearner:
+    """PWFN's step in the paper's setting, with a random share of the weights fixed."""
+    posterior = Posterior(network, PwfnConfig())
+    generator = torch.Generator(posterior.mu.device).manual_seed(0)
+    posterior.fixed.copy_(torch.rand(posterior.num_weights, device=generator.device, generator=generator) < share_fixed)
+    descent = Descent(
+        posterior.values, posterior.gradient, CONFIG, num_steps=1000, replicas=Replicas(), held=posterior.held()
+    )
+    return PosteriorLearner(posterior, descent, generator)
+
+
+def main() -> None:
+    """Print the table; fail above a limit."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--models", nargs="+", help="timm names instead of the device's own")
+    parser.add_argument("--precisions", nargs="+", choices=("float32", "bfloat16"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    setting = SETTINGS[device.type]
+    print(f"{hardware(arguments.device)}; {arguments.threads} thread(s); Python {platform.python_version()},", end=" ")
+    print(f"torch {torch.__version__}, commit {commit()}; load {os.getloadavg()[0]:.1f} before the start")
+    print(f"{setting.image_size} pixels, batch {setting.batch_size}; ratio: median, smallest to largest turn\n")
+    print("| network | precision | fixed | plain ms | PWFN ms | ratio | held | peak |\n|" + "---|" * 8)
+    missed = False
+    for name in arguments.models or setting.models:
+        for precision in arguments.precisions or setting.precisions:
+            missed |= measure(name, precision, device, setting, arguments.turns)
+    if missed:
+        sys.exit(f"above {setting.limit} times the plain step, or {MAX_FLOATS} numbers per weight")
+
+
+def measure(name: str, precision: str, device: torch.device, setting: Setting, num_turns: int) -> bool:
+    """Print the rows of one network and return whether a limit is missed."""
+    model = ModelConfig(name=name)
+    network = build_network(model, num_classes=NUM_CLASSES, in_channels=3, image_size=setting.image_size, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(setting.batch_size, 3, setting.image_size, setting.image_size, generator=generator)
+    labels = torch.randint(NUM_CLASSES, (setting.batch_size,), generator=generator)
+    batches = [(images.to(device), labels.to(device))] * setting.steps
+
+    def turn(learner: Learner) -> float:
+        def work() -> float:
+            return train_epoch(learner, batches, precision=precision, replicas=Replicas(), label=name)
+
+        return timed(device, work)[0] / setting.steps
+
+    learners, held, peaks = {}, {}, {}
+    for label, share in VARIANTS.items():
+        before = live_bytes()
+        copied = copy.deepcopy(network).to(device)
+        learners[label] = PlainStep(copied) if share is None else pwfn_step(copied, share)
+        turn(learners[label])  # makes the optimiser's state, loads kernels
+        reset_peak_bytes(device)
+        turn(learners[label])
+        held[label], peaks[label] = live_bytes() - before, peak_bytes(device) - before
+    seconds: dict[str, list[float]] = {label: [] for label in VARIANTS}
+    for _ in range(num_turns):
+        for label, learner in learners.items():
+            seconds[label].append(turn(learner))
+    num_weights = learners["0 %"].posterior.num_weights
+    missed = False
+    for label in list(VARIANTS)[1:]:
+        ratios = [ours / plain for ours, plain in zip(seconds[label], seconds["plain"], strict=True)]
+        floats, peak = ((each[label] - each["plain"]) / 4 / num_weights for each in (held, peaks))
+        print(
+            f"| {name} | {precision} | {label} | {1e3 * median(seconds['plain']):.1f} | "
+            f"{1e3 * median(seconds[label]):.1f} | {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) | "
+            f"{floats:.2f} | {f'{peak:.2f}' if device.type == 'cuda' else '-'} |",
+            flush=True,
+        )
+        missed |= median(ratios) > setting.limit or floats > MAX_FLOATS + 0.01
+    return missed
+
+
+def live_bytes() -> int:
+    """Memory of all tensors that exist, each storage once."""
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if type(thing) in (Tensor, nn.Parameter)]
+    tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
+    return sum(storages.values())
+
+
+if __name__ == "__main__":
+    main()
