@@ -36,14 +36,14 @@ SHARED_BY_ALL_TRIALS = {
 
 
 class PruningConfig(BaseModel):
-    """When a trial is ended early because others are better (MO-ASHA)."""
+    """When a trial is ended early because others are better (after MO-ASHA)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     grace_rounds: Annotated[int, Field(ge=1)] = 3
-    """Rounds that every trial may run before it is judged for the first time."""
-    reduction_factor: Annotated[float, Field(gt=1, le=100)] = 3
-    """One trial in so many goes on; each next judgement comes after so many times as many rounds."""
+    """Rounds that every trial may run before it is judged; each next judgement comes after three times as many."""
+    reduction_factor: Annotated[float, Field(gt=1, le=100)] = 2
+    """One trial in so many goes on, and with it the others of its front."""
 
 
 class SearchConfig(BaseModel):
@@ -60,7 +60,8 @@ class SearchConfig(BaseModel):
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
     """Most trials that run at once; None leaves it to the cluster's resources."""
     keep_models: Annotated[int, Field(ge=1)] | None = 50
-    """Compressed networks to keep on disk: those of the best trials, spread over the front; None keeps all."""
+    """Compressed networks to keep on disk: those of the best trials, spread over the front, then of
+    their replicates; None keeps all."""
     batch: Annotated[int, Field(ge=1)] | None = None
     """Trials proposed together, knowing all earlier batches and nothing else: no proposal depends on which trial ends
     first or how many run at once, but slots wait for the slowest of a batch. None proposes whenever there is room."""

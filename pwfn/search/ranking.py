@@ -45,12 +45,32 @@ def rank(values: Floats, violations: Floats | None = None, *, among: Floats | No
     return places
 
 
+def depths(values: Floats, violations: Floats) -> NDArray[np.int64]:
+    """Sort points into fronts (non-dominated sorting), 0 for those that none dominates.
+
+    Points that violate a constraint come behind all that violate none, each amount of violation on a front by itself.
+
+    Args:
+        values: `(points, objectives)`, all to be minimised.
+        violations: `(points,)`, 0 where every constraint holds.
+
+    Returns:
+        `(points,)`: the front of each point.
+    """
+    fronts = np.empty(len(values), dtype=np.int64)
+    feasible = violations <= 0
+    if feasible.any():
+        fronts[feasible] = pareto_rank(values[feasible])
+    _, amounts = np.unique(violations[~feasible], return_inverse=True)
+    fronts[~feasible] = len(values) + amounts
+    return fronts
+
+
 def _order(values: Floats, violations: Floats, positions: Floats) -> NDArray[np.int64]:
-    feasible = np.flatnonzero(violations <= 0)
-    infeasible = np.flatnonzero(violations > 0)
-    fronts = pareto_rank(values[feasible]) if len(feasible) else np.empty(0, dtype=np.int64)
-    ordered = [_farthest_first(feasible[fronts == front], positions) for front in np.unique(fronts)]
-    return np.concatenate([*ordered, infeasible[np.argsort(violations[infeasible], kind="stable")]]).astype(np.int64)
+    fronts, feasible = depths(values, violations), violations <= 0
+    infeasible = np.flatnonzero(~feasible)
+    ordered = [_farthest_first(np.flatnonzero(fronts == front), positions) for front in np.unique(fronts[feasible])]
+    return np.concatenate([*ordered, infeasible[np.argsort(fronts[infeasible], kind="stable")]]).astype(np.int64)
 
 
 def _positions(values: Floats, among: Floats) -> Floats:

@@ -5,9 +5,10 @@
 
 Live, each seed searches the digits space twice with the random sampler, so both searches propose the same trials; the
 difference is pruning alone. Recorded, every order of arrival is drawn anew from the full learning curves of the live
-searches, and a control runs fewer trials without pruning in as many seconds. Hypervolume is a share of that of all
-trials of the seed, pruned or not; seconds are those of the rounds that were run. Cells are mean +- standard deviation
-over the seeds (and orders).
+searches. Beside both stands a control: fewer trials without pruning, in as many seconds. Hypervolume is a share of that
+of all trials of the seed. A round counts with the median seconds of that round over the search's trials, so that what
+else the machine does counts for nothing. Cells are mean +- standard deviation over the seeds, of the mean over orders;
+what pruning gains over the control is mean +- standard error.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ import argparse
 import heapq
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean, median, stdev
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
@@ -38,12 +38,13 @@ from pwfn.search.rows import Row, commit
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
 
-RULES = [(1, 2.0), (1, 3.0), (2, 2.0), (2, 3.0), (3, 2.0), (3, 3.0), (4, 2.0), (5, 2.0)]
+RULES = [(1, 2.0), (2, 2.0), (3, 2.0), (3, 3.0), (4, 2.0), (5, 2.0)]
 """Grace rounds and reduction factors that are replayed."""
 SLOTS = 2
 """Trials at once in a replay."""
 ORDERS = 20
 """Orders of arrival per recorded search."""
+COLUMNS = "hypervolume kept | by fewer trials, as many seconds | seconds spent | trials pruned"
 PHASES = ("train_seconds", "fix_seconds", "eval_seconds")
 
 
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--space", default="digits", help="the space that is searched")
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", dest="overrides")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--trials", type=int, default=40, help="per search")
     parser.add_argument(
         "--pruning", nargs=2, type=float, default=None, metavar=("GRACE", "FACTOR"), help="of the live run"
@@ -76,28 +78,21 @@ def show_live(arguments: argparse.Namespace, results: str) -> None:
     if arguments.pruning is not None:
         grace, factor = arguments.pruning
         config = PruningConfig(grace_rounds=int(grace), reduction_factor=factor)
+    print(f"| seed | {COLUMNS} | rounds run |\n|---|---|---|---|---|---|")
     found = []
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         full = run(arguments, results, seed, "null", f"full-{seed}")
         pruned = run(arguments, results, seed, config.model_dump_json(), f"pruned-{seed}")
-        objectives = SearchSpace.load(arguments.space).objectives
-        among = pd.DataFrame([*full.read_trials(), *pruned.read_trials()])
-        shares = [hypervolume(complete(store), objectives, among).share for store in (full, pruned)]
-        seconds = [sum(row["wall_seconds"] for row in store.read_trials()) for store in (full, pruned)]
+        recorded = Recorded(full)
+        rounds = pruned.read_all_rounds()
+        seconds = recorded.seconds_of(rounds)
+        kept = recorded.share(complete(pruned)["trial_id"])
+        fewer = recorded.share(recorded.first_trials(range(arguments.trials), seconds))
         num_pruned = sum(row["state"] == "pruned" for row in pruned.read_trials())
-        rounds = [len(store.read_all_rounds()) for store in (full, pruned)]
-        found.append((shares[1] / shares[0], seconds[1] / seconds[0], rounds[1] / rounds[0]))
-        print(
-            f"seed {seed}: hypervolume {shares[0]:.4f} full, {shares[1]:.4f} pruned; "
-            f"seconds {seconds[0]:.0f}, {seconds[1]:.0f}; rounds {rounds[0]}, {rounds[1]}; "
-            f"{num_pruned} of {arguments.trials} pruned",
-            flush=True,
-        )
-    kept, spent, run_rounds = zip(*found, strict=True)
-    print(
-        f"live, grace {config.grace_rounds}, factor {config.reduction_factor:g}: "
-        f"hypervolume kept {spread(kept)}, seconds spent {spread(spent)}, rounds run {spread(run_rounds)}"
-    )
+        shares = seconds / recorded.all_seconds, num_pruned / arguments.trials, len(rounds) / recorded.num_rounds
+        found.append((kept, fewer, *shares))
+        print(f"| {seed} | {' | '.join(f'{cell:.3f}' for cell in found[-1])} |", flush=True)
+    print(f"live, grace {config.grace_rounds}, factor {config.reduction_factor:g}: {' | '.join(summary(found))}")
 
 
 def run(arguments: argparse.Namespace, results: str, seed: int, pruning: str, name: str) -> ResultsStore:
@@ -117,85 +112,98 @@ def show_replay(results: str) -> None:
     names = sorted(path.name for path in Path(results).glob("full-*"))
     if not names:
         sys.exit(f"{results} holds no full-* searches; make them with --results {results}")
-    print("| grace | factor | hypervolume kept | by fewer trials, as many seconds | seconds spent | trials pruned |")
-    print("|---|---|---|---|---|---|")
+    searches = [Recorded(ResultsStore(results, name)) for name in names]
+    print(f"replay of {len(searches)} searches in {ORDERS} orders each, {SLOTS} trials at once")
+    print(f"| grace | factor | {COLUMNS} | gain |\n|---|---|---|---|---|---|---|")
     for grace, factor in RULES:
-        outcomes = [outcome for name in names for outcome in replays(ResultsStore(results, name), grace, factor)]
-        cells = [spread(column) for column in zip(*outcomes, strict=True)]
-        print(f"| {grace} | {factor:g} | {' | '.join(cells)} |", flush=True)
+        config = PruningConfig(grace_rounds=grace, reduction_factor=factor)
+        outcomes = [np.mean([replay(search, config, order) for order in range(ORDERS)], axis=0) for search in searches]
+        print(f"| {grace} | {factor:g} | {' | '.join(summary(outcomes))} |", flush=True)
 
 
-def replays(store: ResultsStore, grace: int, factor: float) -> list[tuple[float, float, float, float]]:
-    """Replay a search in many orders; return shares: hypervolume with and without pruning, seconds, trials pruned."""
-    study = store.read_study()
-    assert study is not None
-    space = SearchSpace.from_resolved(study["space"])
-    final = complete(store)
-    curves = [store.read_rounds(trial_id) for trial_id in final["trial_id"]]
-    whole, all_seconds = hypervolume(final, space.objectives, final).share, sum(map(seconds_of, curves))
-    outcomes = []
-    for order in range(ORDERS):
-        referee = Referee(
-            PruningConfig(grace_rounds=grace, reduction_factor=factor),
-            space.objectives,
-            lambda row: total_violation(space.constraints, row),
-        )
-        shuffled = np.random.default_rng(order).permutation(len(curves))
-        ended, seconds = replay([curves[index] for index in shuffled], referee)
-        fewer = first_trials([curves[index] for index in shuffled], seconds)
-        kept, kept_by_fewer = (
-            hypervolume(final[final["trial_id"].isin(those)], space.objectives, final).share / whole
-            for those in (ended, fewer)
-        )
-        outcomes.append((kept, kept_by_fewer, seconds / all_seconds, 1 - len(ended) / len(curves)))
-    return outcomes
+def summary(outcomes: Sequence[Sequence[float]]) -> list[str]:
+    """Spread of each column over the seeds, and the mean gain of the first over the second with its standard error."""
+    gains = [kept - fewer for kept, fewer, *_ in outcomes]
+    error = stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0
+    columns = zip(*outcomes, strict=True)
+    return [*(spread(column) for column in columns), f"{mean(gains):+.4f} +- {error:.4f}"]
 
 
-def replay(curves: Sequence[list[dict[str, Any]]], referee: Referee) -> tuple[set[str], float]:
-    """Let trials run side by side as they were recorded; return those that ran to their end, and the seconds spent."""
-    waiting = list(reversed(curves))
+class Recorded:
+    """A search without pruning: its learning curves, what they cost and what they led to."""
+
+    def __init__(self, store: ResultsStore) -> None:
+        study = store.read_study()
+        assert study is not None
+        self.space = SearchSpace.from_resolved(study["space"])
+        self.final = complete(store).sort_values("number")
+        self.curves = [store.read_rounds(trial_id) for trial_id in self.final["trial_id"]]
+        longest = max(map(len, self.curves))
+        each = [[sum(c[i][phase] for phase in PHASES) for c in self.curves if i < len(c)] for i in range(longest)]
+        self.seconds_of_round = [median(seconds) for seconds in each]
+        self.all_seconds = sum(map(self.seconds_of, self.curves))
+        self.num_rounds = sum(map(len, self.curves))
+        self.whole = 1.0
+        self.whole = self.share(self.final["trial_id"])
+
+    def share(self, trial_ids: Iterable[str]) -> float:
+        """The hypervolume of some trials, as a share of that of all."""
+        chosen = self.final[self.final["trial_id"].isin(list(trial_ids))]
+        return hypervolume(chosen, self.space.objectives, self.final).share / self.whole
+
+    def seconds_of(self, rounds: Iterable[Row]) -> float:
+        """What rounds take."""
+        return sum(self.seconds_of_round[row["round"]] for row in rounds)
+
+    def first_trials(self, order: Iterable[int], seconds: float) -> set[str]:
+        """Which trials a search without pruning would have run to their ends in so many seconds."""
+        curves = [self.curves[index] for index in order]
+        ends = np.cumsum([self.seconds_of(curve) for curve in curves])
+        return {curve[0]["trial_id"] for curve, end in zip(curves, ends, strict=True) if end <= seconds}
+
+
+def replay(search: Recorded, config: PruningConfig, seed: int) -> tuple[float, float, float, float]:
+    """Replay a search in an order drawn anew; return shares: hypervolume with and without pruning, seconds, pruned."""
+    order = [int(index) for index in np.random.default_rng(seed).permutation(len(search.curves))]
+    space = search.space
+    referee = Referee(config, space.objectives, lambda row: total_violation(space.constraints, row))
+    ended, seconds = run_side_by_side(search, order, referee)
+    kept, fewer = search.share(ended), search.share(search.first_trials(order, seconds))
+    return kept, fewer, seconds / search.all_seconds, 1 - len(ended) / len(order)
+
+
+def run_side_by_side(search: Recorded, order: Sequence[int], referee: Referee) -> tuple[set[str], float]:
+    """Let trials run as they were recorded; return those that ran to their end, and the seconds spent."""
+    waiting = list(reversed(order))
     ended: set[str] = set()
-    spent = 0.0
-    running: list[tuple[float, int, int]] = []  # when the round ends, which curve, which round
+    spent, num_started = 0.0, 0
+    running: list[tuple[float, int, int, int]] = []  # when the round ends, which start, which curve, which round
 
-    def start(now: float) -> None:
-        if waiting:
-            curve = waiting.pop()
-            index = len(curves) - len(waiting) - 1
-            heapq.heappush(running, (now + seconds_of(curve[:1]), index, 0))
+    def begin(now: float, index: int, round_index: int) -> None:
+        nonlocal num_started
+        num_started += 1
+        heapq.heappush(running, (now + search.seconds_of_round[round_index], num_started, index, round_index))
 
     for _ in range(SLOTS):
-        start(0.0)
+        begin(0.0, waiting.pop(), 0)
     while running:
-        now, index, round_index = heapq.heappop(running)
-        curve = curves[index]
-        spent += seconds_of(curve[round_index : round_index + 1])
-        if round_index == len(curve) - 1:
+        now, _, index, round_index = heapq.heappop(running)
+        curve = search.curves[index]
+        spent += search.seconds_of_round[round_index]
+        is_last = round_index == len(curve) - 1
+        if is_last:
             ended.add(curve[0]["trial_id"])
-            start(now)
-        elif referee.goes_on(curve[round_index]):
-            following = seconds_of(curve[round_index + 1 : round_index + 2])
-            heapq.heappush(running, (now + following, index, round_index + 1))
-        else:
-            start(now)
+        if not is_last and referee.goes_on(curve[round_index]):
+            begin(now, index, round_index + 1)
+        elif waiting:
+            begin(now, waiting.pop(), 0)
     return ended, spent
-
-
-def first_trials(curves: Sequence[list[dict[str, Any]]], seconds: float) -> set[str]:
-    """Which trials a search without pruning would have run to their ends in so many seconds."""
-    ends = np.cumsum([seconds_of(curve) for curve in curves])
-    return {curve[0]["trial_id"] for curve, end in zip(curves, ends, strict=True) if end <= seconds}
 
 
 def complete(store: ResultsStore) -> pd.DataFrame:
     """The rows of the trials that ran to their end."""
     rows = pd.DataFrame(store.read_trials())
     return rows[rows["state"] == "complete"]
-
-
-def seconds_of(rounds: Sequence[Row]) -> float:
-    """Add up what rounds took."""
-    return sum(float(row[phase]) for row in rounds for phase in PHASES)
 
 
 def spread(values: Sequence[float]) -> str:

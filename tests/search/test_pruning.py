@@ -1,4 +1,6 @@
-"""Who goes on at a rung, against the definition of MO-ASHA."""
+"""Who goes on at a rung, against its definition."""
+
+import math
 
 import pytest
 
@@ -15,7 +17,7 @@ def make_referee(*, grace_rounds=1, reduction_factor=2.0, batch=None, violation=
 
 def row(number, val_top1, unique_values, index=0, method="pwfn", fraction=0.5):
     trial = {"trial_id": f"{number:04d}", "number": number, "method": method, "round": index, "fraction": fraction}
-    return {**trial, "val_top1": val_top1, "unique_values": unique_values}
+    return {**trial, "val_top1": val_top1, "unique_values": unique_values, "entropy_bits": math.log2(unique_values)}
 
 
 def test_a_dominated_trial_ends_and_one_that_dominates_goes_on():
@@ -33,22 +35,31 @@ def test_one_in_so_many_goes_on():
     assert [referee.goes_on(row(30 + number, 0.95 + 0.001 * number, 9 - number)) for number in range(3)] == [True] * 3
 
 
-def test_of_equally_good_ones_those_that_keep_the_spread_go_on():
-    """All lie on one front: of those that come into its midst some end, its new extremes go on."""
+def test_a_front_goes_on_whole():
+    """However few go on, those that none dominates do, and so do those behind too few."""
     referee = make_referee(reduction_factor=4)
-    for number in range(0, 200, 10):
-        referee.goes_on(row(number, 0.5 + 0.001 * number, 20 + number))
-    assert not all(referee.goes_on(row(number, 0.5 + 0.001 * number, 20 + number)) for number in range(85, 115, 10))
-    assert referee.goes_on(row(998, 0.99, 500))
-    assert referee.goes_on(row(999, 0.10, 1))
+    front = [row(number, 0.5 + 0.001 * number, 20 + number) for number in range(0, 200, 10)]
+    assert all(referee.goes_on(each) for each in front)
+    behind = [{**each, "trial_id": f"b{each['number']}", "val_top1": each["val_top1"] - 0.001} for each in front]
+    assert not any(referee.goes_on(each) for each in behind)
+    few = make_referee(reduction_factor=2)
+    for number in range(4):
+        few.goes_on(row(number, 0.9, 20))
+    verdicts = [few.goes_on(row(number, 0.8, 20)) for number in range(4, 9)]
+    assert verdicts == [False] * 4 + [True], "4 of 9 are fewer than half"
 
 
-@pytest.mark.parametrize(
-    ("grace_rounds", "reduction_factor", "rungs"),
-    [(1, 2, [1, 2, 4, 8]), (3, 3, [3, 9]), (2, 1.5, [2, 3, 4, 7, 10]), (20, 2, [])],
-)
-def test_rungs_are_ever_farther_apart(grace_rounds, reduction_factor, rungs):
-    referee = make_referee(grace_rounds=grace_rounds, reduction_factor=reduction_factor)
+def test_entropy_tells_of_values_that_are_not_fixed_yet():
+    referee = make_referee()
+    for number in range(4):
+        referee.goes_on(row(number, 0.9, 20) | {"entropy_bits": 3.0})
+    assert referee.goes_on(row(10, 0.9, 25) | {"entropy_bits": 2.0})
+    assert not referee.goes_on(row(11, 0.9, 15) | {"entropy_bits": 4.0})
+
+
+@pytest.mark.parametrize(("grace_rounds", "rungs"), [(1, [1, 3, 9]), (2, [2, 6]), (3, [3, 9]), (4, [4]), (20, [])])
+def test_rungs_are_ever_farther_apart(grace_rounds, rungs):
+    referee = make_referee(grace_rounds=grace_rounds)
     for number in range(200):
         for index in range(10):
             referee.goes_on(row(number, 0.9, 20, index=index))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pwfn.search.ranking import rank
+from pwfn.search.ranking import depths, rank
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=20)
 
@@ -54,3 +54,19 @@ def test_gaps_are_measured_among_all_points_that_are_given():
     chosen = front[[0, 1, 2, 12, 20]]
     assert np.argsort(rank(chosen, among=front)).tolist()[:3] == [0, 4, 3]
     assert np.argsort(rank(chosen)).tolist()[:3] == [0, 4, 2]  # by their own ranks they are evenly spaced
+
+
+@given(POINTS)
+def test_each_front_is_what_none_dominates_once_those_before_it_are_gone(points):
+    fronts = depths(np.array(points, dtype=float), np.zeros(len(points)))
+    for front in range(fronts.max() + 1):
+        left = [point for point, depth in zip(points, fronts, strict=True) if depth >= front]
+        expected = {point for point in left if not any(dominates(other, point) for other in left)}
+        assert {point for point, depth in zip(points, fronts, strict=True) if depth == front} == expected
+
+
+def test_fronts_of_points_that_violate_a_constraint_come_behind_all_others():
+    values = np.array([[0.0, 0.0], [5.0, 5.0], [1.0, 1.0], [6.0, 6.0], [0.0, 9.0]])
+    order = depths(values, np.array([0.2, 0.0, 0.1, 0.0, 0.1]))
+    assert order.argsort(kind="stable").tolist() == [1, 3, 2, 4, 0]
+    assert order[2] == order[4]
