@@ -6,6 +6,7 @@ Stands on the Parquet schema alone: neither torch, ray nor pwfn is imported, so 
 from analysis.errors import AnalysisError
 from analysis.front import Hypervolume, front, hypervolume
 from analysis.report import front_tables, write_report
+from analysis.series import configurations
 from analysis.study import Study, load, studies, study_folder
 from analysis.watch import watch
 
@@ -13,6 +14,7 @@ __all__ = [
     "AnalysisError",
     "Hypervolume",
     "Study",
+    "configurations",
     "front",
     "front_tables",
     "hypervolume",

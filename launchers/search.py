@@ -78,8 +78,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     from pwfn.results.store import ResultsStore
     from pwfn.search.study import open_study
     from pwfn.search.sweep import search
-    from pwfn.search.warm_start import warm_start
+    from pwfn.search.warm_start import require_studies, warm_start
 
+    require_studies(arguments.warm_start)
     store = ResultsStore(arguments.results, arguments.study or space.name)
     study = open_study(space, store, command=shlex.join(sys.argv), force=arguments.force_resume)
     for line in warm_start(study, arguments.warm_start):
@@ -104,12 +105,21 @@ def finish(results: str, study: str, console: Console) -> None:
         console.print(table)
     for path in paths:
         console.print(f"report: {path}", soft_wrap=True)
-    members = analysis.front(loaded.trials, loaded.objectives)
-    if len(members):
-        close = members[members["val_top1"] >= members["float_val_top1"] - 0.01]  # within a point of the float network
-        point = (close if len(close) else members).sort_values("unique_values")["trial_id"].iloc[0]
+    point = suggestion(loaded)
+    if point is not None:
         options = f"--results {results} --study {study} --trial {point} --out {study}-{point}.pwfn.safetensors"
         console.print(f"export a point: python launchers/export.py {options}", soft_wrap=True)
+
+
+def suggestion(study: analysis.Study) -> str | None:
+    """Name the front's trial with the fewest values within a point of the float network, or of all if none is.
+
+    Seeds of one configuration count by their mean, so that none is named for its luck.
+    """
+    members = analysis.front(analysis.configurations(study.trials), study.objectives)
+    close = members[members["val_top1"] >= members["float_val_top1"] - 0.01]
+    ordered = (close if len(close) else members).sort_values("unique_values")
+    return None if ordered.empty else str(ordered["trial_id"].iloc[0])
 
 
 def main() -> int:

@@ -62,20 +62,26 @@ def warm_start(study: Study, folders: Sequence[str]) -> list[str]:
     return loan.lines
 
 
+def require_studies(folders: Sequence[str]) -> None:
+    """Raise UserError unless each folder, or URI, holds a study."""
+    for folder in folders:
+        store = _store(folder)
+        if store.read_study() is None and not store.read_trials():
+            raise UserError(f"--warm-start {folder}: there is no study")
+
+
 def borrow(space: SearchSpace, folders: Sequence[str], known: Sequence[Mapping[str, Any]] = ()) -> Loan:
     """Collect the trials of other studies that are complete and lie in a space, each parameters once.
 
     Raises:
         UserError: there is no such study.
     """
+    require_studies(folders)
     seen = {_key(trial["params"]) for trial in known}
     loan = Loan([], [])
     for folder in folders:
         store = _store(folder)
-        rows = store.read_trials()
-        if not rows and store.read_study() is None:
-            raise UserError(f"--warm-start {folder}: there is no study")
-        _borrow(space, store, rows, seen, loan)
+        _borrow(space, store, store.read_trials(), seen, loan)
     return loan
 
 

@@ -5,10 +5,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import duckdb
 import pytest
 
+import analysis
 from pwfn.results.store import ResultsStore
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
@@ -22,17 +24,23 @@ def launch(name: str, *arguments: object, cwd: Path, timeout: float = 280) -> su
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
 
+def load(name: str) -> ModuleType:
+    """Import a launcher."""
+    spec = importlib.util.spec_from_file_location(f"launcher_{name}", ROOT / "launchers" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def main(tmp_path, monkeypatch, capsys):
     """Run a launcher's main in this process, in an empty folder; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
     def run(name: str, *arguments: object) -> tuple[int, str, str]:
-        spec = importlib.util.spec_from_file_location(f"launcher_{name}", ROOT / "launchers" / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load(name)
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         code = module.main()
         return code, *capsys.readouterr()
@@ -90,6 +98,11 @@ def test_a_dry_run_starts_neither_torch_nor_ray(tmp_path):
         (
             ["--space", SPACE, "--dry-run", "--warm-start", "results/none"],
             "--warm-start results/none: there is no study",
+        ),
+        (["--space", SPACE, "--warm-start", "results/none"], "--warm-start results/none: there is no study"),
+        (
+            ["--space", "methods_digits", "--set", "method.name=kmeans", "method.delta=0.1"],
+            "--set method.delta is a field of WfnConfig, but method.name selects KmeansConfig",
         ),
         (["--space", SPACE, "--results", "/proc/results"], "/proc/results"),
         (["--space", SPACE, "--study", "a/b"], "is not a name"),
@@ -201,6 +214,34 @@ def test_a_trial_whose_network_was_deleted_runs_again_to_the_same_numbers_and_is
     exported = launch("export", *done.stdout.partition("launchers/export.py ")[2].split(), cwd=folder)
     assert exported.returncode == 0, exported.stderr
     assert "loaded from the file" in exported.stdout
+
+
+def test_the_trial_to_export_is_chosen_by_the_mean_of_its_seeds(tmp_path):
+    space = SearchSpace.load(SPACE)
+    store = ResultsStore(str(tmp_path), "confirmed")
+    open_study(space, store, command="test")
+    suggestion = load("search").suggestion
+    assert suggestion(analysis.load(str(tmp_path / "confirmed"))) is None
+
+    def end(number: int, replicate: int, values: int, accuracy: float) -> None:
+        config = space.trial_config(space.variation.example({"method.b": 3 + number}), number, replicate)
+        mark = f"-r{replicate}" if replicate else ""
+        store.write_trial(
+            {
+                "trial_id": f"{number:04d}{mark}", "number": number, "state": "complete", "seed": config.seed,
+                "method": "pwfn", "model": "digits_mlp", "data": "digits", "config_json": config.model_dump_json(),
+                "val_top1": accuracy, "float_val_top1": 0.98, "unique_values": values,
+            }
+        )  # fmt: skip
+
+    end(0, 0, values=20, accuracy=0.975)
+    end(1, 0, values=10, accuracy=0.96)
+    end(1, 1, values=10, accuracy=0.98)  # lucky
+    end(1, 2, values=11, accuracy=0.95)
+    assert suggestion(analysis.load(str(tmp_path / "confirmed"))) == "0000"
+    end(2, 0, values=16, accuracy=0.96)
+    end(2, 1, values=15, accuracy=0.99)
+    assert suggestion(analysis.load(str(tmp_path / "confirmed"))) == "0002"
 
 
 def test_a_plan_takes_a_moment(tmp_path):
