@@ -180,7 +180,7 @@ class Variation:
         lacking = [model.__name__ for model in selected if model not in owners]
         if not lacking or (part == "fixed" and len(lacking) < len(selected)):
             return True
-        if selector in self.source.overrides:
+        if selector in self.source.overrides and name not in self.source.overrides:
             return False
         found = f"a field of {', '.join(model.__name__ for model in owners)}"
         cure = f"; add `when: {{{selector}: ...}}`" if len(lacking) < len(selected) else ""

@@ -640,6 +640,12 @@ vary:
         assert set(space.variation.vary) == {"method.b"}
         assert self.read(self.VARIED, method__name="coarse").variation.fixed == {"method.name": "coarse"}
 
+    def test_the_command_line_cannot_set_a_field_of_a_method_that_it_excludes(self):
+        with pytest.raises(UserError, match=r"delta is a field of Fine, but method\.name selects Coarse$"):
+            self.read(self.VARIED, method__name="coarse", method__delta=0.1)
+        space = self.read(self.VARIED, method__name="fine", method__delta=0.1)
+        assert space.trial_config({"method.b": 3}, 0).method == Fine(b=3, delta=0.1)
+
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
