@@ -106,7 +106,8 @@ def _run_on_cluster(trial: Trial, store: ResultsStore, address: str | None) -> R
 
     with connected(address, dashboard=True):
         from pwfn.search.distributed import run_distributed
-        from pwfn.search.sweep import check_resources, make_baselines
+        from pwfn.search.placement import check_resources
+        from pwfn.search.sweep import make_baselines
 
         check_resources(trial.config.resources)
         make_baselines([trial.config], store)

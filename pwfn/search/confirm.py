@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ray.tune.search import Searcher
 
 from pwfn.search.front import feasible_front
+from pwfn.search.rows import Row
 from pwfn.search.study import Study
+
+MARK = "-r"
+"""Between a trial's name and the number of its replicate."""
+
+
+class Replicate(NamedTuple):
+    """Which trial is run again, and with which of the other seeds: from 1, and 0 is the trial itself."""
+
+    of_trial: str
+    seed_index: int
 
 
 class Confirmation(Searcher):  # type: ignore[misc]  # Ray is untyped
@@ -18,15 +30,17 @@ class Confirmation(Searcher):  # type: ignore[misc]  # Ray is untyped
     Args:
         study: whose front is confirmed; nobody is told how its replicates end.
         num_seeds: replicates of each trial on the front.
+        ended: rows of the trials that have ended; None reads them.
     """
 
-    def __init__(self, study: Study, num_seeds: int) -> None:
+    def __init__(self, study: Study, num_seeds: int, ended: Sequence[Row] | None = None) -> None:
         super().__init__()
-        replicates = [_replicate(each, index) for each in _members(study) for index in range(1, num_seeds + 1)]
+        rows = study.store.read_trials() if ended is None else ended
+        replicates = [_replicate(each, index) for each in _members(study, rows) for index in range(1, num_seeds + 1)]
         for replicate in replicates:
             study.store.write_proposal(replicate["trial_id"], replicate)
-        ended = {row["trial_id"] for row in study.store.read_trials()}
-        self._pending = [replicate for replicate in replicates if replicate["trial_id"] not in ended]
+        known = {row["trial_id"] for row in rows}
+        self._pending = [replicate for replicate in replicates if replicate["trial_id"] not in known]
         self.num_left = len(self._pending)
         """Replicates that had not ended when this began."""
 
@@ -45,13 +59,19 @@ class Confirmation(Searcher):  # type: ignore[misc]  # Ray is untyped
         """Write nothing into Tune's snapshots: the study's folder has all."""
 
 
-def _members(study: Study) -> list[dict[str, Any]]:
+def replicate_of(trial_id: str) -> Replicate:
+    """Read from a trial's name what it repeats."""
+    of_trial, _, index = trial_id.partition(MARK)
+    return Replicate(of_trial, int(index or 0))
+
+
+def _members(study: Study, ended: Sequence[Row]) -> list[dict[str, Any]]:
     """Proposals of the trials that are on the front without their replicates."""
     proposals = {proposal["trial_id"]: proposal for proposal in study.proposals()}
-    rows = [row for row in study.store.read_trials() if row["trial_id"] in proposals]
+    rows = [row for row in ended if row["trial_id"] in proposals]
     return [proposals[row["trial_id"]] for row in feasible_front(rows, study.space)]
 
 
 def _replicate(proposal: dict[str, Any], index: int) -> dict[str, Any]:
     same = {name: proposal[name] for name in ("number", "params")}
-    return {**same, "trial_id": f"{proposal['trial_id']}-r{index}", "replicate": index}
+    return {**same, "trial_id": f"{proposal['trial_id']}{MARK}{index}", "replicate": index}

@@ -25,6 +25,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from pwfn.search.constraints import is_finite
+from pwfn.search.rows import Row
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import Study
 from pwfn.search.suggestions import labels, suggest
@@ -34,6 +35,10 @@ from pwfn.seeds import derive_seed
 log = logging.getLogger(__name__)
 
 State = Literal["complete", "pruned", "failed"]
+
+POPULATION = 16
+"""Trials of a generation of NSGA-II and NSGA-III, however many are planned, so that going on with more is the same
+search. The first generation is random: with Optuna's 50 the usual 64 trials would hardly search."""
 
 
 class Proposal(NamedTuple):
@@ -186,16 +191,11 @@ def _tpe(space: SearchSpace, seed: int) -> BaseSampler:
 
 
 def _nsga2(space: SearchSpace, seed: int) -> BaseSampler:
-    return NSGAIISampler(population_size=_population_size(space), seed=seed)
+    return NSGAIISampler(population_size=POPULATION, seed=seed)
 
 
 def _nsga3(space: SearchSpace, seed: int) -> BaseSampler:
-    return NSGAIIISampler(population_size=_population_size(space), seed=seed)
-
-
-def _population_size(space: SearchSpace) -> int:
-    """Leave room for five generations: the first is random, so Optuna's 50 would search nothing within 50 trials."""
-    return min(50, max(10, space.search.trials // 5))
+    return NSGAIIISampler(population_size=POPULATION, seed=seed)
 
 
 def _gp(space: SearchSpace, seed: int) -> BaseSampler:
@@ -220,9 +220,13 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
 
     Goes on where the study's folder stands: trials of other studies (`warm_start`) and finished ones are told, those
     that were interrupted come first, and each new proposal is written there before its trial starts.
+
+    Args:
+        study: what is searched.
+        ended: rows of the trials that have ended; None reads them.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, ended: Iterable[Row] | None = None) -> None:
         super().__init__()
         self._store = study.store
         self.proposer = Proposer(study.space)
@@ -233,10 +237,10 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         """Trials that had not ended when this search began."""
         borrowed = (self._store.read_warm_start() or {"trials": []})["trials"]
         self.proposer.add_complete((trial["params"], trial["metrics"]) for trial in borrowed)
-        self._take_up(study.proposals())
+        self._take_up(study.proposals(), self._store.read_trials() if ended is None else ended)
 
-    def _take_up(self, proposals: list[dict[str, Any]]) -> None:
-        rows = {row["trial_id"]: row for row in self._store.read_trials()}
+    def _take_up(self, proposals: list[dict[str, Any]], ended: Iterable[Row]) -> None:
+        rows = {row["trial_id"]: row for row in ended}
         self.num_left = self.proposer.space.search.trials - sum(each["trial_id"] in rows for each in proposals)
         known = [
             each

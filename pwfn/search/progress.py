@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -27,13 +27,20 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     """Follows a sweep: a live panel on a terminal, one line per finished trial elsewhere.
 
     Use it as a context around the sweep and give it to Tune as a callback.
+
+    Args:
+        study: whose trials run.
+        desk: where they report.
+        console: where to show them.
+        ended: rows of the trials that ended before this sweep.
+        num_left: trials that are planned besides.
     """
 
-    def __init__(self, study: Study, desk: Any, console: Console, num_left: int) -> None:
+    def __init__(self, study: Study, desk: Any, console: Console, ended: Iterable[Row], num_left: int) -> None:
         self._study = study
         self._desk = desk
         self._console = console
-        self._rows: list[Row] = study.store.read_trials()
+        self._rows = list(ended)
         self._num_known = len(self._rows)
         self._num_planned = self._num_known + num_left
         self._running: dict[str, str] = {}

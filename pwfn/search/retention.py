@@ -7,15 +7,17 @@ reported, and run again where its network is wanted after all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from ray import tune
 from rich.filesize import decimal
 
+from pwfn.search.confirm import replicate_of
 from pwfn.search.constraints import total_violation
 from pwfn.search.ranking import costs, rank
+from pwfn.search.rows import Row
 from pwfn.search.study import Study
 
 
@@ -33,15 +35,20 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     """Deletes networks that are not among the best, after each trial; give it to Tune as a callback.
 
     The best are the first by non-dominated sorting, spread over the last front that has room. A network that went is
-    never among the best later: those that put it out are better, or spread the front further.
+    never among the best later: those that put it out are better, or spread the front further. Replicates take the room
+    that these leave, in the order of their trials: a seed's luck keeps no network and puts out none.
+
+    Args:
+        study: whose networks there are.
+        ended: rows of the trials that ended before this sweep.
     """
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, ended: Iterable[Row]) -> None:
         self._space = study.space
         self._store = study.store
         self._kept: dict[str, Kept] = {}
         self.num_deleted = 0
-        rows = {row["trial_id"]: row for row in self._store.read_trials()}
+        rows = {row["trial_id"]: row for row in ended}
         self._all = [costs(row, self._space.objectives) for row in rows.values() if row["state"] == "complete"]
         """Objectives of all complete trials, which measure the gaps between those that are kept."""
         self._store.clear_leftovers(rows.keys())
@@ -82,11 +89,20 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         limit = self._space.search.keep_models
         if limit is None or len(self._kept) <= limit:
             return
-        values = np.array([kept.values for kept in self._kept.values()])
-        violations = np.array([kept.violation for kept in self._kept.values()])
-        places = rank(values, violations, among=np.array(self._all))
-        for trial_id, place in zip(list(self._kept), places, strict=True):
-            if place >= limit:
-                self._store.delete_model(trial_id)
-                del self._kept[trial_id]
-                self.num_deleted += 1
+        for trial_id in self._best_first()[limit:]:
+            self._store.delete_model(trial_id)
+            del self._kept[trial_id]
+            self.num_deleted += 1
+
+    def _best_first(self) -> list[str]:
+        searched = {trial_id: kept for trial_id, kept in self._kept.items() if not replicate_of(trial_id).seed_index}
+        values = np.array([kept.values for kept in searched.values()])
+        violations = np.array([kept.violation for kept in searched.values()])
+        ranks = rank(values, violations, among=np.array(self._all)) if searched else ()
+        places = dict(zip(searched, ranks, strict=True))
+
+        def key(trial_id: str) -> tuple[int, int, str]:
+            of_trial, seed_index = replicate_of(trial_id)
+            return seed_index, int(places.get(of_trial, len(places))), trial_id
+
+        return sorted(self._kept, key=key)

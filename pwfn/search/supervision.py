@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,9 +32,12 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
         desk: where they report.
         stop_proposing: called when no further trial shall start.
         since: when the command began that `search.hours` limits, on the monotonic clock.
+        ended: rows of the trials that ended before this sweep.
     """
 
-    def __init__(self, study: Study, desk: Any, stop_proposing: Callable[[], None], since: float) -> None:
+    def __init__(
+        self, study: Study, desk: Any, stop_proposing: Callable[[], None], since: float, ended: Iterable[Row]
+    ) -> None:
         self._study = study
         self._desk = desk
         self._stop_proposing = stop_proposing
@@ -46,7 +49,7 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
         self._states: list[tuple[str, str | None]] = []
         resources = study.space.resources
         self._gpus_per_trial = resources.workers * resources.gpus_per_worker
-        self._gpu_seconds = sum(row["gpu_seconds"] or 0 for row in study.store.read_trials())
+        self._gpu_seconds = sum(row["gpu_seconds"] or 0 for row in ended)
         self._since = since
         self._looked = time.monotonic()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,11 +31,11 @@ from pwfn.search.desk import Desk, DeskListener, warnings_noted
 from pwfn.search.inputs import Fingerprint, fingerprint_inputs
 from pwfn.search.losses import teach_tune_of_killed_processes
 from pwfn.search.optuna_search import OptunaSearch
+from pwfn.search.placement import resources_of_trial, slots_asked_for
 from pwfn.search.progress import Progress
 from pwfn.search.pruning import Referee
 from pwfn.search.retention import Retention
 from pwfn.search.rows import Row, Trial, failure
-from pwfn.search.space import SearchSpace
 from pwfn.search.study import Study, check_inputs
 from pwfn.search.supervision import Supervisor, signals_stop
 from pwfn.search.trial import ensure_baseline, own_device, run_trial
@@ -47,9 +47,9 @@ PATIENCE = 600.0
 
 
 def run_sweep(
-    study: Study, searcher: Searcher, desk: Any, supervisor: Supervisor, callbacks: Sequence[tune.Callback]
+    study: Study, searcher: Searcher, desk: Any, supervisor: Supervisor, callbacks: Sequence[tune.Callback], slots: int
 ) -> None:
-    """Run what the searcher proposes on the Ray that is joined, until it proposes nothing more.
+    """Run what the searcher proposes on the Ray that is joined, in so many slots, until it proposes nothing more.
 
     Raises:
         UserError: input that no trial can use, or trials that all fail alike; what is finished is kept.
@@ -63,7 +63,7 @@ def run_sweep(
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 num_samples=-1,  # the searcher knows the end
-                max_concurrent_trials=num_slots(study.space),
+                max_concurrent_trials=slots,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -117,55 +117,6 @@ def _run(trial: Trial, store: ResultsStore, listener: DeskListener) -> Row | Non
     return run_trial(trial, store, device=device, replicas=Replicas(), on_round=listener)
 
 
-def resources_of_trial(resources: ResourcesConfig) -> dict[str, float]:
-    """Return what Tune reserves for a trial's own process.
-
-    A trial of several workers only waits for them: it takes no CPU, or trials would hold what their workers need.
-    Tune refuses a request of nothing, hence one byte of memory.
-    """
-    if resources.workers > 1:
-        return {"CPU": 0, "memory": 1}
-    return of_worker(resources)
-
-
-def of_worker(resources: ResourcesConfig) -> dict[str, float]:
-    """Return what one worker occupies, in Ray's names."""
-    gpus = {"GPU": resources.gpus_per_worker} if resources.gpus_per_worker > 0 else {}
-    return {"CPU": resources.cpus_per_worker, **gpus, **resources.custom}
-
-
-def num_slots(space: SearchSpace) -> int:
-    """Count the trials that fit on the cluster, at most `search.max_concurrent`; at least 1."""
-    total = capacity()
-    resources = space.resources
-    each = of_worker(resources)
-    fitting = min(int(total.get(name, 0) // (amount * resources.workers)) for name, amount in each.items())
-    limit = space.search.max_concurrent
-    return max(1, fitting if limit is None else min(fitting, limit))
-
-
-def capacity() -> dict[str, float]:
-    """Add up what the cluster has, or what it will have once its autoscaler has started all nodes that it may."""
-    total: dict[str, float] = ray.cluster_resources()
-    # Ray has no public way to ask its autoscaler for its limits; Ray Train and Ray Data ask like this (Ray 2.60).
-    limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    return {name: max(total.get(name, 0), limits.get(name, 0)) for name in {*total, *limits}}
-
-
-def check_resources(resources: ResourcesConfig) -> None:
-    """Raise UserError if no trial can ever start on this cluster: Ray would wait without a word."""
-    total = capacity()
-    for name, amount in of_worker(resources).items():
-        needed = amount * resources.workers
-        if total.get(name, 0) < needed:
-            field = {"CPU": "cpus_per_worker", "GPU": "gpus_per_worker"}.get(name, f"custom.{name}")
-            raise UserError(
-                f"a trial needs {needed:g} {name} (resources.workers={resources.workers} times "
-                f"resources.{field}={amount:g}), but the cluster has {total.get(name, 0):g}; "
-                f"try --set resources.{field}=... or --set resources.workers=..."
-            )
-
-
 def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore) -> dict[str, Fingerprint]:
     """Make each float network that trials start from, once, where a trial would run; return what each comes from.
 
@@ -212,28 +163,32 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
     """
     since = time.monotonic()
     space, store = study.space, study.store
-    resources = space.resources
-    with connected(address, dashboard=resources.workers > 1):
-        check_resources(resources)
+    with connected(address, dashboard=space.resources.workers > 1):
+        slots = slots_asked_for(space, address, console)
         configs = space.float_networks()
         with console.status(f"making {len({*map(baseline_key, configs)})} float networks"):
             inputs = make_baselines(configs, store)
         check_inputs(store, inputs, force=force)
         study = replace(study, store=replace(store, patience=PATIENCE))
-        stopped_because = _search_all(study, OptunaSearch(study), since, console)
+        stopped_because = _search_all(study, OptunaSearch, slots, since, console)
         if confirm and stopped_because is None:
-            stopped_because = _search_all(_unpruned(study), Confirmation(study, confirm), since, console)
+            confirmation = functools.partial(Confirmation, num_seeds=confirm)
+            stopped_because = _search_all(_unpruned(study), confirmation, slots, since, console)
     store.delete_scratch()
     return stopped_because
 
 
-def _search_all(study: Study, searcher: OptunaSearch | Confirmation, since: float, console: Console) -> str | None:
+def _search_all(
+    study: Study, make_searcher: Callable[..., OptunaSearch | Confirmation], slots: int, since: float, console: Console
+) -> str | None:
+    ended = study.store.read_trials()
+    searcher = make_searcher(study, ended=ended)
     desk = start_desk(study)
-    supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since)
-    retention = Retention(study)
-    progress = Progress(study, desk, console, searcher.num_left)
+    supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since, ended=ended)
+    retention = Retention(study, ended)
+    progress = Progress(study, desk, console, ended, searcher.num_left)
     with signals_stop(supervisor, say=console.print), progress:
-        run_sweep(study, searcher, desk, supervisor, [progress, retention])
+        run_sweep(study, searcher, desk, supervisor, [progress, retention], slots)
     console.print(retention.summary)
     return supervisor.stopped_because
 

@@ -172,6 +172,13 @@ class TestEverySampler:
         assert sweep(tmp_path / "2", space, slots=2, order=1) == one_by_one
         assert sweep(tmp_path / "4", space, slots=9, order=2, lost_every=3) == one_by_one
 
+    def test_going_on_with_more_trials_is_the_same_search(self, sampler):
+        planned, num_trials = Proposer(toy_space(sampler, trials=LONG[sampler])), LONG[sampler]
+        longer = Proposer(toy_space(sampler, trials=10 * num_trials))
+        for proposal in search_all(planned):
+            assert longer.ask() == proposal
+            longer.tell(proposal.number, "complete", accuracy_and_values(proposal.params))
+
 
 def test_gives_the_same_proposals_in_another_process():
     here = {sampler: search_all(Proposer(toy_space(sampler, seed=3))) for sampler in SAMPLERS}
@@ -189,7 +196,7 @@ print(json.dumps({{sampler: search_all(Proposer(toy_space(sampler, seed=3))) for
         assert proposals != search_all(Proposer(toy_space(sampler, seed=4)))
 
 
-LONG = {"tpe": 18, "nsga2": 18, "nsga3": 18, "gp": 17, "random": 12}
+LONG = {"tpe": 18, "nsga2": 28, "nsga3": 28, "gp": 17, "random": 12}
 """Trials after which a sampler has left its random start behind: with them, one of NSGA's parents have been chosen."""
 GP_NOTE = "the gp sampler draws fields with conditions at random: training.momentum"
 

@@ -28,9 +28,13 @@ def study(store, keep, **parts):
     return Study(SearchSpace.read("toy", declared, Source("toy.yaml")), store)
 
 
-def end_trial(store, number, point, num_bytes=100, **columns):
+def begin(store, keep, **parts):
+    return Retention(study(store, keep, **parts), store.read_trials())
+
+
+def end_trial(store, number, point, num_bytes=100, replicate="", **columns):
     """Write what a trial leaves when it ends, and give it as Tune tells of it."""
-    trial_id = f"{number:04d}"
+    trial_id = f"{number:04d}{replicate}"
     accuracy, values = point
     row = {"trial_id": trial_id, "state": "complete", "val_top1": accuracy, "unique_values": values}
     store.write_model(trial_id, bytes(num_bytes))
@@ -40,7 +44,7 @@ def end_trial(store, number, point, num_bytes=100, **columns):
 
 def run(store, keep, points, **parts):
     """A sweep's ends of trials, one after the other."""
-    retention = Retention(study(store, keep, **parts))
+    retention = begin(store, keep, **parts)
     for number, point in enumerate(points):
         retention.on_trial_complete(0, [], end_trial(store, number, point))
     return retention
@@ -88,7 +92,7 @@ def test_constraints_come_first(store):
 def test_a_sweep_that_goes_on_keeps_what_one_sweep_would(store, tmp_path):
     points = [*DOMINATED, *FRONT]
     run(store, 3, points[:7])
-    retention = Retention(study(store, 3))
+    retention = begin(store, 3)
     for number, point in enumerate(points[7:], start=7):
         retention.on_trial_complete(0, [], end_trial(store, number, point))
     other = ResultsStore(str(tmp_path / "other"), "toy")
@@ -99,9 +103,25 @@ def test_a_sweep_that_goes_on_keeps_what_one_sweep_would(store, tmp_path):
 
 def test_a_smaller_bound_takes_effect_at_the_start(store):
     run(store, None, [*DOMINATED, *FRONT])
-    retention = Retention(study(store, 5))
+    retention = begin(store, 5)
     assert kept(store) == list(range(5, 10))
     assert retention.num_deleted == 5
+
+
+def test_replicates_take_the_room_left_in_the_order_of_their_trials(store):
+    retention = run(store, 7, FRONT)
+    lucky = [(1.0, 5), (0.999, 6)]  # both dominate all that was searched
+    for replicate in ("-r1", "-r2"):
+        for number in (3, 1):
+            point = lucky[0 if number == 3 else 1]
+            retention.on_trial_complete(0, [], end_trial(store, number, point, replicate=replicate))
+    searched = [f"{number:04d}" for number in range(5)]
+    assert sorted(store.model_sizes()) == sorted([*searched, "0001-r1", "0003-r1"])
+    begin(store, 6)
+    assert sorted(store.model_sizes()) == sorted([*searched, "0001-r1"]), "its trial spreads the front more"
+    begin(store, 4)
+    assert len(store.model_sizes()) == 4
+    assert not any("-r" in trial_id for trial_id in store.model_sizes())
 
 
 def test_rows_are_never_touched(store):
@@ -114,7 +134,7 @@ def test_what_has_not_ended_stays(store):
     store.write_model("0007", b"written just before the crash")
     store.write_checkpoint("0007", b"state")
     store.write_micro_batches("0007", 2)
-    Retention(study(store, 1))
+    begin(store, 1)
     assert kept(store) == [7]
     assert store.read_checkpoint("0007") == b"state"
     assert store.read_micro_batches("0007") == 2
@@ -128,7 +148,7 @@ def test_leftovers_of_crashes_go_at_the_start(store):
     store.write_micro_batches("0000", 2)
     half = Path(store.results, "toy", "checkpoints", ".0003.0123456789abcdef.tmp")
     half.write_bytes(b"half")
-    Retention(study(store, 50))
+    begin(store, 50)
     assert kept(store) == [0]
     assert not list(Path(store.results, "toy", "checkpoints").iterdir())
     assert not list(Path(store.results, "toy", "attempts").iterdir())

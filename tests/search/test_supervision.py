@@ -15,7 +15,7 @@ from pwfn.search.supervision import Supervisor
 def supervisor(tmp_path):
     space = SearchSpace.load(Path(__file__).with_name("small_space.yaml"), ["search.gpu_hours=2"])
     study = open_study(space, ResultsStore(str(tmp_path), "small"), command="test")
-    return Supervisor(study, desk=None, stop_proposing=lambda: None, since=time.monotonic())
+    return Supervisor(study, desk=None, stop_proposing=lambda: None, since=time.monotonic(), ended=[])
 
 
 class Ended:

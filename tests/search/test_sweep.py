@@ -86,7 +86,7 @@ def test_every_trial_is_placed_and_written(cluster, finished):
     [([], 2), (["search.max_concurrent=1"], 1), (["resources.workers=2"], 1), (["resources.cpus_per_worker=0.5"], 4)],
 )
 def test_as_many_trials_at_once_as_fit(cluster, overrides, slots):
-    from pwfn.search.sweep import num_slots
+    from pwfn.search.placement import num_slots
 
     assert num_slots(SearchSpace.load(SPACE, overrides)) == slots
 
