@@ -74,10 +74,10 @@ def draw(series: Sequence[Series], title: str, subtitle: str, footnote: str) -> 
         handles.append(Line2D([], [], linestyle="", label="published by others, test", **PUBLISHED))
     heading = f"{title}: {'accuracy' if y.name == 'val_top1' else metric(y.name).label} against {metric(x.name).label}"
     with rc_context(STYLE):
-        figure, axes = _lay_out(
+        figure, axes = lay_out(
             heading, subtitle, textwrap.wrap(footnote, FOOTNOTE_CHARACTERS), [] if empty else handles
         )
-        _set_axes(axes, x, y)
+        set_axes(axes, x, y)
         _draw_float_lines(axes, series, y)
         for index, one in enumerate(series):
             colour = COLOURS[index % len(COLOURS)]
@@ -103,7 +103,8 @@ def encode(figure: Figure, kind: str) -> bytes:
     return content.getvalue()
 
 
-def _set_axes(axes: Axes, x: Span, y: Span) -> None:
+def set_axes(axes: Axes, x: Span, y: Span) -> None:
+    """Give the axes their spans, labels and ticks."""
     axes.set_axisbelow(True)
     axes.grid(visible=True)
     axes.set_ylim(y.low, y.high)
@@ -226,7 +227,7 @@ def _answers(series: Sequence[Series]) -> Iterator[pd.Series[Any]]:
             yield best
 
 
-def _lay_out(title: str, subtitle: str, footnote: list[str], handles: list[Line2D]) -> tuple[Figure, Axes]:
+def lay_out(title: str, subtitle: str, footnote: list[str], handles: list[Line2D]) -> tuple[Figure, Axes]:
     """Words above, legend and footnote below the axes, which keep their size; positions are in inches."""
     rows = math.ceil(len(handles) / LEGEND_COLUMNS)
     legend_top = 0.14 + 0.115 * len(footnote) + 0.2 * rows
@@ -246,7 +247,8 @@ def _lay_out(title: str, subtitle: str, footnote: list[str], handles: list[Line2
 
 def _float_handles(series: Sequence[Series], y: Span) -> Iterator[Line2D]:
     for name, style in FLOAT_LINES.items() if y.name == "val_top1" else ():
-        values = " and ".join(f"{100 * value:.1f} %" for value in _float_accuracies(series, name))
+        shown = dict.fromkeys(f"{100 * value:.1f} %" for value in _float_accuracies(series, name))
+        values = " and ".join(shown)
         if values:
             images = "validation" if name == "float_val_top1" else "test"
             yield Line2D([], [], color=INK, linewidth=1.1, linestyle=style, label=f"float network, {images} ({values})")

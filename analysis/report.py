@@ -13,6 +13,7 @@ from analysis.errors import AnalysisError
 from analysis.feasible import STATES
 from analysis.figure import draw, encode
 from analysis.front import hypervolume, on_front
+from analysis.outcome import draw_outcome
 from analysis.page import page
 from analysis.series import Panel, Series, panels
 from analysis.storage import Folder
@@ -24,9 +25,9 @@ from analysis.verdict import verdict
 def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list[str]:
     """Write the report of studies (folders, or already loaded) into the folder `out`; give the paths written.
 
-    `report.html` is the page. There is one figure for each model and data set, as PNG and SVG (`front` or
-    `front-MODEL-DATA`); `front.md`, `front.tex`, `front.csv` (the fronts, with each configuration) and `trials.csv`
-    (everything) hold all of them.
+    `report.html` is the page. There are two figures for each model and data set, as PNG and SVG: the front (`front` or
+    `front-MODEL-DATA`) and what its points reach on the test images (`...-test`). `front.md`, `front.tex`, `front.csv`
+    (the fronts, with each configuration) and `trials.csv` (everything) hold all of them.
 
     Raises:
         AnalysisError: A study is not there, two have one name or different objectives, or `out` cannot be written.
@@ -39,6 +40,8 @@ def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list
         name = "front" if len(parts) == 1 else f"front-{re.sub(r'[^A-Za-z0-9_.]+', '-', title)}"
         figure = draw(series, title, _subtitle(loaded, series), _footnote(series))
         paths += [folder.write(f"{name}.{kind}", encode(figure, kind)) for kind in ("png", "svg")]
+        if (outcome := draw_outcome(series, title, _subtitle(loaded, series))) is not None:
+            paths += [folder.write(f"{name}-test.{kind}", encode(outcome, kind)) for kind in ("png", "svg")]
     details = {study.name: read_details(study) for study in loaded}
     for study in loaded:
         study.notes.extend(details[study.name].notes)

@@ -1,0 +1,80 @@
+"""The result as a figure: what the points chosen on validation reach on the test images, with their seeds.
+
+A front is chosen on validation images. The float network may have been trained on those, as pretrained ones usually
+were, and then this figure alone shows what compression costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.figure import COLOURS, INK, MARKERS, STYLE, lay_out, set_axes
+from analysis.front import front
+from analysis.metrics import Array, metric
+from analysis.series import Series
+from analysis.window import Span, axis_names, count_span
+
+TEST, FLOAT = "test_top1", "float_test_top1"
+MOST_LOST = 0.1
+"""Points that lose more accuracy are counted below the figure: nobody wants them, and the others would be one line."""
+
+
+def draw_outcome(series: Sequence[Series], title: str, subtitle: str) -> Figure | None:
+    """Draw the fronts of one model and data set at their test accuracies; None where nothing was tested."""
+    x_name, y_name = axis_names(series[0].objectives)
+    members = [front(one.points, one.objectives).dropna(subset=[TEST, x_name]) for one in series]
+    everything = pd.concat(members)
+    if y_name != "val_top1" or everything.empty:
+        return None
+    floats = np.unique(everything[FLOAT].dropna().to_numpy(float))
+    x = count_span(x_name, everything[x_name].to_numpy(float))
+    y = _test_span(np.concatenate([everything[TEST].to_numpy(float), floats]))
+    handles = [_float_handle(floats), *(_handle(index, one) for index, one in enumerate(series))]
+    footnote = "Points are the members of each front on the validation images; bars: lowest and highest seed."
+    if below := int((everything[TEST] < y.low).sum()):
+        footnote += f" Not shown: {below} below {metric(TEST).show(y.low)}."
+    heading = f"{title}: test accuracy against {metric(x_name).label}"
+    with rc_context(STYLE):
+        figure, axes = lay_out(heading, subtitle, [footnote], handles)
+        set_axes(axes, x, y)
+        for value in floats:
+            axes.axhline(value, color=INK, linewidth=1.1, linestyle=(0, (2, 2)), zorder=2)
+        for index, points in enumerate(members):
+            _draw_members(axes, points.sort_values(x_name), x, index)
+    return figure
+
+
+def _test_span(accuracies: Array) -> Span:
+    high = float(accuracies.max())
+    low = max(float(accuracies.min()), high - MOST_LOST)
+    margin = 0.07 * (high - low) or 0.01
+    return Span(TEST, low - margin, high + margin)
+
+
+def _draw_members(axes: Axes, points: pd.DataFrame, x: Span, index: int) -> None:
+    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+    count, accuracy = points[x.name].to_numpy(float), points[TEST].to_numpy(float)
+    bars = np.abs(points[[f"{TEST}_low", f"{TEST}_high"]].to_numpy(float) - accuracy[:, None]).T
+    axes.errorbar(
+        count, accuracy, yerr=bars, color=colour, marker=marker, markersize=7, markeredgecolor="white", linewidth=1.4,
+        elinewidth=1.0, capsize=2.5, zorder=4,
+    )  # fmt: skip
+
+
+def _float_handle(floats: Array) -> Line2D:
+    values = " and ".join(dict.fromkeys(metric(TEST).show(value) for value in floats))
+    return Line2D([], [], color=INK, linewidth=1.1, linestyle=(0, (2, 2)), label=f"float network ({values})")
+
+
+def _handle(index: int, one: Series) -> Line2D:
+    return Line2D(
+        [], [], color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], markersize=7,
+        markeredgecolor="white", linewidth=1.4, label=one.label,
+    )  # fmt: skip
