@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from pwfn.config import DataConfig
@@ -18,6 +17,8 @@ TEST_SEED = 0
 
 def open_digits(config: DataConfig, seed: int) -> MemorySource:
     """Open the digits; grey levels 0..16 become 0..255."""
+    from sklearn.datasets import load_digits  # a second of import that other data sets do without
+
     digits = load_digits()
     images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)[:, None]
     labels = torch.from_numpy(digits.target).long()

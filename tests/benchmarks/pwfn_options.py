@@ -53,6 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "distillation: 1": {"training.distillation": 1.0},
     "settle_epochs: 3": {"training.settle_epochs": 3},
     "equalize, max_order: 1": {"model.equalize": "layer", "method.max_order": 1},
+    "precision: bfloat16": {"training.precision": "bfloat16"},
     "sigma_scale x 4": {"method.sigma_scale": 4},  # a factor on the setting's own
 }
 

@@ -133,7 +133,8 @@ def measure(name: str, precision: str, device: torch.device, setting: Setting, n
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(setting.batch_size, 3, setting.image_size, setting.image_size, generator=generator)
     labels = torch.randint(NUM_CLASSES, (setting.batch_size,), generator=generator)
-    batches = [(images.to(device), labels.to(device))] * setting.steps
+    images = images.to(device, memory_format=torch.channels_last)  # as the data comes
+    batches = [(images, labels.to(device))] * setting.steps
 
     def turn(learner: Learner) -> float:
         def work() -> float:
