@@ -111,7 +111,12 @@ def names(filesystem: Any, folder: str, suffix: str) -> list[str]:
     Raises:
         UserError: The folder cannot be listed.
     """
-    return list(sizes(filesystem, folder, suffix))
+    if filesystem.type_name != "local":
+        return list(sizes(filesystem, folder, suffix))
+    with reported(folder, "list"), suppress(FileNotFoundError), os.scandir(folder) as entries:  # no stat of each file
+        found = [entry.name for entry in entries if entry.name.endswith(suffix) and entry.is_file()]
+        return sorted(name for name in found if not name.startswith("."))
+    return []
 
 
 def sizes(filesystem: Any, folder: str, suffix: str) -> dict[str, int]:
