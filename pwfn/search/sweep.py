@@ -188,7 +188,8 @@ def _search_all(
     retention = Retention(study, ended)
     progress = Progress(study, desk, console, ended, searcher.num_left)
     with signals_stop(supervisor, say=console.print), progress:
-        run_sweep(study, searcher, desk, supervisor, [progress, retention], slots)
+        if searcher.num_left > 0:  # Tune would start and write snapshots of nothing
+            run_sweep(study, searcher, desk, supervisor, [progress, retention], slots)
     console.print(retention.summary)
     return supervisor.stopped_because
 
