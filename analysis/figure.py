@@ -242,7 +242,7 @@ def lay_out(title: str, subtitle: str, footnote: list[str], handles: list[Line2D
             handles=handles, loc="upper left", bbox_to_anchor=(0.012, legend_top / height), ncols=LEGEND_COLUMNS,
             frameon=False, fontsize=8.5, handletextpad=0.5, columnspacing=1.6, borderpad=0,
         )  # fmt: skip
-    return figure, figure.add_axes((0.1, bottom / height, 0.875, AXES_HEIGHT / height))
+    return figure, figure.add_axes((0.112, bottom / height, 0.863, AXES_HEIGHT / height))
 
 
 def _float_handles(series: Sequence[Series], y: Span) -> Iterator[Line2D]:

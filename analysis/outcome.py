@@ -19,11 +19,11 @@ from analysis.figure import COLOURS, INK, MARKERS, STYLE, lay_out, set_axes
 from analysis.front import front
 from analysis.metrics import Array, metric
 from analysis.series import Series
-from analysis.window import Span, axis_names, count_span
+from analysis.window import WINDOWS, Span, axis_names, count_span
 
 TEST, FLOAT = "test_top1", "float_test_top1"
-MOST_LOST = 0.1
-"""Points that lose more accuracy are counted below the figure: nobody wants them, and the others would be one line."""
+SHOWN = 0.9
+"""Share of the points that the window shows at least; ruined networks are counted below, or the rest were one line."""
 
 
 def draw_outcome(series: Sequence[Series], title: str, subtitle: str) -> Figure | None:
@@ -35,7 +35,7 @@ def draw_outcome(series: Sequence[Series], title: str, subtitle: str) -> Figure 
         return None
     floats = np.unique(everything[FLOAT].dropna().to_numpy(float))
     x = count_span(x_name, everything[x_name].to_numpy(float))
-    y = _test_span(np.concatenate([everything[TEST].to_numpy(float), floats]))
+    y = _test_span(np.concatenate([everything[TEST], everything[f"{TEST}_low"], floats]).astype(float))
     handles = [_float_handle(floats), *(_handle(index, one) for index, one in enumerate(series))]
     footnote = "Points are the members of each front on the validation images; bars: lowest and highest seed."
     if below := int((everything[TEST] < y.low).sum()):
@@ -53,7 +53,8 @@ def draw_outcome(series: Sequence[Series], title: str, subtitle: str) -> Figure 
 
 def _test_span(accuracies: Array) -> Span:
     high = float(accuracies.max())
-    low = max(float(accuracies.min()), high - MOST_LOST)
+    window = next(span for span in WINDOWS if np.mean(accuracies >= high - span) >= SHOWN)
+    low = max(float(accuracies.min()), high - window)
     margin = 0.07 * (high - low) or 0.01
     return Span(TEST, low - margin, high + margin)
 

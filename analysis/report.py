@@ -21,6 +21,9 @@ from analysis.study import Study, load
 from analysis.table import front_rows, latex, markdown, terminal
 from analysis.verdict import verdict
 
+LONGEST_NAMES = 80
+"""Characters of a line that names the studies; the legend names them too."""
+
 
 def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list[str]:
     """Write the report of studies (folders, or already loaded) into the folder `out`; give the paths written.
@@ -102,6 +105,8 @@ def _subtitle(studies: Sequence[Study], series: Sequence[Series]) -> str:
     progress = [f"{running} running"] if running else []
     progress += [f"{ended} of {planned} trials ended"] if planned > ended else []
     words = f"{'studies' if len(names) > 1 else 'study'} {', '.join(names)}"
+    if len(words) > LONGEST_NAMES:
+        words = f"{len(names)} studies"
     return " \N{MIDDLE DOT} ".join([words, *counts, *progress])
 
 

@@ -28,7 +28,8 @@ def test_it_shows_the_front_at_its_test_accuracy(record: Record, tmp_path: Path)
 
 
 def test_points_that_lost_too_much_are_counted(record: Record, tmp_path: Path) -> None:
-    record("digits", [*SMALL, {"unique_values": 2, "val_top1": 0.2, "test_top1": 0.15, "state": "complete"}])
+    many = [{"unique_values": 60 + n, "val_top1": 0.981 + 0.0001 * n, "test_top1": 0.97} for n in range(9)]
+    record("digits", [*SMALL, *many, {"unique_values": 2, "val_top1": 0.2, "test_top1": 0.15, "state": "complete"}])
     figure, _ = draw(tmp_path / "results" / "digits")
     assert figure is not None
     assert any("Not shown: 1 below" in text.get_text() for text in figure.texts)
