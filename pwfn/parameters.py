@@ -101,7 +101,8 @@ class FlatParameters:
     ) -> None:
         parameters = list(parameters)
         self.sizes = [parameter.numel() for parameter in parameters]
-        self.values = parameters[0].new_empty(sum(self.sizes), requires_grad=False) if values is None else values
+        like = parameters[0].detach() if parameters else torch.empty(0)
+        self.values = like.new_empty(sum(self.sizes)) if values is None else values
         self.gradient = torch.zeros_like(self.values) if gradient is None else gradient
         pieces = zip(parameters, self.pieces(self.values), self.pieces(self.gradient), strict=True)
         for parameter, piece, gradient_piece in pieces:
