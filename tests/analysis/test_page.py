@@ -1,9 +1,7 @@
 """The page in a real browser, from a file, without a network: it opens, filters, sorts, and shows a trial."""
 
-import gc
 import re
 import shutil
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,10 +26,6 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
         yield browser
         browser.close()
-    with warnings.catch_warnings():
-        # Playwright leaves its pipes to the garbage collector, which would warn in the midst of some other test.
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 class Opened:
