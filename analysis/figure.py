@@ -80,10 +80,11 @@ def draw(series: Sequence[Series], title: str, subtitle: str, footnote: str) -> 
         set_axes(axes, x, y)
         _draw_float_lines(axes, series, y)
         for index, one in enumerate(series):
-            colour = COLOURS[index % len(COLOURS)]
+            look = look_of(index)
+            colour = look["color"]
             behind = GREY if len(series) == 1 else colour
             _draw_trials(axes, one, x, y, behind)
-            _draw_front(axes, one, x, y, colour, MARKERS[index % len(MARKERS)])
+            _draw_front(axes, one, x, y, **look)
             _draw_seeds(axes, one, x, y, colour)
             _draw_below(axes, one, x, y, (behind, colour))
         _draw_answer(axes, series, x, y)
@@ -101,6 +102,11 @@ def encode(figure: Figure, kind: str) -> bytes:
     with rc_context(STYLE):
         figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, facecolor="white", metadata=metadata)
     return content.getvalue()
+
+
+def look_of(index: int) -> dict[str, Any]:
+    """Colour and marker of a series, by its place among all."""
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def set_axes(axes: Axes, x: Span, y: Span) -> None:
@@ -150,7 +156,7 @@ def _draw_below(axes: Axes, one: Series, x: Span, y: Span, colours: tuple[str, s
         axes.plot(one.points.loc[mask, x.name], at, linestyle="", color=colour, zorder=5, **BELOW)
 
 
-def _draw_front(axes: Axes, one: Series, x: Span, y: Span, colour: str, marker: str) -> None:
+def _draw_front(axes: Axes, one: Series, x: Span, y: Span, color: str, marker: str) -> None:
     """The step line that no trial is above, the members on it, and what they reach on the test images."""
     members = front(one.points, one.objectives).sort_values(x.name)
     if members.empty:
@@ -158,16 +164,16 @@ def _draw_front(axes: Axes, one: Series, x: Span, y: Span, colour: str, marker: 
     if set(one.objectives) == {x.name, y.name}:
         steps = [*members[x.name], x.high]
         axes.step(
-            steps, [*members[y.name], members[y.name].iloc[-1]], where="post", color=colour, linewidth=1.8, zorder=4
+            steps, [*members[y.name], members[y.name].iloc[-1]], where="post", color=color, linewidth=1.8, zorder=4
         )
     axes.scatter(
-        members[x.name], members[y.name], marker=marker, s=52, color=colour, edgecolors="white", linewidths=1.0,
+        members[x.name], members[y.name], marker=marker, s=52, color=color, edgecolors="white", linewidths=1.0,
         zorder=6,
     )  # fmt: skip
     if y.name == "val_top1" and members["test_top1"].notna().any():
-        axes.vlines(members[x.name], members[y.name], members["test_top1"], color=colour, linewidth=0.8, zorder=4)
+        axes.vlines(members[x.name], members[y.name], members["test_top1"], color=color, linewidth=0.8, zorder=4)
         axes.scatter(
-            members[x.name], members["test_top1"], marker=marker, s=30, facecolors="white", edgecolors=colour,
+            members[x.name], members["test_top1"], marker=marker, s=30, facecolors="white", edgecolors=color,
             linewidths=1.2, zorder=5,
         )  # fmt: skip
 
@@ -272,11 +278,7 @@ def _state_handles(series: Sequence[Series], x: Span, y: Span) -> Iterator[Line2
 
 def _front_handles(series: Sequence[Series], y: Span) -> Iterator[Line2D]:
     for index, one in enumerate(series):
-        look: dict[str, Any] = {
-            "color": COLOURS[index % len(COLOURS)],
-            "marker": MARKERS[index % len(MARKERS)],
-            "linewidth": 1.8,
-        }
+        look = {**look_of(index), "linewidth": 1.8}
         label = f"front, {metric(y.name).label}" if len(series) == 1 else f"front of {one.label}"
         yield Line2D([], [], markersize=7, markeredgecolor="white", label=label, **look)
     if y.name == "val_top1":

@@ -15,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figure import COLOURS, INK, MARKERS, STYLE, lay_out, set_axes
+from analysis.figure import FLOAT_LINES, INK, STYLE, lay_out, look_of, set_axes
 from analysis.front import front
 from analysis.metrics import Array, metric
 from analysis.series import Series
-from analysis.window import WINDOWS, Span, axis_names, count_span
+from analysis.window import WINDOWS, Span, axis_names, count_span, padded
 
 TEST, FLOAT = "test_top1", "float_test_top1"
 SHOWN = 0.9
@@ -45,7 +45,7 @@ def draw_outcome(series: Sequence[Series], title: str, subtitle: str) -> Figure 
         figure, axes = lay_out(heading, subtitle, [footnote], handles)
         set_axes(axes, x, y)
         for value in floats:
-            axes.axhline(value, color=INK, linewidth=1.1, linestyle=(0, (2, 2)), zorder=2)
+            axes.axhline(value, color=INK, linewidth=1.1, linestyle=FLOAT_LINES[FLOAT], zorder=2)
         for index, points in enumerate(members):
             _draw_members(axes, points.sort_values(x_name), x, index)
     return figure
@@ -55,27 +55,22 @@ def _test_span(accuracies: Array) -> Span:
     high = float(accuracies.max())
     window = next(span for span in WINDOWS if np.mean(accuracies >= high - span) >= SHOWN)
     low = max(float(accuracies.min()), high - window)
-    margin = 0.07 * (high - low) or 0.01
-    return Span(TEST, low - margin, high + margin)
+    return padded(TEST, low, high)
 
 
 def _draw_members(axes: Axes, points: pd.DataFrame, x: Span, index: int) -> None:
-    colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
     count, accuracy = points[x.name].to_numpy(float), points[TEST].to_numpy(float)
     bars = np.abs(points[[f"{TEST}_low", f"{TEST}_high"]].to_numpy(float) - accuracy[:, None]).T
     axes.errorbar(
-        count, accuracy, yerr=bars, color=colour, marker=marker, markersize=7, markeredgecolor="white", linewidth=1.4,
+        count, accuracy, yerr=bars, **look_of(index), markersize=7, markeredgecolor="white", linewidth=1.4,
         elinewidth=1.0, capsize=2.5, zorder=4,
     )  # fmt: skip
 
 
 def _float_handle(floats: Array) -> Line2D:
     values = " and ".join(dict.fromkeys(metric(TEST).show(value) for value in floats))
-    return Line2D([], [], color=INK, linewidth=1.1, linestyle=(0, (2, 2)), label=f"float network ({values})")
+    return Line2D([], [], color=INK, linewidth=1.1, linestyle=FLOAT_LINES[FLOAT], label=f"float network ({values})")
 
 
 def _handle(index: int, one: Series) -> Line2D:
-    return Line2D(
-        [], [], color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)], markersize=7,
-        markeredgecolor="white", linewidth=1.4, label=one.label,
-    )  # fmt: skip
+    return Line2D([], [], **look_of(index), markersize=7, markeredgecolor="white", linewidth=1.4, label=one.label)

@@ -39,16 +39,16 @@ def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list
     _check_comparable(loaded)
     folder, paths = Folder.at(out), []
     parts = panels(loaded)
-    for title, series in parts:
+    subtitles = [_subtitle(loaded, series) for _, series in parts]
+    for (title, series), subtitle in zip(parts, subtitles, strict=True):
         name = "front" if len(parts) == 1 else f"front-{re.sub(r'[^A-Za-z0-9_.]+', '-', title)}"
-        figure = draw(series, title, _subtitle(loaded, series), _footnote(series))
+        figure = draw(series, title, subtitle, _footnote(series))
         paths += [folder.write(f"{name}.{kind}", encode(figure, kind)) for kind in ("png", "svg")]
-        if (outcome := draw_outcome(series, title, _subtitle(loaded, series))) is not None:
+        if (outcome := draw_outcome(series, title, subtitle)) is not None:
             paths += [folder.write(f"{name}-test.{kind}", encode(outcome, kind)) for kind in ("png", "svg")]
     details = {study.name: read_details(study) for study in loaded}
     for study in loaded:
         study.notes.extend(details[study.name].notes)
-    subtitles = [_subtitle(loaded, series) for _, series in parts]
     paths.append(folder.write("report.html", page(loaded, parts, details, subtitles).encode()))
     fronts = [front_rows(one.points, one.objectives) for _, series in parts for one in series]
     trials = [one.trials.assign(on_front=on_front(one.trials, one.objectives)) for _, series in parts for one in series]

@@ -94,6 +94,11 @@ def accuracy_span(name: str, values: Array, members: Array, marks: Array) -> Spa
     low = float(drawn.min())
     if metric(name).high == 1 and len(values):
         low = max(low, high - next(span for span in WINDOWS if _shows(high - span, values, members)))
+    return padded(name, low, high)
+
+
+def padded(name: str, low: float, high: float) -> Span:
+    """A span with a margin around what lies between two values."""
     margin = 0.07 * (high - low) or 0.01
     return Span(name, low - margin, high + margin)
 

@@ -299,12 +299,13 @@ class ResultsStore:
         copy = ResultsStore(results, self.study)
         if (copy._filesystem, copy._path("")) == (self._filesystem, self._path("")):
             raise UserError(f"{self._path('')}: cannot be published into itself")
-        ended = [row["trial_id"] for row in self.read_trials()]
-        if not ended:
+        tables = {folder: self._read_joined(folder, lambda name: True) for folder in _TABLES}
+        ended = tables["trials"]["trial_id"]
+        if not len(ended):
             raise UserError(f"{self._path('trials')}: no trial has ended")
         files.make_folders(copy._filesystem, [copy._path(folder) for folder in _TABLES])
-        for folder in _TABLES:
-            rows = self._read_joined(folder, lambda name: True).filter(pc.field("trial_id").isin(ended))
+        for folder, table in tables.items():
+            rows = table.filter(pc.is_in(table["trial_id"], value_set=ended))
             copy._write_table(folder, f"{_COMPACTED}{0:020}", rows.sort_by("trial_id"), compression="zstd")
         if (study := self._read("study.json")) is not None:
             copy._write("study.json", study)
