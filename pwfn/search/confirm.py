@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import mean
 from typing import Any, NamedTuple
 
 from ray.tune.search import Searcher
 
+from pwfn.search.constraints import is_finite
 from pwfn.search.front import feasible_front
 from pwfn.search.rows import Row
 from pwfn.search.study import Study
@@ -25,7 +27,12 @@ class Replicate(NamedTuple):
 class Confirmation(Searcher):  # type: ignore[misc]  # Ray is untyped
     """Gives Tune the replicates that have not ended, as `{"number": 7, "trial_id": "0007-r1", "replicate": 1, ...}`.
 
-    A replicate differs from its trial in the seed alone. All are written to the study's folder before the first starts.
+    A replicate differs from its trial in the seed alone. All are written to the study's folder before the first starts,
+    and what is written there runs.
+
+    The front is that of the means over seeds, as in the report: a trial that is there by luck leaves it with its
+    replicates, and what takes its place has none yet. So once these have ended a new `Confirmation` may find more; when
+    it finds none, the whole front has as many seeds as are asked for.
 
     Args:
         study: whose front is confirmed; nobody is told how its replicates end.
@@ -36,11 +43,14 @@ class Confirmation(Searcher):  # type: ignore[misc]  # Ray is untyped
     def __init__(self, study: Study, num_seeds: int, ended: Sequence[Row] | None = None) -> None:
         super().__init__()
         rows = study.store.read_trials() if ended is None else ended
-        replicates = [_replicate(each, index) for each in _members(study, rows) for index in range(1, num_seeds + 1)]
-        for replicate in replicates:
+        written = [each for each in study.store.read_proposals() if 1 <= each.get("replicate", 0) <= num_seeds]
+        known = {each["trial_id"] for each in written}
+        wanted = [_replicate(each, index) for each in _members(study, rows) for index in range(1, num_seeds + 1)]
+        new = [each for each in wanted if each["trial_id"] not in known]
+        for replicate in new:
             study.store.write_proposal(replicate["trial_id"], replicate)
-        known = {row["trial_id"] for row in rows}
-        self._pending = [replicate for replicate in replicates if replicate["trial_id"] not in known]
+        ended_ids = {row["trial_id"] for row in rows}
+        self._pending = [replicate for replicate in [*written, *new] if replicate["trial_id"] not in ended_ids]
         self.num_left = len(self._pending)
         """Replicates that had not ended when this began."""
 
@@ -66,10 +76,18 @@ def replicate_of(trial_id: str) -> Replicate:
 
 
 def _members(study: Study, ended: Sequence[Row]) -> list[dict[str, Any]]:
-    """Proposals of the trials that are on the front without their replicates."""
+    """Proposals of the trials that are on the front, each judged by the mean over its seeds that are complete."""
+    metrics = study.space.told_metrics
+    seeds: dict[str, list[Row]] = {}
+    for row in ended:
+        if row["state"] == "complete" and all(is_finite(row[name]) for name in metrics):
+            seeds.setdefault(replicate_of(row["trial_id"]).of_trial, []).append(row)
+    means = [
+        {"trial_id": trial_id, "state": "complete", **{name: mean(row[name] for row in rows) for name in metrics}}
+        for trial_id, rows in seeds.items()
+    ]
     proposals = {proposal["trial_id"]: proposal for proposal in study.proposals()}
-    rows = [row for row in ended if row["trial_id"] in proposals]
-    return [proposals[row["trial_id"]] for row in feasible_front(rows, study.space)]
+    return [proposals[each["trial_id"]] for each in feasible_front(means, study.space)]
 
 
 def _replicate(proposal: dict[str, Any], index: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -154,7 +154,8 @@ def _task_options(resources: ResourcesConfig) -> dict[str, Any]:
 def search(study: Study, *, address: str | None, console: Console, force: bool = False, confirm: int = 0) -> str | None:
     """Run the trials that a study still lacks and show how it goes; return why it stopped before, if it did.
 
-    With `confirm`, the trials on the front then run again, each with so many other seeds.
+    With `confirm`, the trials on the front then run again, each with so many other seeds, until the front of the means
+    has no other members.
 
     Raises:
         UserError: input that no trial can use, a cluster that cannot hold a trial, or other data than the study began
@@ -170,19 +171,26 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
             inputs = make_baselines(configs, store)
         check_inputs(store, inputs, force=force)
         study = replace(study, store=replace(store, patience=PATIENCE))
-        stopped_because = _search_all(study, OptunaSearch, slots, since, console)
-        if confirm and stopped_because is None:
-            confirmation = functools.partial(Confirmation, num_seeds=confirm)
-            stopped_because = _search_all(_unpruned(study), confirmation, slots, since, console)
+        ended = store.read_trials()
+        stopped_because = _run_all(study, OptunaSearch(study, ended), ended, slots, since, console)
+        while confirm and stopped_because is None:
+            ended = store.read_trials()
+            replicates = Confirmation(study, confirm, ended)
+            if replicates.num_left == 0:
+                break
+            stopped_because = _run_all(_unpruned(study), replicates, ended, slots, since, console)
     store.delete_scratch()
     return stopped_because
 
 
-def _search_all(
-    study: Study, make_searcher: Callable[..., OptunaSearch | Confirmation], slots: int, since: float, console: Console
+def _run_all(
+    study: Study,
+    searcher: OptunaSearch | Confirmation,
+    ended: Sequence[Row],
+    slots: int,
+    since: float,
+    console: Console,
 ) -> str | None:
-    ended = study.store.read_trials()
-    searcher = make_searcher(study, ended=ended)
     desk = start_desk(study)
     supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since, ended=ended)
     retention = Retention(study, ended)

@@ -53,12 +53,30 @@ def test_what_has_ended_does_not_run_again_and_more_can_be_added(study):
     first = suggested(Confirmation(study, 1))
     write_row(study, "0000-r1", 0, first[0]["params"])
     assert [each["trial_id"] for each in suggested(Confirmation(study, 1))] == ["0003-r1"]
-    assert [each["trial_id"] for each in suggested(Confirmation(study, 2))] == ["0000-r2", "0003-r1", "0003-r2"]
+    assert [each["trial_id"] for each in suggested(Confirmation(study, 2))] == ["0003-r1", "0000-r2", "0003-r2"]
 
 
-def test_replicates_put_nobody_on_the_front_or_off_it(study):
-    write_row(study, "0001-r1", 1, KNOWN | {"method.b": 3})
-    assert [each["number"] for each in suggested(Confirmation(study, 1))] == [0, 3]
+def test_the_means_decide_who_is_on_the_front(study):
+    """Trial 0 had luck: with its replicate it is worse than trial 1, which so far nobody ran again."""
+    suggested(Confirmation(study, 1))
+    write_row(study, "0000-r1", 0, KNOWN | {"training.lr": 1.0})
+    assert [each["trial_id"] for each in suggested(Confirmation(study, 1))] == ["0003-r1", "0001-r1"]
+    write_row(study, "0001-r1", 1, KNOWN | {"training.lr": 0.1})
+    write_row(study, "0003-r1", 3, KNOWN | {"method.b": 6})
+    assert Confirmation(study, 1).num_left == 0
+
+
+def test_a_replicate_that_was_begun_runs_although_its_trial_has_left_the_front(study):
+    suggested(Confirmation(study, 2))
+    write_row(study, "0000-r1", 0, KNOWN | {"training.lr": 1.0})
+    names = [each["trial_id"] for each in suggested(Confirmation(study, 2))]
+    assert names == ["0000-r2", "0003-r1", "0003-r2", "0001-r1", "0001-r2"]
+
+
+def test_a_failed_replicate_counts_for_nothing_and_does_not_run_again(study):
+    suggested(Confirmation(study, 1))
+    write_row(study, "0000-r1", 0, KNOWN, state="failed")
+    assert [each["trial_id"] for each in suggested(Confirmation(study, 1))] == ["0003-r1"]
 
 
 def test_they_are_none_of_the_trials_of_the_search(study):

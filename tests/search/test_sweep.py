@@ -13,12 +13,11 @@ import pytest
 from rich.console import Console
 from test_trial import SPACE, make_trial, result
 
-from analysis import load
+from analysis import front, load
 from analysis.series import panels
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 from pwfn.search.cluster import prepare_environment
-from pwfn.search.front import feasible_front
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
 
@@ -107,18 +106,18 @@ def test_the_front_runs_again_with_other_seeds(cluster, tmp_path):
     """In batches, so that Tune has to ask again; the second command runs the replicates that the first did not."""
     for confirm in (1, 2):
         store, output = sweep(tmp_path, "search.batch=2", confirm=confirm)
-        originals = [row for row in store.read_trials() if "-" not in row["trial_id"]]
-        on_front = [row["trial_id"] for row in feasible_front(originals, SearchSpace.load(SPACE))]
-        done = 3 + confirm * len(on_front)
-        assert len(store.read_trials()) == done
+        [(_, [one])] = panels([load(f"{tmp_path}/small")])
+        members = front(one.points, one.objectives)
+        assert (members["num_seeds"] == confirm + 1).all()
+        done = len(store.read_trials())
         assert f"{done}/{done} done" in output
-    assert output.count("trial ") == len(on_front)
-    [(_, [one])] = panels([load(f"{tmp_path}/small")])
-    replicated = one.points[one.points["num_seeds"] == 3]
-    assert sorted(replicated["trial_id"]) == sorted(on_front)
-    assert list(replicated["trial_ids"]) == [[each, f"{each}-r1", f"{each}-r2"] for each in replicated["trial_id"]]
-    assert one.trials["seed"].nunique() == len(one.trials)
+    assert "trial 0000 " not in output
+    replicated = one.points[one.points["num_seeds"] > 1]
+    for trial_id, seeds in zip(replicated["trial_id"], replicated["trial_ids"], strict=True):
+        assert seeds == [trial_id, f"{trial_id}-r1", f"{trial_id}-r2"][: len(seeds)]
+    assert done == one.points["num_seeds"].sum() == one.trials["seed"].nunique()
     assert one.trials["float_val_top1"].nunique() == 1
+    assert "trial" not in sweep(tmp_path, "search.batch=2", confirm=2)[1]
 
 
 def test_another_space_is_refused_with_the_difference(cluster, finished):
