@@ -115,7 +115,7 @@ def wait_for(condition, seconds: float = 200) -> None:
 
 
 ONE_NODE = """
-export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
 ray get-auth-token --generate >/dev/null
 ray start --head --num-cpus=1 --temp-dir="$1" --block >"$2/ray.out" 2>&1 &
 trap 'kill $!; wait' EXIT
@@ -140,3 +140,66 @@ def test_a_search_is_submitted_to_a_cluster_that_runs(job, tmp_path, environment
     assert "1/1 done" in done.stdout
     assert [row["state"] for row in ResultsStore(str(tmp_path / "results"), "digits").read_trials()] == ["complete"]
     assert not processes_of(job)
+
+
+NODES_ON_DEMAND = """
+cluster_name: on-demand
+max_workers: 2
+provider: {type: fake_multinode, use_node_id_as_ip: true, disable_node_updaters: true}
+available_node_types:
+  ray.head.default: {resources: {CPU: 0}, node_config: {}, max_workers: 0}
+  worker: {resources: {CPU: 1}, node_config: {}, min_workers: 0, max_workers: 2}
+head_node_type: ray.head.default
+upscaling_speed: 1.0
+idle_timeout_minutes: 5
+auth: {ssh_user: nobody}
+docker: {}
+file_mounts: {}
+cluster_synced_files: []
+file_mounts_sync_continuously: false
+rsync_exclude: []
+rsync_filter: []
+initialization_commands: []
+setup_commands: []
+head_setup_commands: []
+worker_setup_commands: []
+head_start_ray_commands: []
+worker_start_ray_commands: []
+"""
+"""For Ray's own stand-in for a cloud, whose nodes are processes on this machine; `ray start` wants every key. As in a
+cloud, nodes outlive a head that just stops; the fixture ends them."""
+
+NO_NODE_YET = """
+set -e
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
+ray get-auth-token --generate >/dev/null
+RAY_FAKE_CLUSTER=1 AUTOSCALER_UPDATE_INTERVAL_S=1 ray start --head --num-cpus=0 --temp-dir="$1" \
+    --autoscaling-config="$2/nodes.yaml" --block >"$2/ray.out" 2>&1 &
+trap 'kill $!; wait' EXIT
+until ray job list >/dev/null 2>&1; do kill -0 $! || exit 1; sleep 1; done
+shift 2
+! "$@"
+"$@" --set search.max_concurrent=2
+"""
+"""A cluster that is a head without CPUs; a search that does not ask for nodes, and one that does."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_search_begins_without_nodes_and_gets_them_on_demand(job, tmp_path, environment):
+    (tmp_path / "nodes.yaml").write_text(NODES_ON_DEMAND)
+    search = [sys.executable, ROOT / "launchers" / "search.py", "--address", "127.0.0.1:6379", "--space", "digits.yaml"]
+    search += ["--results", tmp_path / "results", "--trials", "2"]
+    search += ["--set", "data.train_images=100", "training.steps_per_epoch=1", "baseline.epochs=1"]
+    done = subprocess.run(
+        [*OWN_NETWORK, "bash", "-c", NO_NODE_YET, "-", f"/tmp/ray-{job}-0", tmp_path, *search],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=800,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "but the cluster has 0; try --set resources.cpus_per_worker=... or --set resources.workers=..., or " in (
+        done.stderr
+    )
+    assert "but the cluster has 0: waiting for nodes that start on demand" in done.stdout
+    assert "2/2 done" in done.stdout
+    rows = ResultsStore(str(tmp_path / "results"), "digits").read_trials()
+    assert [row["state"] for row in rows] == ["complete"] * 2
