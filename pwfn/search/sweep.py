@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -191,13 +192,13 @@ def _run_all(
     since: float,
     console: Console,
 ) -> str | None:
-    desk = start_desk(study)
-    supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since, ended=ended)
     retention = Retention(study, ended)
-    progress = Progress(study, desk, console, ended, searcher.num_left)
-    with signals_stop(supervisor, say=console.print), progress:
-        if searcher.num_left > 0:  # Tune would start and write snapshots of nothing
-            run_sweep(study, searcher, desk, supervisor, [progress, retention], slots)
+    with open_desk(study) as desk:
+        supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since, ended=ended)
+        progress = Progress(study, desk, console, ended, searcher.num_left)
+        with signals_stop(supervisor, say=console.print), progress:
+            if searcher.num_left > 0:  # Tune would start and write snapshots of nothing
+                run_sweep(study, searcher, desk, supervisor, [progress, retention], slots)
     console.print(retention.summary)
     return supervisor.stopped_because
 
@@ -207,13 +208,18 @@ def _unpruned(study: Study) -> Study:
     return replace(study, space=replace(study.space, search=search))
 
 
-def start_desk(study: Study) -> Any:
-    """Start the desk on the driver's own node, so that no lost node takes it along; if it dies, it starts anew."""
+@contextmanager
+def open_desk(study: Study) -> Iterator[Any]:
+    """Keep a desk on the driver's own node, so that no lost node takes it along; if it dies, it starts anew."""
     search = study.space.search
     referee = None
     if search.pruning is not None:
         violation = functools.partial(total_violation, study.space.constraints)
         referee = Referee(search.pruning, study.space.objectives, violation, search.batch)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    desk = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk)
-    return desk.options(scheduling_strategy=here).remote(referee, study)
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk)
+    desk = remote.options(scheduling_strategy=here).remote(referee, study)
+    try:
+        yield desk
+    finally:
+        ray.kill(desk)  # Tune still refers to it, so that it would stay, with half a gigabyte

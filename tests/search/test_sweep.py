@@ -120,6 +120,12 @@ def test_the_front_runs_again_with_other_seeds(cluster, tmp_path):
     assert "trial" not in sweep(tmp_path, "search.batch=2", confirm=2)[1]
 
 
+def test_a_sweep_leaves_no_process_behind_in_a_cluster_that_goes_on(cluster, finished):
+    from ray.util.state import list_actors
+
+    assert {actor.class_name for actor in list_actors(filters=[("state", "=", "ALIVE")])} == set()
+
+
 def test_another_space_is_refused_with_the_difference(cluster, finished):
     store, _, folder = finished
     before = store.read_study()
@@ -148,11 +154,14 @@ def test_a_sweep_whose_trials_all_fail_alike_stops_and_says_why(cluster, tmp_pat
 
 @pytest.mark.slow
 def test_a_budget_ends_a_sweep_after_the_running_rounds_and_the_next_one_goes_on(cluster, finished, tmp_path):
+    """A budget that is used up before a trial starts runs none, so each is twice the last; all rounds run once."""
     undisturbed, _, _ = finished
-    for _ in range(20):  # each as long as its budget; the rounds that are on disk are not run again
-        store, _ = sweep(tmp_path, "search.hours=0.0001")
-        if len(store.read_trials()) == 3:
-            break
+    hours = 0.0001
+    store, _ = sweep(tmp_path, f"search.hours={hours}")
+    while len(store.read_trials()) < 3:
+        hours *= 2
+        store, _ = sweep(tmp_path, f"search.hours={hours}")
+    assert hours > 0.0001
     assert result(store.read_trials()) == result(undisturbed.read_trials())
     assert not list(Path(tmp_path, "small", "checkpoints").iterdir())
 
