@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
@@ -26,18 +27,20 @@ from clustering import hardware
 from rich.console import Console
 
 import analysis
+from analysis.front import Objectives
 from pwfn.results.store import ResultsStore
 from pwfn.search.cluster import prepare_environment
+from pwfn.search.declaration import PruningConfig
 from pwfn.search.rows import commit
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
 
-CONTESTANTS = {
-    "tpe": ["search.sampler=tpe"],
-    "tpe, pruning": ["search.sampler=tpe", "search.pruning={}"],
-    "nsga2": ["search.sampler=nsga2"],
-    "gp": ["search.sampler=gp"],
-    "random": ["search.sampler=random"],
+CONTESTANTS: dict[str, dict[str, Any]] = {
+    "tpe": {"sampler": "tpe"},
+    "tpe, pruning": {"sampler": "tpe", "pruning": PruningConfig()},
+    "nsga2": {"sampler": "nsga2"},
+    "gp": {"sampler": "gp"},
+    "random": {"sampler": "random"},
 }
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the seconds of the cheapest search."""
@@ -55,52 +58,54 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"{hardware('cpu')}, commit {commit()}")
     prepare_environment(local=True)  # before Ray is imported
+    space = SearchSpace.load(arguments.space, arguments.overrides)
     with tempfile.TemporaryDirectory() as scratch:
+        results = arguments.results or scratch
         found = {
-            name: [run(arguments, arguments.results or scratch, name, seed) for seed in range(arguments.seeds)]
+            name: [run(space_of(space, name, seed, arguments.trials), results, name) for seed in range(arguments.seeds)]
             for name in arguments.only
         }
-    show(found)
+    show(found, space.objectives)
 
 
-def run(arguments: argparse.Namespace, results: str, contestant: str, seed: int) -> analysis.Study:
-    """Run one search, or read it where it is kept."""
+def space_of(space: SearchSpace, contestant: str, seed: int, num_trials: int) -> SearchSpace:
+    """Let a contestant search a space from nothing."""
+    changes = {**CONTESTANTS[contestant], "seed": seed, "trials": num_trials}
+    return dataclasses.replace(space, start_with=(), search=space.search.model_copy(update=changes))
+
+
+def run(space: SearchSpace, results: str, contestant: str) -> pd.DataFrame:
+    """Run one search, or read it where it is kept; return its trials."""
     from pwfn.search.sweep import search
 
-    overrides = [*arguments.overrides, *CONTESTANTS[contestant]]
-    space = SearchSpace.load(arguments.space, overrides, seed=seed, trials=arguments.trials)
-    study = open_study(
-        dataclasses.replace(space, start_with=()),
-        ResultsStore(results, f"{contestant.replace(', ', '-')}-{seed}"),
-        command="benchmark",
-    )
+    name = f"{contestant.replace(', ', '-')}-{space.search.seed}"
+    study = open_study(space, ResultsStore(results, name), command="benchmark")
     search(study, address=None, console=Console(file=sys.stderr, quiet=True))
-    loaded = analysis.load(analysis.study_folder(results, study.store.study))
-    print(f"{loaded.name}: {loaded.trials['wall_seconds'].sum():.0f} s in trials", file=sys.stderr, flush=True)
-    return loaded
+    trials = analysis.load(analysis.study_folder(results, name)).trials
+    print(f"{name}: {trials['wall_seconds'].sum():.0f} s in trials", file=sys.stderr, flush=True)
+    return trials
 
 
-def show(found: dict[str, list[analysis.Study]]) -> None:
-    """Print each contestant's hypervolume after equal seconds, and its trials by the end."""
-    every = [study for studies in found.values() for study in studies]
-    among = pd.concat([study.trials for study in every])
-    budget = min(float(study.trials["wall_seconds"].sum()) for study in every)
+def show(found: dict[str, list[pd.DataFrame]], objectives: Objectives) -> None:
+    """Print each contestant's hypervolume after equal seconds, and its trials by the end; `found` holds searches."""
+    every = [trials for searches in found.values() for trials in searches]
+    among = pd.concat(every)
+    budget = min(float(trials["wall_seconds"].sum()) for trials in every)
     print(f"hypervolume after a share of {budget:.0f} trial seconds")
     print(f"| sampler | {' | '.join(f'{share:.0%}' for share in SHARES)} | trials complete by then |")
     print(f"|{'---|' * (len(SHARES) + 2)}")
-    for name, studies in found.items():
-        by_then = [[spent(study, share * budget) for share in SHARES] for study in studies]
-        shares = [[analysis.hypervolume(part, study.objectives, among).share for part in parts]
-                  for study, parts in zip(studies, by_then, strict=True)]  # fmt: skip
+    for name, searches in found.items():
+        by_then = [[spent(trials, share * budget) for share in SHARES] for trials in searches]
+        shares = [[analysis.hypervolume(part, objectives, among).share for part in parts] for parts in by_then]
         cells = [spread(column) for column in zip(*shares, strict=True)]
         complete = spread([float((parts[-1]["state"] == "complete").sum()) for parts in by_then], "{:.1f}")
         print(f"| {name} | {' | '.join(cells)} | {complete} |")
 
 
-def spent(study: analysis.Study, seconds: float) -> pd.DataFrame:
+def spent(trials: pd.DataFrame, seconds: float) -> pd.DataFrame:
     """The trials that had ended when a search had spent so many seconds."""
-    trials = study.trials.sort_values(["finished_at", "number"])
-    return trials[np.cumsum(trials["wall_seconds"].fillna(0)) <= seconds + 1e-6]
+    ordered = trials.sort_values(["finished_at", "number"])
+    return ordered[np.cumsum(ordered["wall_seconds"].fillna(0)) <= seconds + 1e-6]
 
 
 def spread(values: list[float] | tuple[float, ...], form: str = "{:.4f}") -> str:
