@@ -71,7 +71,7 @@ def run_sweep(
                 name=study.store.study,
                 storage_path=scratch,  # Tune's own bookkeeping; ours is the results folder
                 verbose=0,
-                callbacks=[*callbacks, supervisor],
+                callbacks=[supervisor, *callbacks],  # it writes the rows of lost trials; the others read them
                 stop=supervisor,
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
             ),
