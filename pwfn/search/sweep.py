@@ -58,8 +58,10 @@ def run_sweep(
     teach_tune_of_killed_processes()
     with tempfile.TemporaryDirectory(prefix="pwfn-") as scratch:
         tuner = tune.Tuner(
+            # Not `tune.with_parameters`: what it stores has to be fetched from the driver's node, and Ray (2.60) was
+            # seen to wait for that for ever. Both are small and can travel with the function.
             tune.with_resources(
-                tune.with_parameters(run_proposal, study=study, desk=desk), resources_of_trial(study.space.resources)
+                functools.partial(run_proposal, study=study, desk=desk), resources_of_trial(study.space.resources)
             ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
