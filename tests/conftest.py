@@ -35,6 +35,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run one Ray cluster at a time, beside the files that need none: each process takes whole groups."""
     for item in items:
