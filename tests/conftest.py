@@ -33,11 +33,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _one_thread() -> None:
     """The tests' networks are too small for threads, and Ray's processes share the machine's few cores."""
     torch.set_num_threads(1)
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run one Ray cluster at a time, beside the files that need none: each process takes whole groups."""
-    for item in items:
-        group = "cluster" if item.get_closest_marker("cluster") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
