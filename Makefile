@@ -6,14 +6,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: search test setup format check benchmarks clean
+.PHONY: search test test-alone test-cluster setup format check benchmarks clean
 
 search: $(READY)
 	$(BIN)/python launchers/search.py --space digits.yaml
 
 test: check
-	$(BIN)/python -m pytest -m "not slow and not cluster" --numprocesses 2
-	$(BIN)/python -m pytest -m "cluster and not slow"  # by itself: two Ray clusters at once starve each other
+	$(MAKE) --jobs 2 --output-sync test-alone test-cluster
+
+# Beside each other, on two cores; but never two Ray clusters at once: they starve each other.
+test-alone:
+	$(BIN)/python -m pytest -m "not slow and not cluster"
+
+test-cluster:
+	$(BIN)/python -m pytest -m "not slow and cluster"
 
 check: $(READY)
 	$(BIN)/ruff format --check .
