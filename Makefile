@@ -15,10 +15,10 @@ test: check
 	$(MAKE) --jobs 2 --output-sync test-alone test-cluster
 
 # Beside each other, on two cores; but never two Ray clusters at once: they starve each other.
-test-alone:
+test-alone: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not cluster"
 
-test-cluster:
+test-cluster: $(READY)
 	$(BIN)/python -m pytest -m "not slow and cluster"
 
 check: $(READY)

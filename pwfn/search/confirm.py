@@ -43,14 +43,15 @@ class Confirmation(Searcher):  # type: ignore[misc]  # Ray is untyped
     def __init__(self, study: Study, num_seeds: int, ended: Sequence[Row] | None = None) -> None:
         super().__init__()
         rows = study.store.read_trials() if ended is None else ended
-        written = [each for each in study.store.read_proposals() if 1 <= each.get("replicate", 0) <= num_seeds]
-        known = {each["trial_id"] for each in written}
-        wanted = [_replicate(each, index) for each in _members(study, rows) for index in range(1, num_seeds + 1)]
-        new = [each for each in wanted if each["trial_id"] not in known]
-        for replicate in new:
-            study.store.write_proposal(replicate["trial_id"], replicate)
-        ended_ids = {row["trial_id"] for row in rows}
-        self._pending = [replicate for replicate in [*written, *new] if replicate["trial_id"] not in ended_ids]
+        proposals = {each["trial_id"]: each for each in study.store.read_proposals()}
+        replicates = [each for each in proposals.values() if 1 <= each.get("replicate", 0) <= num_seeds]
+        for member in _front(study, rows):
+            wanted = (_replicate(proposals[member], index) for index in range(1, num_seeds + 1))
+            for replicate in (each for each in wanted if each["trial_id"] not in proposals):
+                study.store.write_proposal(replicate["trial_id"], replicate)
+                replicates.append(replicate)
+        known = {row["trial_id"] for row in rows}
+        self._pending = [replicate for replicate in replicates if replicate["trial_id"] not in known]
         self.num_left = len(self._pending)
         """Replicates that had not ended when this began."""
 
@@ -75,8 +76,8 @@ def replicate_of(trial_id: str) -> Replicate:
     return Replicate(of_trial, int(index or 0))
 
 
-def _members(study: Study, ended: Sequence[Row]) -> list[dict[str, Any]]:
-    """Proposals of the trials that are on the front, each judged by the mean over its seeds that are complete."""
+def _front(study: Study, ended: Sequence[Row]) -> list[str]:
+    """Name the trials that are on the front, each judged by the mean over its seeds that are complete."""
     metrics = study.space.told_metrics
     seeds: dict[str, list[Row]] = {}
     for row in ended:
@@ -86,8 +87,7 @@ def _members(study: Study, ended: Sequence[Row]) -> list[dict[str, Any]]:
         {"trial_id": trial_id, "state": "complete", **{name: mean(row[name] for row in rows) for name in metrics}}
         for trial_id, rows in seeds.items()
     ]
-    proposals = {proposal["trial_id"]: proposal for proposal in study.proposals()}
-    return [proposals[each["trial_id"]] for each in feasible_front(means, study.space)]
+    return [each["trial_id"] for each in feasible_front(means, study.space)]
 
 
 def _replicate(proposal: dict[str, Any], index: int) -> dict[str, Any]:

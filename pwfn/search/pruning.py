@@ -9,6 +9,7 @@ whole, where the paper takes some of the last one; and entropy stands for counts
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
@@ -16,8 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pwfn.search.constraints import total_violation
 from pwfn.search.declaration import Direction, PruningConfig
 from pwfn.search.ranking import costs, depths
+from pwfn.search.space import SearchSpace
 
 FORETOLD_BY = {"unique_values": "entropy_bits", "unique_nonzero": "entropy_nonzero_bits"}
 """What stands for a metric after a few rounds. The weights that are fixed first are the easy ones: of how many values
@@ -119,3 +122,12 @@ class Referee:
         while rung < num_rounds:
             rung *= RUNG_SPACING
         return rung == num_rounds
+
+
+def referee_of(space: SearchSpace) -> Referee | None:
+    """Make the judge that a space asks for; None where it prunes nothing."""
+    search = space.search
+    if search.pruning is None:
+        return None
+    violation = functools.partial(total_violation, space.constraints)
+    return Referee(search.pruning, space.objectives, violation, search.batch)

@@ -27,14 +27,13 @@ from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.cluster import connected
 from pwfn.search.confirm import Confirmation
-from pwfn.search.constraints import total_violation
 from pwfn.search.desk import Desk, DeskListener, warnings_noted
 from pwfn.search.inputs import Fingerprint, fingerprint_inputs
 from pwfn.search.losses import teach_tune_of_killed_processes
 from pwfn.search.optuna_search import OptunaSearch
 from pwfn.search.placement import resources_of_trial, slots_asked_for
 from pwfn.search.progress import Progress
-from pwfn.search.pruning import Referee
+from pwfn.search.pruning import referee_of
 from pwfn.search.retention import Retention
 from pwfn.search.rows import Row, Trial, failure
 from pwfn.search.study import Study, check_inputs
@@ -195,14 +194,16 @@ def _run_all(
     console: Console,
 ) -> str | None:
     retention = Retention(study, ended)
-    with open_desk(study) as desk:
-        supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since, ended=ended)
-        progress = Progress(study, desk, console, ended, searcher.num_left)
-        with signals_stop(supervisor, say=console.print), progress:
-            if searcher.num_left > 0:  # Tune would start and write snapshots of nothing
+    stopped_because = None
+    if searcher.num_left > 0:  # Tune would start and write snapshots of nothing
+        with open_desk(study) as desk:
+            supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since, ended=ended)
+            progress = Progress(study, desk, console, ended, searcher.num_left)
+            with signals_stop(supervisor, say=console.print), progress:
                 run_sweep(study, searcher, desk, supervisor, [progress, retention], slots)
+        stopped_because = supervisor.stopped_because
     console.print(retention.summary)
-    return supervisor.stopped_because
+    return stopped_because
 
 
 def _unpruned(study: Study) -> Study:
@@ -213,14 +214,9 @@ def _unpruned(study: Study) -> Study:
 @contextmanager
 def open_desk(study: Study) -> Iterator[Any]:
     """Keep a desk on the driver's own node, so that no lost node takes it along; if it dies, it starts anew."""
-    search = study.space.search
-    referee = None
-    if search.pruning is not None:
-        violation = functools.partial(total_violation, study.space.constraints)
-        referee = Referee(search.pruning, study.space.objectives, violation, search.batch)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk)
-    desk = remote.options(scheduling_strategy=here).remote(referee, study)
+    desk = remote.options(scheduling_strategy=here).remote(referee_of(study.space), study)
     try:
         yield desk
     finally:

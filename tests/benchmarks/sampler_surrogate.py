@@ -13,7 +13,6 @@ training, and what lies beyond the recorded trials. `samplers.py` compares by re
 from __future__ import annotations
 
 import argparse
-import functools
 import heapq
 import sys
 from collections.abc import Sequence
@@ -25,20 +24,19 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not ins
 import numpy as np
 import pandas as pd
 from clustering import hardware
+from pruning import PHASES
 from samplers import CONTESTANTS, show, space_of
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import cross_val_predict
 
 from pwfn.results.store import ResultsStore
-from pwfn.search.constraints import total_violation
 from pwfn.search.optuna_search import Proposer
-from pwfn.search.pruning import FORETOLD_BY, Referee
+from pwfn.search.pruning import FORETOLD_BY, referee_of
 from pwfn.search.rows import Row, commit
 from pwfn.search.space import SearchSpace
 
 FOLDS = 5
 TREES = 100
-PHASES = ["train_seconds", "fix_seconds", "eval_seconds"]
 
 
 def main() -> None:
@@ -81,7 +79,7 @@ class Surrogate:
         curves = [pd.DataFrame(store.read_rounds(each["trial_id"])) for each in proposals]
         self.metrics = [name for name in dict.fromkeys(wanted) if name in curves[0]]
         self.rounds = curves[0][["method", "round", "fraction"]].to_dict("records")
-        self.seconds = np.median([curve[PHASES].sum(axis=1) for curve in curves], axis=0)
+        self.seconds = np.median([curve[list(PHASES)].sum(axis=1) for curve in curves], axis=0)
         self._columns = encode([each["params"] for each in proposals]).columns
         self._features = self._encode([each["params"] for each in proposals])
         self._targets = np.stack([curve[self.metrics].to_numpy(float).ravel() for curve in curves])
@@ -120,10 +118,7 @@ def trees() -> ExtraTreesRegressor:
 def search(surrogate: Surrogate, space: SearchSpace, num_slots: int) -> pd.DataFrame:
     """Search as a sweep does, by the clock of the recorded rounds; return the trials."""
     proposer = Proposer(space)
-    referee = None
-    if space.search.pruning is not None:
-        violation = functools.partial(total_violation, space.constraints)
-        referee = Referee(space.search.pruning, space.objectives, violation)
+    referee = referee_of(space)
     ended: list[Row] = []
     running: list[tuple[float, int, int, list[Row]]] = []  # when the round ends, trial's number, round, its curve
 

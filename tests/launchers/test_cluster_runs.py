@@ -126,16 +126,22 @@ shift 2
 """A cluster of one node, and a command beside it."""
 
 
+def run_beside_ray(script: str, job: int, folder: Path, command: list, **options) -> subprocess.CompletedProcess[str]:
+    """Run a script that starts Ray and then the command, in a network of its own; it has to succeed."""
+    done = subprocess.run(
+        [*OWN_NETWORK, "bash", "-c", script, "-", f"/tmp/ray-{job}-0", folder, *command],
+        capture_output=True, text=True, **options,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_search_is_submitted_to_a_cluster_that_runs(job, tmp_path, environment):
     submit = [CLUSTER / "submit.sh", "1", "--space", "digits.yaml", "--results", tmp_path / "results", "--trials", "1"]
     submit += ["--set", "data.train_images=100", "training.steps_per_epoch=1", "baseline.epochs=1"]
-    done = subprocess.run(
-        [*OWN_NETWORK, "bash", "-c", ONE_NODE, "-", f"/tmp/ray-{job}-0", tmp_path, *submit],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_beside_ray(ONE_NODE, job, tmp_path, submit, cwd=ROOT, env=environment, timeout=280)
     assert "1 of 1 Ray nodes" in done.stdout
     assert "1/1 done" in done.stdout
     assert [row["state"] for row in ResultsStore(str(tmp_path / "results"), "digits").read_trials()] == ["complete"]
@@ -191,11 +197,7 @@ def test_a_search_begins_without_nodes_and_gets_them_on_demand(job, tmp_path, en
     search = [sys.executable, ROOT / "launchers" / "search.py", "--address", "127.0.0.1:6379", "--space", "digits.yaml"]
     search += ["--results", tmp_path / "results", "--trials", "2"]
     search += ["--set", "data.train_images=100", "training.steps_per_epoch=1", "baseline.epochs=1"]
-    done = subprocess.run(
-        [*OWN_NETWORK, "bash", "-c", NO_NODE_YET, "-", f"/tmp/ray-{job}-0", tmp_path, *search],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=800,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_beside_ray(NO_NODE_YET, job, tmp_path, search, cwd=tmp_path, env=environment, timeout=800)
     assert "but the cluster has 0; try --set resources.cpus_per_worker=... or --set resources.workers=..., or " in (
         done.stderr
     )
