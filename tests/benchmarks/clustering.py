@@ -31,6 +31,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "clustering"))
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
+from printed import hardware
 from slow_clustering import slow_cluster_round
 
 from pwfn.clustering import cluster_round
@@ -150,13 +151,6 @@ def resident_bytes(field: str) -> int:
     """A memory figure of this process as Linux reports it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
-def hardware(device: str) -> str:
-    if device != "cpu":
-        return torch.cuda.get_device_name(device)
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"{len(models)} x {models[0].partition(': ')[2]}" if models else platform.processor()
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from clustering import hardware, peak_bytes, realistic_weights, reset_peak_bytes
+from clustering import peak_bytes, realistic_weights, reset_peak_bytes
+from printed import hardware
 
 from pwfn.config import DataConfig, KmeansConfig, ModelConfig, TrialConfig, shared_data_folder
 from pwfn.methods.kmeans import Kmeans

@@ -25,7 +25,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
-from clustering import hardware
+from printed import hardware
 
 from pwfn.results.store import ResultsStore
 from pwfn.search.rows import commit

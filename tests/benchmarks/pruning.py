@@ -19,13 +19,13 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, median
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
 import numpy as np
 import pandas as pd
-from clustering import hardware
+from printed import hardware, spread, standard_error
 from rich.console import Console
 
 from analysis.front import hypervolume
@@ -124,9 +124,8 @@ def show_replay(results: str) -> None:
 def summary(outcomes: Sequence[Sequence[float]]) -> list[str]:
     """Spread of each column over the seeds, and the mean gain of the first over the second with its standard error."""
     gains = [kept - fewer for kept, fewer, *_ in outcomes]
-    error = stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0
     columns = zip(*outcomes, strict=True)
-    return [*(spread(column) for column in columns), f"{mean(gains):+.4f} +- {error:.4f}"]
+    return [*(spread(column) for column in columns), f"{mean(gains):+.4f} +- {standard_error(gains):.4f}"]
 
 
 class Recorded:
@@ -204,11 +203,6 @@ def complete(store: ResultsStore) -> pd.DataFrame:
     """The rows of the trials that ran to their end."""
     rows = pd.DataFrame(store.read_trials())
     return rows[rows["state"] == "complete"]
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation."""
-    return f"{mean(values):.3f} +- {stdev(values) if len(values) > 1 else 0:.3f}"
 
 
 if __name__ == "__main__":

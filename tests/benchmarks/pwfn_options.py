@@ -18,14 +18,14 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
 import numpy as np
 import torch
-from clustering import hardware
+from printed import hardware, spread, standard_error
 
 from pwfn.config import TrialConfig
 from pwfn.replicas import Replicas
@@ -76,7 +76,7 @@ def main() -> None:
         spaces = [SearchSpace.load("digits", arguments.set, seed=seed) for seed in range(arguments.seeds)]
         varied = [f"{name}={value}" for name, value in setting(spaces[0], arguments.setting).items()]
         print(", ".join([*arguments.set, *varied]))
-        print(f"{'':30}{'values':>14}{'entropy':>14}{'test top-1':>15}{'gain':>14}{'seconds':>9}")
+        print(f"{'':30}{'values':>16}{'entropy':>16}{'test top-1':>17}{'gain':>16}{'seconds':>9}")
         base: list[Row] = []
         for number, name in enumerate(dict.fromkeys(["the setting itself", *arguments.options])):
             configs = [configured(space, arguments.setting, OPTIONS[name]) for space in spaces]
@@ -118,22 +118,12 @@ def cells(rows: list[Row], base: list[Row]) -> str:
     points = [100 * row["test_top1"] for row in rows]
     gains = [point - 100 * row["test_top1"] for point, row in zip(points, base, strict=True)]
     return (
-        f"{spread([row['unique_values'] for row in rows], 1):>14}"
-        f"{spread([row['entropy_bits'] for row in rows], 2):>14}"
-        f"{spread(points, 2):>15}"
-        f"{f'{mean(gains):+.2f}+-{deviation(gains) / len(gains) ** 0.5:.2f}':>14}"
+        f"{spread([row['unique_values'] for row in rows], '{:.1f}'):>16}"
+        f"{spread([row['entropy_bits'] for row in rows], '{:.2f}'):>16}"
+        f"{spread(points, '{:.2f}'):>17}"
+        f"{f'{mean(gains):+.2f} +- {standard_error(gains):.2f}':>16}"
         f"{mean(row['wall_seconds'] for row in rows):9.1f}"
     )
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Mean and standard deviation."""
-    return f"{mean(values):.{digits}f}+-{deviation(values):.{digits}f}"
-
-
-def deviation(values: list[float]) -> float:
-    """Standard deviation; 0 for one value."""
-    return stdev(values) if len(values) > 1 else 0.0
 
 
 if __name__ == "__main__":

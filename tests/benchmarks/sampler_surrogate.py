@@ -3,11 +3,12 @@
     python launchers/search.py --space pwfn_cifar10.yaml --study recorded --trials 80 --set search.sampler=random
     python tests/benchmarks/sampler_surrogate.py results/recorded --seeds 10 --trials 64
 
-From the recorded trials of a random search, extremely randomised trees (Geurts et al. 2006) learn each metric after
-each round. Then each contestant searches the same space with the same code as a real sweep, but a trial's rounds are
-what the trees say, without noise, and take the median seconds of that round. So whole searches take seconds, for many
-seeds; how well the trees foretell trials that they have not seen is printed first. What they cannot show: luck of
-training, and what lies beyond the recorded trials. `samplers.py` compares by real searches.
+From the recorded trials of a random search (of several with different seeds, where several are given), extremely
+randomised trees (Geurts et al. 2006) learn each metric after each round. Then each contestant searches the same space
+with the same code as a real sweep, but a trial's rounds are what the trees say, without noise, and take the median
+seconds of that round. So whole searches take seconds, for many seeds; how well the trees foretell trials that they have
+not seen is printed first. What they cannot show: luck of training, and what lies beyond the recorded trials.
+`samplers.py` compares by real searches.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not ins
 
 import numpy as np
 import pandas as pd
-from clustering import hardware
+from printed import hardware
 from pruning import PHASES
 from samplers import CONTESTANTS, show, space_of
 from sklearn.ensemble import ExtraTreesRegressor
@@ -42,13 +43,13 @@ TREES = 100
 def main() -> None:
     """Print how well the surrogate foretells, then the table of the contestants."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("study", type=Path, help="folder of a study, its trials drawn at random")
+    parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="folder, its trials drawn at random")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trials", type=int, default=64, help="per search")
     parser.add_argument("--slots", type=int, default=2, help="trials at once")
     arguments = parser.parse_args()
     print(f"{hardware('cpu')}, commit {commit()}")
-    surrogate = Surrogate(ResultsStore(str(arguments.study.parent), arguments.study.name))
+    surrogate = Surrogate([ResultsStore(str(study.parent), study.name) for study in arguments.studies])
     for name, correlation in surrogate.held_out().items():
         print(f"{name} of trials not seen: Spearman's correlation with what was measured {correlation:.2f}")
     found = {
@@ -65,23 +66,22 @@ class Surrogate:
     """Foretells the rounds of a trial from its parameters.
 
     Args:
-        store: of a study with complete trials.
+        stores: of studies of one space with complete trials.
     """
 
-    def __init__(self, store: ResultsStore) -> None:
-        card = store.read_study()
-        if card is None:
-            sys.exit(f"{store.results}/{store.study} is no study")
-        self.space = SearchSpace.from_resolved(card["space"])
+    def __init__(self, stores: Sequence[ResultsStore]) -> None:
+        self.space = the_space(stores)
         wanted = [*self.space.told_metrics, *(FORETOLD_BY.get(name, name) for name in self.space.objectives)]
-        complete = {row["trial_id"] for row in store.read_trials() if row["state"] == "complete"}
-        proposals = [each for each in store.read_proposals() if each["trial_id"] in complete]
-        curves = [pd.DataFrame(store.read_rounds(each["trial_id"])) for each in proposals]
+        recorded = [trial for store in stores for trial in complete(store)]
+        if len(recorded) < FOLDS:
+            sys.exit(f"{len(recorded)} complete trials are too few to learn from: at least {FOLDS}")
+        proposals = [proposal for proposal, _ in recorded]
+        curves = [curve for _, curve in recorded]
         self.metrics = [name for name in dict.fromkeys(wanted) if name in curves[0]]
         self.rounds = curves[0][["method", "round", "fraction"]].to_dict("records")
         self.seconds = np.median([curve[list(PHASES)].sum(axis=1) for curve in curves], axis=0)
-        self._columns = encode([each["params"] for each in proposals]).columns
-        self._features = self._encode([each["params"] for each in proposals])
+        self._columns = encode(proposals).columns
+        self._features = self._encode(proposals)
         self._targets = np.stack([curve[self.metrics].to_numpy(float).ravel() for curve in curves])
         self._trees = trees().fit(self._features, self._targets)
         print(f"{len(curves)} trials of {len(self.rounds)} rounds recorded, {self.seconds.sum():.0f} s each")
@@ -103,6 +103,30 @@ class Surrogate:
 
     def _encode(self, settings: Sequence[dict[str, Any]]) -> pd.DataFrame:
         return encode(settings).reindex(columns=self._columns, fill_value=0)
+
+
+def the_space(stores: Sequence[ResultsStore]) -> SearchSpace:
+    """Read the space of studies that differ in nothing but their seeds."""
+    spaces = []
+    for store in stores:
+        card = store.read_study()
+        if card is None:
+            sys.exit(f"{store.results}/{store.study} is no study")
+        spaces.append(space_of(SearchSpace.from_resolved(card["space"]), "random", seed=0, num_trials=1))
+    for store, space in zip(stores, spaces, strict=True):
+        if space != spaces[0]:
+            sys.exit(f"{store.results}/{store.study} searches another space than {stores[0].results}/{stores[0].study}")
+    return spaces[0]
+
+
+def complete(store: ResultsStore) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Read the parameters and the rounds of each complete trial."""
+    ended = {row["trial_id"] for row in store.read_trials() if row["state"] == "complete"}
+    return [
+        (proposal["params"], pd.DataFrame(store.read_rounds(proposal["trial_id"])))
+        for proposal in store.read_proposals()
+        if proposal["trial_id"] in ended
+    ]
 
 
 def encode(settings: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -16,14 +16,13 @@ import dataclasses
 import sys
 import tempfile
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
 import numpy as np
 import pandas as pd
-from clustering import hardware
+from printed import hardware, spread
 from rich.console import Console
 
 import analysis
@@ -97,7 +96,7 @@ def show(found: dict[str, list[pd.DataFrame]], objectives: Objectives) -> None:
     for name, searches in found.items():
         by_then = [[spent(trials, share * budget) for share in SHARES] for trials in searches]
         shares = [[analysis.hypervolume(part, objectives, among).share for part in parts] for parts in by_then]
-        cells = [spread(column) for column in zip(*shares, strict=True)]
+        cells = [spread(column, "{:.4f}") for column in zip(*shares, strict=True)]
         complete = spread([float((parts[-1]["state"] == "complete").sum()) for parts in by_then], "{:.1f}")
         print(f"| {name} | {' | '.join(cells)} | {complete} |")
 
@@ -106,12 +105,6 @@ def spent(trials: pd.DataFrame, seconds: float) -> pd.DataFrame:
     """The trials that had ended when a search had spent so many seconds."""
     ordered = trials.sort_values(["finished_at", "number"])
     return ordered[np.cumsum(ordered["wall_seconds"].fillna(0)) <= seconds + 1e-6]
-
-
-def spread(values: list[float] | tuple[float, ...], form: str = "{:.4f}") -> str:
-    """Mean and standard deviation in words."""
-    deviation = stdev(values) if len(values) > 1 else float("nan")
-    return f"{form.format(mean(values))} +- {form.format(deviation)}"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
-from clustering import hardware, resident_bytes
+from clustering import resident_bytes
+from printed import hardware
 from report import draw_codebook
 
 from pwfn.metrics import measure_codebook

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
-from clustering import hardware, peak_bytes, reset_peak_bytes, timed
+from clustering import peak_bytes, reset_peak_bytes, timed
+from printed import hardware
 
 from pwfn.config import ModelConfig, PwfnConfig, TrainingConfig
 from pwfn.descent import Descent

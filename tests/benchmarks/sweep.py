@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
-from clustering import hardware
+from printed import hardware
 from rich.console import Console
 
 from pwfn.results.store import ResultsStore
