@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: search test test-alone test-cluster setup format check benchmarks clean
+.PHONY: search test test-alone test-cluster setup format check clean
 
 search: $(READY)
 	$(BIN)/python launchers/search.py --space digits.yaml
