@@ -23,7 +23,9 @@ search --space wfn_cifar10.yaml --trials 3 --confirm 2
 search --space pwfn_cifar10.yaml --trials 4 --confirm 2
 search --space extended_cifar10.yaml --trials 8 --confirm 2
 search --space extended_cifar10.yaml --study loaded_cifar10 --trials 3 --set model.equalize=none
-search --space extended_cifar10.yaml --study longer_cifar10 --trials 2 --set training.steps_per_epoch=90
+search --space extended_cifar10.yaml --study longer_cifar10 --trials 2 --confirm 2 --set training.steps_per_epoch=90
+search --space extended_cifar10.yaml --study patient_cifar10 --trials 4 --confirm 2 \
+    --set training.steps_per_epoch=90 training.lr=0.0003
 search --space extended_cifar10.yaml --study gentle32_cifar10 --trials 1 --confirm 2 --set training.lr=0.0003 \
     method.codebook=kmeans method.num_values=32 method.sigma_init=fisher method.sigma_scale=0.0025 \
     method.sigma_join=allow_retraining method.noise=false
@@ -36,8 +38,11 @@ search --space gpfq_cifar10.yaml --study msq_resnet32 --trials 5 --confirm 2 "${
 search --space wfn_cifar10.yaml --study wfn_resnet32 --trials 2 --confirm 2 "${resnet32[@]}"
 search --space pwfn_cifar10.yaml --study pwfn_resnet32 --trials 4 --confirm 2 "${resnet32[@]}"
 search --space extended_cifar10.yaml --study extended_resnet32 --trials 4 --confirm 2 "${resnet32[@]}"
+search --space extended_cifar10.yaml --study longer_resnet32 --trials 1 --confirm 2 "${resnet32[@]}" \
+    training.steps_per_epoch=90
 
 shown=({extended,pwfn,wfn,gpfq,msq,kmeans,fisher16}_cifar10 {extended,pwfn,wfn,gpfq,msq,kmeans}_resnet32)
-"$python" launchers/publish.py --results "$results" --study "${shown[@]}" {gentle32,longer,loaded}_cifar10 --out "$pages"
+further=({longer,patient,gentle32,loaded}_cifar10 longer_resnet32)
+"$python" launchers/publish.py --results "$results" --study "${shown[@]}" "${further[@]}" --out "$pages"
 "$python" launchers/report.py --results "$pages" --study "${shown[@]}" --out "$results/report-cifar10"
 cp "$results"/report-cifar10/{front-*-test.png,front.md} "$pages"
