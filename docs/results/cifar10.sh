@@ -41,8 +41,8 @@ search --space extended_cifar10.yaml --study extended_resnet32 --trials 4 --conf
 search --space extended_cifar10.yaml --study longer_resnet32 --trials 1 --confirm 2 "${resnet32[@]}" \
     training.steps_per_epoch=90
 
-shown=({extended,pwfn,wfn,gpfq,msq,kmeans,fisher16}_cifar10 {extended,pwfn,wfn,gpfq,msq,kmeans}_resnet32)
-further=({longer,patient,gentle32,loaded}_cifar10 longer_resnet32)
+shown=({extended,pwfn,wfn,gpfq,msq,kmeans,fisher16,longer}_cifar10 {extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32)
+further=({patient,gentle32,loaded}_cifar10)
 "$python" launchers/publish.py --results "$results" --study "${shown[@]}" "${further[@]}" --out "$pages"
 "$python" launchers/report.py --results "$pages" --study "${shown[@]}" --out "$results/report-cifar10"
 cp "$results"/report-cifar10/{front-*-test.png,front.md} "$pages"
