@@ -45,13 +45,13 @@ class Confirmation(Searcher):  # type: ignore[misc]  # Ray is untyped
         rows = study.store.read_trials() if ended is None else ended
         proposals = {each["trial_id"]: each for each in study.store.read_proposals()}
         replicates = [each for each in proposals.values() if 1 <= each.get("replicate", 0) <= num_seeds]
-        for member in _front(study, rows):
-            wanted = (_replicate(proposals[member], index) for index in range(1, num_seeds + 1))
-            for replicate in (each for each in wanted if each["trial_id"] not in proposals):
+        members = [proposals[trial_id] for trial_id in _front(study, rows)]
+        for replicate in (_replicate(each, index) for each in members for index in range(1, num_seeds + 1)):
+            if replicate["trial_id"] not in proposals:
                 study.store.write_proposal(replicate["trial_id"], replicate)
                 replicates.append(replicate)
-        known = {row["trial_id"] for row in rows}
-        self._pending = [replicate for replicate in replicates if replicate["trial_id"] not in known]
+        ended_ids = {row["trial_id"] for row in rows}
+        self._pending = [replicate for replicate in replicates if replicate["trial_id"] not in ended_ids]
         self.num_left = len(self._pending)
         """Replicates that had not ended when this began."""
 

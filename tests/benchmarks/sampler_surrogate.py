@@ -72,7 +72,7 @@ class Surrogate:
     def __init__(self, stores: Sequence[ResultsStore]) -> None:
         self.space = the_space(stores)
         wanted = [*self.space.told_metrics, *(FORETOLD_BY.get(name, name) for name in self.space.objectives)]
-        recorded = [trial for store in stores for trial in complete(store)]
+        recorded = [trial for store in stores for trial in complete_trials(store)]
         if len(recorded) < FOLDS:
             sys.exit(f"{len(recorded)} complete trials are too few to learn from: at least {FOLDS}")
         proposals = [proposal for proposal, _ in recorded]
@@ -119,7 +119,7 @@ def the_space(stores: Sequence[ResultsStore]) -> SearchSpace:
     return spaces[0]
 
 
-def complete(store: ResultsStore) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+def complete_trials(store: ResultsStore) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """Read the parameters and the rounds of each complete trial."""
     ended = {row["trial_id"] for row in store.read_trials() if row["state"] == "complete"}
     return [
