@@ -11,6 +11,8 @@ FloatArray = npt.NDArray[np.float64]
 
 LARGEST_SPACING = 0.9999
 """Neighbours whose reaches just touch are (1 + a)/(1 - a) apart, which has no meaning from a = 1 on."""
+ROUNDING = 1e-9
+"""Of a step: a grid value that equals the largest weight belongs to the grid, however its logarithm is rounded."""
 
 
 def centres(order: int, *, spacing: float, zero_distance: float, largest: float) -> FloatArray:
@@ -34,7 +36,7 @@ def _grid(spacing: float, zero_distance: float, largest: float) -> FloatArray:
     if largest < zero_distance:
         return np.empty(0)
     ratio = (1 + spacing) / (1 - spacing)
-    num_steps = floor(log(largest / zero_distance) / log(ratio))
+    num_steps = floor(log(largest / zero_distance) / log(ratio) + ROUNDING)
     return np.asarray(zero_distance * ratio ** np.arange(num_steps + 1), dtype=np.float64)
 
 

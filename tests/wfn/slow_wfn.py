@@ -37,7 +37,7 @@ def slow_centres(order: int, spacing: float, zero_distance: float, largest: floa
     """The grid up to the largest magnitude, rounded; zero; and all negatives."""
     spacing = min(spacing, 0.9999)
     grid, value = [], zero_distance
-    while value <= largest:
+    while value <= largest * (1 + 1e-10):  # the last one may equal it but for rounding
         grid.append(value)
         value = value * (1 + spacing) / (1 - spacing)
     positive = {slow_round(value, order, spacing, zero_distance) for value in grid}

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from slow_wfn import slow_assign
 
@@ -49,6 +49,7 @@ def test_equals_the_slow_transcription(allowed, zero_distance, share):
     allowed=st.sampled_from([0.0075, 0.05, 0.125, 0.25, 0.5, 2.0]),
     zero_distance=st.sampled_from([2.0**-7, 0.1, 0.125, 0.9]),
 )
+@example(weights=[-1.5], share=1.0, allowed=0.25, zero_distance=0.9)  # a grid value equals the largest weight
 def test_equals_the_slow_transcription_where_weights_tie(weights, share, allowed, zero_distance):
     array = np.array(weights, dtype=np.float32)
     options = {"need": round(share * len(array)), "allowed": allowed, "zero_distance": zero_distance}
