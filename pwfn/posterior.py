@@ -7,17 +7,14 @@ The gradients follow by hand: d loss / d mu is the sample's gradient g, and d lo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from pwfn.config import PwfnConfig
-from pwfn.parameters import FlatParameters, as_factor, in_pieces, split_parameters
+from pwfn.parameters import MIN_SIGMA, FlatParameters, as_factor, in_pieces, quantile, split_parameters
 
-MIN_SIGMA = 2.0**-30
-"""Floor of sigma in the noise: keeps the gradient of sigma alive without moving any weight in float32."""
 CONSTANT_SIGMA = 1e-4
 """Initial sigma without a prior."""
 LAPLACE_DAMPING = 0.01
@@ -157,16 +154,6 @@ def laplace_sigma(fisher: Tensor, config: PwfnConfig) -> Tensor:
     mean = fisher.mean()
     width = (torch.where(mean > 0, fisher / mean, 0) + LAPLACE_DAMPING).rsqrt()
     return (config.sigma_scale / quantile(width, 0.75) * width).clamp(MIN_SIGMA, config.sigma_target)
-
-
-def quantile(values: Tensor, q: float) -> Tensor:
-    """Linearly interpolated quantile over the last dimension, of any size; torch.quantile refuses more than 2^24."""
-    size = values.shape[-1]
-    position = q * (size - 1)
-    below = math.floor(position)
-    low = values.kthvalue(below + 1).values
-    high = values.kthvalue(min(below + 2, size)).values
-    return low + (high - low) * (position - below)
 
 
 def regularize_(

@@ -13,7 +13,8 @@ from torch.func import functional_call
 from pwfn.config import PwfnConfig, TrainingConfig
 from pwfn.descent import Descent
 from pwfn.methods.pwfn import PosteriorLearner
-from pwfn.posterior import MIN_SIGMA, Posterior, initial_sigma, laplace_sigma, quantile, regularize_
+from pwfn.parameters import MIN_SIGMA, quantile
+from pwfn.posterior import Posterior, initial_sigma, laplace_sigma, regularize_
 from pwfn.replicas import Replicas
 
 

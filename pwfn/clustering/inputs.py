@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pwfn.clustering.intervals import LATTICE_BITS
-from pwfn.errors import TrialError, UserError
+from pwfn.errors import DivergedWeightsError, UserError
 
 LARGEST_B = 20
 LARGEST_ORDER = 8
@@ -16,12 +16,6 @@ GROWTHS = ("alternate", "radius_first", "nearest")
 
 MOST_WEIGHTS = 2**31 - 1
 """Indices are int32, and sums of 2^31-fold fixed-point terms must fit into int64."""
-
-
-class DivergedWeightsError(TrialError):
-    """The weights became NaN, infinite or absurdly large: the configuration diverges."""
-
-    failure_class = "nan"
 
 
 def check_options(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pwfn.config import AlphabetConfig, GpfqConfig
-from pwfn.posterior import quantile
+from pwfn.parameters import quantile
 
 Quantize = Callable[[Tensor], Tensor]
 """Maps float64 arguments of any shape to levels, float64 numbers that float32 holds exactly."""

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pwfn.clustering.inputs import DivergedWeightsError
 from pwfn.config import KmeansConfig
+from pwfn.errors import DivergedWeightsError
 from pwfn.methods.rounds import Fixing, Method
 from pwfn.metrics import Codebook
 from pwfn.parameters import split_parameters

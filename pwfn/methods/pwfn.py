@@ -17,8 +17,8 @@ from pwfn.methods.kmeans import finite_array, relative_importance
 from pwfn.methods.rounds import Fixing, Method, State
 from pwfn.methods.settling import SharedValuesLearner
 from pwfn.metrics import Codebook
-from pwfn.parameters import split_parameters
-from pwfn.posterior import Posterior, quantile
+from pwfn.parameters import quantile, split_parameters
+from pwfn.posterior import Posterior
 from pwfn.quantization.kmeans import kmeans_values
 from pwfn.quantization.optimal import DoubleArray
 from pwfn.task import Task, epochs_and_steps

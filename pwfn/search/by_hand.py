@@ -11,11 +11,11 @@ from pwfn.errors import UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.inputs import fingerprint_inputs
-from pwfn.search.pruning import Verdict
 from pwfn.search.rows import Row, Trial
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import code_card, of_code, of_inputs, show
 from pwfn.search.trial import own_device, run_trial
+from pwfn.search.verdict import Verdict
 
 log = logging.getLogger(__name__)
 

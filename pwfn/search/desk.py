@@ -13,8 +13,9 @@ import ray
 
 from pwfn.results import files
 from pwfn.results.schema import Row
-from pwfn.search.pruning import Referee, Verdict
+from pwfn.search.pruning import Referee
 from pwfn.search.study import Study
+from pwfn.search.verdict import Verdict
 
 
 class Desk:

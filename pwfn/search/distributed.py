@@ -14,7 +14,8 @@ from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
 from pwfn.search.losses import cause_of_loss, lost_row
 from pwfn.search.rows import Row, Trial
-from pwfn.search.trial import RoundListener, run_trial
+from pwfn.search.trial import run_trial
+from pwfn.search.verdict import RoundListener
 
 RESTARTS = 3
 """Times that a trial's workers are started again after one was lost; each goes on from the last round."""

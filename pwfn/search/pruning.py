@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,16 +26,6 @@ FORETOLD_BY = {"unique_values": "entropy_bits", "unique_nonzero": "entropy_nonze
 all will have, their entropy tells more than their count."""
 RUNG_SPACING = 3
 """Each rung comes after so many times as many rounds."""
-
-
-class Verdict(IntEnum):
-    """What a trial hears after a round."""
-
-    CONTINUE = 0
-    PRUNE = 1
-    """Others are better; the trial ends here."""
-    STOP = 2
-    """The whole sweep ends; the trial goes on from this round in the next one."""
 
 
 class Rung(NamedTuple):

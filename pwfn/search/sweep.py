@@ -30,12 +30,12 @@ from pwfn.search.confirm import Confirmation
 from pwfn.search.desk import Desk, DeskListener, warnings_noted
 from pwfn.search.inputs import Fingerprint, fingerprint_inputs
 from pwfn.search.losses import teach_tune_of_killed_processes
-from pwfn.search.optuna_search import OptunaSearch
 from pwfn.search.placement import resources_of_trial, slots_asked_for
 from pwfn.search.progress import Progress
 from pwfn.search.pruning import referee_of
 from pwfn.search.retention import Retention
 from pwfn.search.rows import Row, Trial, failure
+from pwfn.search.searchers import OptunaSearch
 from pwfn.search.study import Study, check_inputs
 from pwfn.search.supervision import Supervisor, signals_stop
 from pwfn.search.trial import ensure_baseline, own_device, run_trial

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
 
 import torch
 from safetensors.torch import load, save
@@ -21,7 +20,6 @@ from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
 from pwfn.search.attempts import Attempts
-from pwfn.search.pruning import Verdict
 from pwfn.search.rows import (
     Row,
     Trial,
@@ -33,13 +31,11 @@ from pwfn.search.rows import (
     trial_row,
     versions,
 )
+from pwfn.search.verdict import RoundListener, Verdict
 from pwfn.seeds import derive_seed
 from pwfn.task import Task
 
 log = logging.getLogger(__name__)
-
-RoundListener = Callable[[Row, str], Verdict]
-"""Given the row of each finished round, and the round in words, by the first replica; says whether to go on."""
 
 
 def run_trial(

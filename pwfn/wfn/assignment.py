@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pwfn.clustering.inputs import DivergedWeightsError
+from pwfn.errors import DivergedWeightsError
 from pwfn.wfn.grid import FloatArray, centres
 
 LAST_ORDER = 20

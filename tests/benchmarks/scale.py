@@ -33,7 +33,7 @@ from report import draw_codebook
 from pwfn.metrics import measure_codebook
 from pwfn.results.configuration import config_columns
 from pwfn.results.store import ResultsStore
-from pwfn.search.optuna_search import Proposal, Proposer
+from pwfn.search.proposer import Proposal, Proposer
 from pwfn.search.rows import commit
 from pwfn.search.space import SearchSpace
 

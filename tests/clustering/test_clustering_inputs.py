@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from pwfn.clustering import cluster_round
-from pwfn.clustering.inputs import DivergedWeightsError
-from pwfn.errors import TrialError, UserError
+from pwfn.errors import DivergedWeightsError, TrialError, UserError
 
 GOOD: dict[str, Any] = {"fraction": 0.5, "radius": 1.0, "radius_growth": 2.0, "b": 7}
 

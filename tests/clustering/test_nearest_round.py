@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pwfn.clustering import nearest_round
-from pwfn.clustering.inputs import DivergedWeightsError
+from pwfn.errors import DivergedWeightsError
 
 WEIGHTS = st.lists(st.tuples(st.floats(-4, 4, width=32), st.floats(2.0**-10, 2, width=32)), min_size=1, max_size=20)
 VALUES = st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=5, unique=True).map(sorted)

@@ -16,8 +16,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from method_cases import make_task
 
-from pwfn.clustering.inputs import DivergedWeightsError
 from pwfn.config import KmeansConfig, ModelConfig
+from pwfn.errors import DivergedWeightsError
 from pwfn.export import load_state
 from pwfn.methods.kmeans import Kmeans, relative_importance
 from pwfn.metrics import measure_codebook

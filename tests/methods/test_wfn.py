@@ -10,9 +10,9 @@ import torch
 from method_cases import make_task
 from torch.nn.functional import cross_entropy
 
-from pwfn.clustering.inputs import DivergedWeightsError
 from pwfn.config import WFN_FRACTIONS, TrainingConfig, WfnConfig
 from pwfn.descent import Descent
+from pwfn.errors import DivergedWeightsError
 from pwfn.export import encode_network, load_state
 from pwfn.methods import run_rounds
 from pwfn.methods.wfn import PulledLearner, Wfn

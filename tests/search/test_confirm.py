@@ -6,7 +6,7 @@ from test_optuna_search import KNOWN, accuracy_and_values, toy_space, toy_study
 
 from pwfn.baseline import baseline_key
 from pwfn.search.confirm import Confirmation
-from pwfn.search.optuna_search import OptunaSearch
+from pwfn.search.searchers import OptunaSearch
 
 
 @pytest.fixture

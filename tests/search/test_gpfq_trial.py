@@ -10,10 +10,10 @@ from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.results.schema import ROUNDS, TRIALS, to_rows, to_table
 from pwfn.results.store import ResultsStore
-from pwfn.search.pruning import Verdict
 from pwfn.search.rows import Trial
 from pwfn.search.space import SearchSpace
 from pwfn.search.trial import open_task, run_trial
+from pwfn.search.verdict import Verdict
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "gpfq_digits.yaml"
 

@@ -178,7 +178,7 @@ def edited(package, name, before, after):
         ("posterior.py", "return ", "return 0 or "),
         ("methods/wfn.py", "import ", "import os, "),
         ("__init__.py", "import annotations", "import annotations, division"),
-        ("search/optuna_search.py", "multivariate=True", "multivariate=False"),
+        ("search/proposer.py", "multivariate=True", "multivariate=False"),
         ("export/codec.py", "return ", "return 0 or "),
     ],
 )

@@ -13,7 +13,8 @@ from ray.tune.search import Searcher
 
 from pwfn.results.store import ResultsStore
 from pwfn.search.declaration import Source
-from pwfn.search.optuna_search import SAMPLERS, OptunaSearch, Proposer
+from pwfn.search.proposer import SAMPLERS, Proposer
+from pwfn.search.searchers import OptunaSearch
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import Study
 

@@ -13,9 +13,9 @@ from test_trial import SPACE, make_trial, result, run
 
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
-from pwfn.search.pruning import Verdict
 from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
+from pwfn.search.verdict import Verdict
 
 pytestmark = [
     pytest.mark.slow,

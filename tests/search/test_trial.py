@@ -21,10 +21,10 @@ from pwfn.export import load_state
 from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
-from pwfn.search.pruning import Verdict
 from pwfn.search.rows import Trial, failure
 from pwfn.search.space import SearchSpace
 from pwfn.search.trial import open_task, run_trial
+from pwfn.search.verdict import Verdict
 
 SPACE = Path(__file__).with_name("small_space.yaml")
 NOT_THE_RESULT = {

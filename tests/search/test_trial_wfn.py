@@ -9,10 +9,10 @@ from pwfn.export import load_state
 from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
-from pwfn.search.pruning import Verdict
 from pwfn.search.rows import Trial
 from pwfn.search.space import SearchSpace
 from pwfn.search.trial import open_task, run_trial
+from pwfn.search.verdict import Verdict
 
 SHORTER = ("baseline.epochs=8", "training.rest_epochs=1", "training.steps_per_epoch=2", "data.train_images=256")
 

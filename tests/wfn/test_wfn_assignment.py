@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from slow_wfn import slow_assign
 
-from pwfn.clustering.inputs import DivergedWeightsError
+from pwfn.errors import DivergedWeightsError
 from pwfn.wfn import assign
 
 EIGHTHS = [k / 8 for k in range(-20, 21)]
