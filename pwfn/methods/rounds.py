@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pwfn.metrics import Codebook, CodebookMetrics, measure_codebook
+from pwfn.codebook import Codebook, CodebookMetrics, measure_codebook
 from pwfn.parameters import split_parameters
 from pwfn.task import Task
 from pwfn.training import Accuracy, Stopwatch

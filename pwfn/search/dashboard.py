@@ -20,11 +20,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
-from pwfn.search.constraints import is_finite
-from pwfn.search.declaration import METRICS
-from pwfn.search.space import SearchSpace
 from pwfn.search.suggestions import as_optuna
-from pwfn.search.variation import Params
+from pwfn.space.constraints import is_finite
+from pwfn.space.declaration import METRICS
+from pwfn.space.space import SearchSpace
+from pwfn.space.variation import Params
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from optuna.samplers import (
 )
 from optuna.trial import TrialState
 
-from pwfn.search.constraints import is_finite
-from pwfn.search.space import SearchSpace
 from pwfn.search.suggestions import labels, suggest
-from pwfn.search.variation import Params
 from pwfn.seeds import derive_seed
+from pwfn.space.constraints import is_finite
+from pwfn.space.space import SearchSpace
+from pwfn.space.variation import Params
 
 log = logging.getLogger(__name__)
 

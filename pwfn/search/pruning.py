@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pwfn.search.constraints import total_violation
-from pwfn.search.declaration import Direction, PruningConfig
 from pwfn.search.ranking import costs, depths
-from pwfn.search.space import SearchSpace
+from pwfn.space.constraints import total_violation
+from pwfn.space.declaration import Direction, PruningConfig
+from pwfn.space.space import SearchSpace
 
 FORETOLD_BY = {"unique_values": "entropy_bits", "unique_nonzero": "entropy_nonzero_bits"}
 """What stands for a metric after a few rounds. The weights that are fixed first are the easy ones: of how many values

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pwfn.metrics import Codebook
+from pwfn.codebook import Codebook
 from pwfn.results.store import ResultsStore
 
 Rows = list[dict[str, Any]]

@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from pwfn.codebook import Codebook, measure_codebook
 from pwfn.config import TrialConfig
-from pwfn.metrics import Codebook, measure_codebook
 from pwfn.results.configuration import config_columns
 from pwfn.results.schema import ROUNDS, to_table
 from pwfn.results.store import ResultsStore

@@ -30,12 +30,12 @@ from clustering import resident_bytes
 from printed import hardware
 from report import draw_codebook
 
-from pwfn.metrics import measure_codebook
+from pwfn.codebook import measure_codebook
 from pwfn.results.configuration import config_columns
 from pwfn.results.store import ResultsStore
 from pwfn.search.proposer import Proposal, Proposer
-from pwfn.search.rows import commit
-from pwfn.search.space import SearchSpace
+from pwfn.space.space import SearchSpace
+from pwfn.trial.rows import commit
 
 NUM_ROUNDS = 10
 MINUTES = (1, 5, 10, 30, 240)

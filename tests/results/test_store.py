@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pwfn.codebook import Codebook
 from pwfn.errors import UserError
-from pwfn.metrics import Codebook
 from pwfn.results.schema import ROUNDS, SCHEMA_VERSION, TRIALS, VALUES, SchemaError
 from pwfn.results.store import ResultsStore
 
