@@ -6,10 +6,18 @@ from pwfn.methods.gpfq import Gpfq
 from pwfn.methods.kmeans import Kmeans
 from pwfn.methods.msq import Msq
 from pwfn.methods.pwfn import Pwfn
+from pwfn.methods.qat import Qat
 from pwfn.methods.rounds import Fixing, Method, RoundRecord, State, run_rounds
 from pwfn.methods.wfn import Wfn
 from pwfn.task import Task
 
-METHODS: Mapping[str, Callable[[Task], Method]] = {"pwfn": Pwfn, "gpfq": Gpfq, "msq": Msq, "wfn": Wfn, "kmeans": Kmeans}
+METHODS: Mapping[str, Callable[[Task], Method]] = {
+    "pwfn": Pwfn,
+    "gpfq": Gpfq,
+    "msq": Msq,
+    "wfn": Wfn,
+    "kmeans": Kmeans,
+    "qat": Qat,
+}
 
 __all__ = ["METHODS", "Fixing", "Method", "RoundRecord", "State", "run_rounds"]
