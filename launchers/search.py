@@ -17,8 +17,8 @@ from rich.table import Table
 
 import analysis
 from pwfn.errors import UserError
-from pwfn.search.cluster import prepare_environment
-from pwfn.search.space import PlanRow, SearchSpace
+from pwfn.space.space import PlanRow, SearchSpace
+from pwfn.sweep.cluster import prepare_environment
 
 
 def parse() -> argparse.Namespace:
@@ -77,8 +77,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     # Ray reads that environment when it is imported, and imports take seconds that a dry run need not spend.
     from pwfn.results.store import ResultsStore
     from pwfn.search.study import open_study
-    from pwfn.search.sweep import search
     from pwfn.search.warm_start import require_studies, warm_start
+    from pwfn.sweep.sweep import search
 
     require_studies(arguments.warm_start)
     store = ResultsStore(arguments.results, arguments.study or space.name)

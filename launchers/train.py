@@ -10,7 +10,7 @@ import shlex
 import sys
 
 from pwfn.errors import UserError
-from pwfn.search.cluster import prepare_environment
+from pwfn.sweep.cluster import prepare_environment
 
 
 def parse() -> argparse.Namespace:
@@ -36,8 +36,8 @@ def parse() -> argparse.Namespace:
 def run(arguments: argparse.Namespace) -> int:
     """Run the trial and print its row's main numbers; return the exit code."""
     from pwfn.results.store import ResultsStore
-    from pwfn.search.by_hand import config_of_space, config_of_trial, run_by_hand
-    from pwfn.search.space import SearchSpace
+    from pwfn.space.space import SearchSpace
+    from pwfn.sweep.by_hand import config_of_space, config_of_trial, run_by_hand
 
     origin = None
     if arguments.trial:

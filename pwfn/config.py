@@ -2,7 +2,7 @@
 
 The defaults of `PwfnConfig` and `TrainingConfig` are the ImageNet setting of PWFN (NeurIPS 2023, section 4), so that
 an empty search space is the paper's run. A field's docstring gives its meaning, unit and range; the search space
-(`pwfn.search.space`) names fields by dotted path, `method.b` or `training.lr`.
+(`pwfn.space.space`) names fields by dotted path, `method.b` or `training.lr`.
 """
 
 from __future__ import annotations
@@ -415,7 +415,9 @@ class QatConfig(_Frozen):
                 "give one of them (num_values null, or stages [])"
             )
         if any(later >= earlier for earlier, later in pairwise(self.stages)):
-            raise ValueError(f"stages must fall, each with fewer values than the one before, but got {list(self.stages)}")
+            raise ValueError(
+                f"stages must fall, each with fewer values than the one before, but got {list(self.stages)}"
+            )
         if len(self.stage_rounds) not in (1, len(self.sizes)):
             raise ValueError(
                 f"stage_rounds must be one number, or one for each of the {len(self.sizes)} stages, "

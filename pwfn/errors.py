@@ -26,6 +26,12 @@ class NonFiniteLossError(TrialError):
     failure_class = "nan"
 
 
+class DivergedWeightsError(TrialError):
+    """The weights became NaN, infinite or absurdly large: the configuration diverges."""
+
+    failure_class = "nan"
+
+
 def first_line(error: Exception) -> str:
     """Return what a library's exception says, in one line; its type where it says nothing."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__

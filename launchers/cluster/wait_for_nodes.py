@@ -7,7 +7,7 @@ import argparse
 import sys
 import time
 
-from pwfn.search.cluster import connected, prepare_environment
+from pwfn.sweep.cluster import connected, prepare_environment
 
 PAUSE_SECONDS = 1.0
 

@@ -21,7 +21,7 @@ import constriction
 import numpy as np
 import numpy.typing as npt
 
-from pwfn.metrics import FloatArray, IntArray
+from pwfn.codebook import FloatArray, IntArray
 
 AnsCoder = constriction.stream.stack.AnsCoder
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from safetensors.torch import save
 
+from pwfn.codebook import Codebook, CodebookMetrics, measure_codebook
 from pwfn.export.container import PREFIX, Contents, unpack
 from pwfn.export.hardware import FLOAT_BITS, HardwareCost
 from pwfn.export.network import decode_state
-from pwfn.metrics import Codebook, CodebookMetrics, measure_codebook
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import pytest
 
 import analysis
 from pwfn.results.store import ResultsStore
-from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
+from pwfn.space.space import SearchSpace
 
 ROOT = Path(__file__).parents[2]
-SPACE = ROOT / "tests" / "search" / "small_space.yaml"
+SPACE = ROOT / "tests" / "small_space.yaml"
 
 
 def launch(name: str, *arguments: object, cwd: Path, timeout: float = 280) -> subprocess.CompletedProcess[str]:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from method_cases import NETWORKS, SHORT, make_task
 
+from pwfn.codebook import Codebook, measure_codebook
 from pwfn.config import GpfqConfig, KmeansConfig, MsqConfig, PwfnConfig, QatConfig, TrainingConfig, WfnConfig
 from pwfn.errors import NonFiniteLossError
 from pwfn.export import encode_network, load_state
 from pwfn.methods import METHODS, run_rounds
-from pwfn.metrics import Codebook, measure_codebook
 from pwfn.parameters import split_parameters
 
 CONFIGS = {
@@ -150,7 +150,9 @@ class TestEveryTrainingMethod:
         assert measure_codebook(settled.codebook) == measure_codebook(Codebook.of(after))
         assert torch.equal(before == 0, after == 0)
         if getattr(config, "values", "free") == "free":  # powers of two move by whole steps, if they do
-            assert torch.equal(before, after) == (config.name != "qat" and getattr(config, "codebook", "lattice") == "lattice")
+            assert torch.equal(before, after) == (
+                config.name != "qat" and getattr(config, "codebook", "lattice") == "lattice"
+            )
 
     def test_a_teacher_is_learnt_from(self, name):
         training = SHORT.model_copy(update={"distillation": 1.0, "temperature": 2.0})

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 from pwfn.search.dashboard import Mirror
-from pwfn.search.declaration import Source
-from pwfn.search.space import SearchSpace
+from pwfn.space.declaration import Source
+from pwfn.space.space import SearchSpace
 
 ROOT = Path(__file__).parents[2]
 START = dt.datetime(2026, 1, 2, 12, 0, tzinfo=dt.UTC)

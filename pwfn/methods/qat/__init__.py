@@ -1,5 +1,1 @@
-"""Straight-through training of one shared codebook: the method, its values, and which weight takes which."""
-
-from pwfn.methods.qat.method import Qat
-
-__all__ = ["Qat"]
+"""Straight-through training of one shared codebook, in stages of ever fewer values."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from pwfn.codebook import FloatArray, IntArray
 from pwfn.config import QatConfig
 from pwfn.errors import UserError
-from pwfn.metrics import FloatArray, IntArray
-from pwfn.quantization.kmeans import kmeans_values, nearest_values
+from pwfn.methods.kmeans.values import kmeans_values, nearest_values
 
 MAX_LLOYD_STEPS = 20
 """After one value was moved to zero; the values train on anyway."""
@@ -41,7 +41,9 @@ def with_zero(values: FloatArray, weights: FloatArray, importance: FloatArray | 
     for _ in range(MAX_LLOYD_STEPS):
         place = np.searchsorted(values, nearest_values(weights, values))
         mass = np.bincount(place, weights=importance, minlength=len(values))
-        moment = np.bincount(place, weights=weights if importance is None else weights * importance, minlength=len(values))
+        moment = np.bincount(
+            place, weights=weights if importance is None else weights * importance, minlength=len(values)
+        )
         means = np.where(mass > 0, moment / np.maximum(mass, np.finfo(np.float64).tiny), values).astype(np.float32)
         moved = np.unique(np.where(values == 0, np.float32(0), means))
         if np.array_equal(moved, values):

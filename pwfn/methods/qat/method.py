@@ -7,15 +7,14 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
+from pwfn.codebook import Codebook, FloatArray
 from pwfn.config import QatConfig
 from pwfn.descent import Descent
-from pwfn.methods.kmeans import finite_array, relative_importance
+from pwfn.methods.kmeans.method import finite_array, relative_importance
 from pwfn.methods.qat.learner import SettlingLearner, StraightThroughLearner
 from pwfn.methods.qat.weights import SharedWeights
 from pwfn.methods.rounds import Fixing, Method, State
-from pwfn.metrics import Codebook, FloatArray
 from pwfn.task import Task, epochs_and_steps
 
 log = logging.getLogger(__name__)
@@ -137,8 +136,9 @@ class Qat(Method):
         place = self.place(index)
         found, wanted = len(fixing.codebook.values), self.config.sizes[place.stage]
         if place.is_last and found < wanted:
-            log.warning("qat: stage %d/%d has %d of its %d values left", place.stage + 1, len(self.config.sizes), found,
-                        wanted)
+            log.warning(
+                "qat: stage %d/%d has %d of its %d values left", place.stage + 1, len(self.config.sizes), found, wanted
+            )
         return fixing
 
     def _fixing(self) -> Fixing:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pwfn.codebook import FloatArray
 from pwfn.config import QatConfig
 from pwfn.errors import UserError
 from pwfn.methods.qat.assignment import (
@@ -19,7 +20,6 @@ from pwfn.methods.qat.assignment import (
     sums_by_value,
 )
 from pwfn.methods.qat.codebook import first_values, power_candidates
-from pwfn.metrics import FloatArray
 from pwfn.parameters import FlatParameters, ParameterSets
 
 STEPS_BETWEEN_COUNTS = 10
@@ -127,7 +127,7 @@ class SharedWeights:
         return values + 0
 
     def _penalties(self) -> Tensor:
-        """lambda times the bits of each value, `(K,)`, in squared units of the weights.
+        """Lambda times the bits of each value, `(K,)`, in squared units of the weights.
 
         Half a weight is added to each count: a value that no weight has costs many bits, but not infinitely many.
         """
