@@ -349,8 +349,8 @@ class KmeansConfig(_Frozen):
     those; centres that meet are one value. None leaves them."""
 
 
-QAT_STAGES = (16, 8, 4)
-"""One training, three networks: each stage goes on from the weights of the one before it, with fewer values."""
+QAT_STAGES = (16, 8, 4, 3, 2)
+"""One training, five networks: each stage goes on from the weights of the one before it, with fewer values."""
 
 
 class QatConfig(_Frozen):
@@ -364,8 +364,8 @@ class QatConfig(_Frozen):
     num_values: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Values of the codebook, in one stage: short for `stages` of one number. Give one of the two."""
     stages: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = ()
-    """Values of the codebook in each stage, falling. Each stage ends in a whole network, which is measured; the next one
-    starts from Fisher k-means of the latent weights. Neither this nor `num_values`: 16, 8, 4."""
+    """Values of the codebook in each stage, falling. Each stage ends in a whole network, which is measured; the next
+    one starts from k-means of the latent weights. Neither this nor `num_values`: 16, 8, 4, 3, 2."""
     stage_rounds: Annotated[tuple[Count, ...], Field(min_length=1)] = (3,)
     """Rounds of each stage, or one number for all. A round trains `training.rest_epochs` epochs (the first one
     `start_epochs`, with the share `start_fraction` of the steps), and is measured and kept; it changes nothing in the
@@ -415,9 +415,7 @@ class QatConfig(_Frozen):
                 "give one of them (num_values null, or stages [])"
             )
         if any(later >= earlier for earlier, later in pairwise(self.stages)):
-            raise ValueError(
-                f"stages must fall, each with fewer values than the one before, but got {list(self.stages)}"
-            )
+            raise ValueError(f"stages must fall, each with fewer values than the last, but got {list(self.stages)}")
         if len(self.stage_rounds) not in (1, len(self.sizes)):
             raise ValueError(
                 f"stage_rounds must be one number, or one for each of the {len(self.sizes)} stages, "

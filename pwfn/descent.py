@@ -96,8 +96,9 @@ def _groups(
 ) -> list[dict[str, object]]:
     """Cut the buffer into the optimiser's groups, each with its learning rate."""
     lengths = [length for length, _ in lr_factors]
-    groups = []
-    for piece, of_piece, (_, factor) in zip(values.split(lengths), gradient.split(lengths), lr_factors, strict=True):
+    pieces = zip(torch.split(values, lengths), torch.split(gradient, lengths), lr_factors, strict=True)
+    groups: list[dict[str, object]] = []
+    for piece, of_piece, (_, factor) in pieces:
         parameter = nn.Parameter(piece, requires_grad=False)
         parameter.grad = of_piece
         groups.append({"params": [parameter], "lr": factor * lr})

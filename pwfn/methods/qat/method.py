@@ -1,4 +1,4 @@
-"""Straight-through training of one shared codebook in stages, each with fewer values, each a whole network at its end."""
+"""Straight-through training of one shared codebook, in stages of ever fewer values: each ends in a whole network."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class Qat(Method):
         return Fixing(num_fixed=self.weights.num_weights, codebook=Codebook.of(self.weights.shown))
 
     def settle(self, fixing: Fixing) -> Fixing:
-        """Train the values and what is outside the fixed set, where the schedule asks for it; no weight changes its value's place."""
+        """Train the values and what is outside the fixed set, where asked for; each weight stays with its value."""
         training, weights = self.task.config.training, self.weights
         if training.settle_epochs == 0:
             return fixing
