@@ -349,7 +349,84 @@ class KmeansConfig(_Frozen):
     those; centres that meet are one value. None leaves them."""
 
 
-MethodConfig = PwfnConfig | WfnConfig | GpfqConfig | KmeansConfig | MsqConfig
+QAT_STAGES = (16, 8, 4, 3, 2)
+"""One training, five networks: each stage goes on from the weights of the one before it, with fewer values."""
+
+
+class QatConfig(_Frozen):
+    """Straight-through training of one codebook for the whole network: no weight is fixed before a stage ends.
+
+    Every weight keeps a latent value; the network sees the codebook's value for it. The gradient of what is seen goes
+    to the latent weight unchanged, the mean over a value's weights to the value.
+    """
+
+    name: Literal["qat"] = "qat"
+    num_values: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Values of the codebook, in one stage: short for `stages` of one number. Give one of the two."""
+    stages: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = ()
+    """Values of the codebook in each stage, falling. Each stage ends in a whole network, which is measured; the next
+    one starts from k-means of the latent weights. Neither this nor `num_values`: 16, 8, 4, 3, 2."""
+    stage_rounds: Annotated[tuple[Count, ...], Field(min_length=1)] = (3,)
+    """Rounds of each stage, or one number for all. A round trains `training.rest_epochs` epochs (the first one
+    `start_epochs`, with the share `start_fraction` of the steps), and is measured and kept; it changes nothing in the
+    training, so that few long rounds and many short ones end alike but for the images' order."""
+    later_lr_ratio: Positive = 0.7
+    """Learning rate of every stage after the first, as a share of `training.lr`. Each stage has its own schedule."""
+    values: Literal["free", "powers_of_two"] = "free"
+    """free: any number. powers_of_two: sums of at most `max_order` powers of two, the smallest 2^-b: multiplication is
+    that many shifts."""
+    max_order: Annotated[int, Field(ge=1, le=4)] = 2
+    """Most powers of two that one value may sum, with `values: powers_of_two`."""
+    b: Annotated[int, Field(ge=1, le=20)] = 7
+    """The smallest power of two is 2^-b, with `values: powers_of_two`."""
+    zero: bool = False
+    """One of the values is exactly zero, and stays it."""
+    rate_strength: NonNegative = 0.0
+    """lambda: a weight takes the value with the least importance * (w - c)^2 / mean(w^2) + lambda * bits(c), bits(c)
+    being -log2 of the share of the weights that have c. 0: the nearest value. The larger, the fewer bits per weight."""
+    weighting: Literal["plain", "fisher"] = "fisher"
+    """Importance of a weight where values are chosen for the latent weights: at the start of each stage, and with
+    `rate_strength` in each step. plain: all alike. fisher: how much the predictions change with the weight."""
+    fisher_images: Count = 500
+    """Training images for that, without augmentation, anew for each stage."""
+    values_lr_ratio: NonNegative = 0.3
+    """Learning rate of the values, as a share of the weights'; 0: they stay where k-means put them."""
+    gradual_start: Fraction = 0.0
+    """Share of the first stage's steps in which the network goes over from the latent weights to their values, evenly;
+    0: it sees the values from the first step on."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Values of the codebook in each stage."""
+        if self.num_values is not None:
+            return (self.num_values,)
+        return self.stages or QAT_STAGES
+
+    @property
+    def rounds_of_stages(self) -> tuple[int, ...]:
+        """Rounds of each stage."""
+        return self.stage_rounds * len(self.sizes) if len(self.stage_rounds) == 1 else self.stage_rounds
+
+    @model_validator(mode="after")
+    def _stages_fall(self) -> QatConfig:
+        if self.num_values is not None and self.stages:
+            raise ValueError(
+                f"num_values={self.num_values} and stages={list(self.stages)} both say how many values there are; "
+                "give one of them (num_values null, or stages [])"
+            )
+        if any(later >= earlier for earlier, later in pairwise(self.stages)):
+            raise ValueError(f"stages must fall, each with fewer values than the last, but got {list(self.stages)}")
+        if len(self.stage_rounds) not in (1, len(self.sizes)):
+            raise ValueError(
+                f"stage_rounds must be one number, or one for each of the {len(self.sizes)} stages, "
+                f"but got {list(self.stage_rounds)}"
+            )
+        if self.zero and self.sizes[-1] == 1:
+            raise ValueError("zero is true and the last stage has one value: all weights would be zero")
+        return self
+
+
+MethodConfig = PwfnConfig | WfnConfig | GpfqConfig | KmeansConfig | MsqConfig | QatConfig
 
 
 class TrialConfig(_Frozen):
