@@ -11,6 +11,7 @@ from analysis.layers import LayersError, layer_entropies
 from analysis.parquet import read_table
 from analysis.storage import Folder
 from analysis.study import Study
+from pwfn.naming import PointName
 
 SIGMAS = ("sigma_q05", "sigma_q25", "sigma_q50", "sigma_q75", "sigma_q95")
 """PWFN's own numbers of a round: columns in files of version 1, entries of `method_numbers` since."""
@@ -36,7 +37,7 @@ def read_details(study: Study) -> Details:
     notes: list[str] = []
     rounds = _unfolded(read_table(study.folder / "rounds", notes, ("trial_id", *ROUNDS, "method_numbers")))
     values = read_table(study.folder / "values", notes, ("trial_id", *VALUES))
-    known = set(study.trials.loc[study.trials["state"] != "failed", "trial_id"])
+    known = {PointName.read(each).run for each in study.trials.loc[study.trials["state"] != "failed", "trial_id"]}
     lacking = len(known - set(rounds["trial_id"]))
     if lacking and known:
         notes.append(f"{lacking} of {len(known)} trials with a result have no rounds file")

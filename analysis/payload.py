@@ -24,6 +24,7 @@ from analysis.study import Study
 from analysis.table import COLUMNS
 from analysis.window import axis_names, spans
 from pwfn.metrics import METRICS
+from pwfn.naming import PointName
 
 AXES: dict[str, str] = {name: metric.direction for name, metric in METRICS.items() if metric.is_axis}
 """What the horizontal axis offers besides the study's own objective, and which way is better."""
@@ -215,7 +216,10 @@ def _ragged(
     """
     tables = pd.concat([getattr(each, kind).assign(study=study) for study, each in details.items()])
     studies = pd.Series([series[index].study for index in rows["series"]], index=rows.index, dtype="str")
-    places = pd.DataFrame({"study": studies, "trial_id": rows["trial_id"], "row": rows.index})
+    names = rows["trial_id"]
+    if kind == "rounds":  # those of all stages of a trial belong together
+        names = names.map(lambda name: PointName.read(name).run)
+    places = pd.DataFrame({"study": studies, "trial_id": names, "row": rows.index})
     table = tables.merge(places, on=["study", "trial_id"]).sort_values("row", kind="stable")
     lengths = np.bincount(table["row"], minlength=len(rows))
     order = np.array(first, dtype=int)

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.feasible import STATES
 from analysis.front import Objectives, costs, hypervolume_shares
 from analysis.series import Series
+from pwfn.naming import PointName
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def _improvements(trials: pd.DataFrame, objectives: Objectives) -> list[int]:
 
 def ledger(series: Series) -> dict[str, float]:
     """Count trials and hours of a series, by how the trials ended."""
-    trials = series.trials
+    points = series.trials
+    trials = points[[PointName.read(trial_id).stage is None for trial_id in points["trial_id"]]]
     row: dict[str, float] = {"trials": len(trials)}
     for state in STATES:
         chosen = trials[trials["state"] == state]

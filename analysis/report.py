@@ -101,7 +101,7 @@ def _subtitle(studies: Sequence[Study], series: Sequence[Series]) -> str:
     counts = [f"{states.get(state, 0)} {state}" for state in STATES if states.get(state, 0)]
     running = sum(study.num_running for study in shown)
     planned = sum(plan for study in shown if isinstance(plan := study.card.get("num_trials"), int))
-    ended = sum(len(study.trials) for study in shown)
+    ended = sum(study.num_ended for study in shown)
     progress = [f"{running} running"] if running else []
     progress += [f"{ended} of {planned} trials ended"] if planned > ended else []
     words = f"{'studies' if len(names) > 1 else 'study'} {', '.join(names)}"

@@ -15,14 +15,16 @@ from analysis.feasible import Constraints, judged, violation
 from analysis.parquet import read_table
 from analysis.storage import Folder
 from pwfn.metrics import METRICS
-from pwfn.naming import dotted, is_compacted, place_in
+from pwfn.naming import PointName, dotted, is_compacted, place_in
 
 DEFAULT_OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 DIRECTIONS = ("maximize", "minimize")
 TEXTS = ("trial_id", "study", "method", "model", "data", "state", "failure_class", "failure_message", "config_json")
 COSTS = ("wall_seconds", "gpu_seconds", "lost_seconds", "train_seconds", "data_seconds", "retries")
 NUMBERS = tuple(
-    dict.fromkeys(("number", "float_val_top1", "float_test_top1", "num_weights", "rounds_done", *COSTS, *METRICS))
+    dict.fromkeys(
+        ("number", "stage", "float_val_top1", "float_test_top1", "num_weights", "rounds_done", *COSTS, *METRICS)
+    )
 )
 TIMES = ("started_at", "finished_at")
 PLACES = ("host", "commit", "versions_json")
@@ -44,6 +46,8 @@ class Study:
     """One row per trial that has ended; the columns of TEXTS and NUMBERS are always there."""
     num_running: int
     """Trials with a finished round that have not ended."""
+    num_ended: int = 0
+    """Trials of the search that have ended: neither replicates, nor baselines, nor the earlier stages of a trial."""
     notes: list[str] = field(default_factory=list)
     """What was missing or could not be read, for the reader of the report."""
     folder: Folder | None = None
@@ -85,7 +89,9 @@ def load(folder: str) -> Study:
         notes.append("no trial has ended yet")
     ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}.union((place / "trials").files(".parquet"))
     running = [file for file in (place / "rounds").files(".parquet") if file not in ended and not is_compacted(file)]
-    return Study(name, card, objectives, trials, len(running), notes, place)
+    names = [PointName.read(trial_id) for trial_id in trials.loc[trials["number"].notna(), "trial_id"]]
+    num_ended = len({each.of_trial for each in names if each.stage is None})
+    return Study(name, card, objectives, trials, len(running), num_ended, notes, place)
 
 
 def _is_study(folder: Folder) -> bool:

@@ -28,7 +28,7 @@ def watch(folders: Sequence[str], out: str, *, seconds: float) -> Iterator[str]:
     while True:
         try:
             studies = [load(folder) for folder in folders]
-            ended = [len(study.trials) for study in studies]
+            ended = [study.num_ended for study in studies]
             if ended != shown:
                 page = next(path for path in write_report(studies, out) if path.endswith(".html"))
                 shown = ended
@@ -45,7 +45,7 @@ def watch(folders: Sequence[str], out: str, *, seconds: float) -> Iterator[str]:
 def _goes_on(study: Study) -> bool:
     """Whether trials are to be expected: some have not ended, or the plan has more or is not known."""
     planned = study.card.get("num_trials")
-    if study.folder is None or not isinstance(planned, int) or len(study.trials) < planned:
+    if study.folder is None or not isinstance(planned, int) or study.num_ended < planned:
         return True
     ended = {f"{trial_id}.json" for trial_id in study.trials["trial_id"]}
     return not ended.issuperset((study.folder / "proposals").files(".json"))
@@ -53,6 +53,6 @@ def _goes_on(study: Study) -> bool:
 
 def _progress(study: Study) -> str:
     planned = study.card.get("num_trials")
-    ended = len(study.trials)
+    ended = study.num_ended
     of_all = f" of {planned}" if isinstance(planned, int) and ended <= planned else ""  # replicates are in no plan
     return f"{study.name}: {ended}{of_all} trials ended, {study.num_running} running"

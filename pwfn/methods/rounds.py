@@ -100,6 +100,11 @@ class Method(ABC):
         self.fractions = fractions
         """Cumulative share of the weights that is fixed after each round; the last is 1."""
 
+    @property
+    def num_stages(self) -> int:
+        """Whole networks that a run leaves, one for each stage."""
+        return self.stage(len(self.fractions) - 1) + 1
+
     def stage(self, index: int) -> int:
         """Which of its networks round `index` works on; counts from 0."""
         return 0

@@ -55,7 +55,8 @@ def _metric_columns(known: str) -> Iterator[Any]:
 
 
 _TRIAL_COLUMNS = (
-    describe("trial_id", TEXT, "text", "Identifier of the trial; also the name of its files.", key=True),
+    describe("trial_id", TEXT, "text", "The trial, or a point of it (0007-s0); names its files.", key=True),
+    describe("stage", COUNT, "index", "Stage of the training that the network comes from, from 0; null: no stages."),
     describe("number", COUNT, "index", "Position in the order in which the trials were proposed, from 0."),
     describe("study", TEXT, "text", "Name of the study."),
     describe("method", TEXT, "text", "Method of compression."),
@@ -96,6 +97,7 @@ _ROUND_COLUMNS = (
     describe("method", TEXT, "text", "Method of compression."),
     describe("round", COUNT, "index", "Round, from 0.", key=True),
     describe("num_rounds", COUNT, "rounds", "Rounds that the trial plans."),
+    describe("stage", COUNT, "index", "Stage of the training that the round belongs to, from 0."),
     describe("fraction", NUMBER, "fraction", "Share of the weights to be fixed after this round."),
     describe("num_fixed", COUNT, "weights", "Weights that are fixed after this round."),
     *_metric_columns("round"),

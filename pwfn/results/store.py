@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pwfn.errors import UserError
-from pwfn.naming import COMPACTED, age, is_compacted, place_in
+from pwfn.naming import COMPACTED, PointName, age, is_compacted, place_in
 from pwfn.results import files
 from pwfn.results.schema import (
     ROUNDS,
@@ -153,8 +153,16 @@ class ResultsStore:
             raise UserError(f"study {self.study} in {self.results} has no finished trial {trial_id}; {some}")
         return row
 
+    def read_points(self, trial_id: str) -> list[dict[str, Any]]:
+        """Read the rows of all whole networks that a trial has left, its own row last; fewer while it runs."""
+        stages: list[dict[str, Any]] = []
+        while (row := self.read_trial(str(PointName.read(trial_id)._replace(stage=len(stages))))) is not None:
+            stages.append(row)
+        own = self.read_trial(trial_id)
+        return [*stages, *([] if own is None else [own])]
+
     def read_trials(self) -> list[dict[str, Any]]:
-        """Read the rows of all trials that have ended, ordered by trial_id, each once."""
+        """Read the rows of all points, of trials and of their earlier stages, ordered by trial_id, each once."""
         return to_rows(self._read_joined("trials", lambda name: True).sort_by("trial_id"))
 
     def trial_ids(self) -> list[str]:

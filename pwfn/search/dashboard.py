@@ -9,7 +9,7 @@ import datetime as dt
 import logging
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pwfn.errors import UserError
 from pwfn.metrics import METRICS
 from pwfn.results.store import ResultsStore
+from pwfn.search.study import BASELINE
 from pwfn.search.suggestions import as_optuna
 from pwfn.space.constraints import is_finite
 from pwfn.space.space import SearchSpace
@@ -59,13 +60,13 @@ class Mirror:
         self._known: set[str] = set()
         self._open: dict[str, int] = {}  # trials without a row, and their ids in Optuna
         rows = {row["trial_id"]: row for row in store.read_trials()}
-        for proposal in sorted(store.read_proposals(), key=_order):
+        for proposal in sorted(_searched(store.read_proposals()), key=_order):
             self._add(proposal, rows.get(proposal["trial_id"]))
 
     def update(self) -> None:
         """Add the trials that were proposed since, and end those that have a row now."""
         new = [self._store.read_proposal(each) for each in self._store.proposal_ids() if each not in self._known]
-        for proposal in sorted((each for each in new if each is not None), key=_order):
+        for proposal in sorted(_searched(each for each in new if each is not None), key=_order):
             self._add(proposal, None)
         ended = set(self._store.trial_ids())
         for trial_id, optuna_id in list(self._open.items()):
@@ -181,6 +182,11 @@ class _QuietHandler(WSGIRequestHandler):
 def _local(moment: dt.datetime | None) -> dt.datetime | None:
     """Turn a time of the record into one as Optuna keeps them: this machine's, without a zone."""
     return moment and moment.astimezone().replace(tzinfo=None)
+
+
+def _searched(proposals: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Leave out the baselines: no sampler knows them."""
+    return (each for each in proposals if BASELINE not in each)
 
 
 def _order(proposal: Mapping[str, Any]) -> tuple[bool, int, str]:

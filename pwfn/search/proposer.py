@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from pwfn.search.suggestions import labels, suggest
 from pwfn.seeds import derive_seed
 from pwfn.space.constraints import is_finite
+from pwfn.space.declaration import HYPERVOLUME
 from pwfn.space.space import SearchSpace
 from pwfn.space.variation import Params
 
@@ -57,7 +58,7 @@ class Proposer:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would report each trial on stderr
         self.space = space
         self._storage = optuna.storages.InMemoryStorage()
-        self.study = optuna.create_study(storage=self._storage, directions=list(space.objectives.values()))
+        self.study = optuna.create_study(storage=self._storage, directions=list(space.learned.values()))
         self._study_id = self._storage.get_study_id_from_name(self.study.study_name)
         self._num_asked = 0
         self._open: dict[int, optuna.Trial] = {}
@@ -103,7 +104,7 @@ class Proposer:
         return True
 
     def tell(self, number: int, state: State, metrics: Mapping[str, Any]) -> None:
-        """Say how a trial ended; the metrics of a complete one hold what `SearchSpace.told_metrics` names.
+        """Say how a trial ended; the metrics of a complete one hold what `SearchSpace.learned_metrics` names.
 
         A complete trial without a finite number for each of these counts as failed. A pruned trial's metrics are those
         of an unfinished network, so they are not told. A trial that ended before, or was never proposed, is ignored.
@@ -164,10 +165,10 @@ class Proposer:
     def _tell_optuna(self, trial: optuna.Trial, state: State, metrics: Mapping[str, Any]) -> None:
         if state == "pruned":
             self.study.tell(trial, state=TrialState.PRUNED)
-        elif state == "complete" and all(is_finite(metrics.get(name)) for name in self.space.told_metrics):
-            for constraint in self.space.constraints:
+        elif state == "complete" and all(is_finite(metrics.get(name)) for name in self.space.learned_metrics):
+            for constraint in () if HYPERVOLUME in self.space.learned else self.space.constraints:
                 trial.set_constraint(constraint.name, constraint.violation(metrics))
-            self.study.tell(trial, [float(metrics[name]) for name in self.space.objectives])
+            self.study.tell(trial, [float(metrics[name]) for name in self.space.learned])
         else:
             self.study.tell(trial, state=TrialState.FAIL)
 

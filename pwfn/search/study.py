@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pwfn.config import KmeansConfig
 from pwfn.errors import UserError
 from pwfn.naming import dotted
 from pwfn.results.store import ResultsStore
@@ -25,9 +26,11 @@ log = logging.getLogger(__name__)
 
 CHANGEABLE = (
     "search.trials", "search.max_concurrent", "search.hours", "search.gpu_hours", "search.trial_minutes",
-    "search.keep_models",
+    "search.keep_models", "search.baselines",
 )  # fmt: skip
 """What may differ when a study is continued: it changes no trial."""
+BASELINE = "baseline"
+"""Marks a proposal that is run beside the search: the method's configuration."""
 MOST_SHOWN = 8
 """Differences that a message lists; study.json has them all."""
 
@@ -40,14 +43,19 @@ class Study:
     store: ResultsStore
 
     def proposals(self) -> list[dict[str, Any]]:
-        """Read what the search has proposed so far, by number; replicates are none of it."""
-        found = (proposal for proposal in self.store.read_proposals() if "replicate" not in proposal)
+        """Read what the search has proposed so far, by number; neither replicates nor baselines."""
+        found = (each for each in self.store.read_proposals() if not {"replicate", BASELINE} & each.keys())
         return sorted(found, key=lambda proposal: int(proposal["number"]))
 
     def trial(self, proposal: Mapping[str, Any]) -> Trial:
-        """Make the trial of a proposal: `trial_id`, `number`, `params` and, of a replicate, which one it is."""
-        number: int = proposal["number"]
-        config = self.space.trial_config(proposal["params"], number, proposal.get("replicate", 0))
+        """Make the trial of a proposal: `trial_id`, `number`, `params` and, of a replicate, which one it is.
+
+        A baseline has no number; its method stands in the place of the space's.
+        """
+        number: int | None = proposal["number"]
+        config = self.space.trial_config(proposal["params"], number or 0, proposal.get("replicate", 0))
+        if BASELINE in proposal:
+            config = config.model_copy(update={"method": KmeansConfig(**proposal[BASELINE])})
         return Trial(proposal["trial_id"], number, self.store.study, config)
 
 

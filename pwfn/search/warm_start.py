@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pwfn.errors import UserError
-from pwfn.naming import dotted, parent_of
+from pwfn.naming import PointName, dotted, parent_of
 from pwfn.results.store import ResultsStore
+from pwfn.search.learning import lesson
 from pwfn.space.constraints import is_finite
 from pwfn.space.fields import show
 from pwfn.space.space import SearchSpace
@@ -90,10 +91,11 @@ def _borrow(space: SearchSpace, store: ResultsStore, rows: list[dict[str, Any]],
     differences: dict[str, str] = {}
     num_left_out = {"lie outside the space": 0, "did not finish": 0, "are known already": 0}
     num_known = len(loan.trials)
-    for row in rows:
+    trials = [row for row in rows if PointName.read(row["trial_id"]).stage is None]
+    for row in (lesson(space, store, each) for each in trials):
         fields = dict(dotted(json.loads(row["config_json"] or "{}"), depth=2))
         params = space.variation.params_of(fields)
-        if row["state"] != "complete" or not all(is_finite(row[name]) for name in space.told_metrics):
+        if row["state"] != "complete" or not all(is_finite(row[name]) for name in space.learned_metrics):
             num_left_out["did not finish"] += 1
         elif params is None:
             num_left_out["lie outside the space"] += 1
@@ -101,11 +103,11 @@ def _borrow(space: SearchSpace, store: ResultsStore, rows: list[dict[str, Any]],
             num_left_out["are known already"] += 1
         else:
             seen.add(_key(params))
-            metrics = {name: row[name] for name in space.told_metrics}
+            metrics = {name: row[name] for name in space.learned_metrics}
             trial = {"folder": _name(store), "trial_id": row["trial_id"], "params": params, "metrics": metrics}
             loan.trials.append(trial)
             differences |= dict(_differing(space, params, fields))
-    parts = [f"told {len(loan.trials) - num_known} of {len(rows)} trials of {store.study}"]
+    parts = [f"told {len(loan.trials) - num_known} of {len(trials)} trials of {store.study}"]
     parts += [f"{number} {why}" for why, number in num_left_out.items() if number]
     loan.lines.append("; ".join(parts))
     if differences:

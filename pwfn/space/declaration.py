@@ -22,6 +22,8 @@ PARTS: dict[str, type] = {
 SEARCHABLE = tuple(name for name, metric in METRICS.items() if metric.is_searchable)
 """Metrics that a search may optimise or constrain."""
 DEFAULT_OBJECTIVES: dict[str, Direction] = {name: METRICS[name].direction for name in ("val_top1", "unique_values")}
+HYPERVOLUME = "hypervolume"
+"""Name of what a search learns with `search.stage: hypervolume`."""
 SHARED_BY_ALL_TRIALS = {
     "seed": "each trial's seed follows from search.seed",
     "data.split_seed": "all trials share one split",
@@ -62,6 +64,12 @@ class SearchConfig(BaseModel):
     first or how many run at once, but slots wait for the slowest of a batch. None proposes whenever there is room."""
     pruning: PruningConfig | None = None
     """None runs every trial to its end."""
+    stage: Annotated[int, Field(ge=0)] | Literal["last", "hypervolume"] = "last"
+    """Which network of a trial that leaves several (`method.stages`) the search learns from: the last one, that of
+    stage 0, 1, ..., or all of them, by the hypervolume that they dominate together. Fronts always have all."""
+    baselines: bool = True
+    """Also run k-means, plain and weighted by Fisher information, with 4, 8, 16, 32 and 64 values, which costs seconds:
+    what a search has to beat. No sampler is told of them."""
     hours: Annotated[float, Field(gt=0)] | None = None
     """Stop after so many hours of this command; the same command again goes on, with as many hours more."""
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
@@ -193,6 +201,17 @@ def check_pruning(search: SearchConfig, metrics: Iterable[str], source: Source) 
         if search.pruning is not None and metric in METRICS and METRICS[metric].known == "end":
             where = source.at("search", "pruning")
             raise UserError(f"{where}: {metric} is known only when a trial has ended; judge by others, or prune none")
+
+
+def check_stage(search: SearchConfig, objectives: Iterable[str], source: Source) -> None:
+    """Raise UserError if trials shall be judged by a hypervolume that has no reference point."""
+    for metric in objectives if search.stage == HYPERVOLUME else ():
+        if METRICS[metric].low is None or METRICS[metric].high is None:
+            where = source.at("search", "stage")
+            raise UserError(
+                f"{where}: the hypervolume needs objectives of a known range, but {metric} has none; "
+                "learn from a stage, or optimise another metric"
+            )
 
 
 def _require_setting(name: str, model: type[BaseModel], where: str, owner: str) -> None:

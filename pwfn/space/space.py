@@ -31,11 +31,13 @@ from pwfn.metrics import Direction
 from pwfn.seeds import derive_seed
 from pwfn.space.constraints import Constraint, declared_constraints, read_constraints
 from pwfn.space.declaration import (
+    HYPERVOLUME,
     Override,
     SearchConfig,
     Source,
     check_parts,
     check_pruning,
+    check_stage,
     read_fixed,
     read_objectives,
     read_search,
@@ -120,6 +122,7 @@ class SearchSpace:
             start_with=_read_start(parts["start_with"], parts["vary"].keys() - variation.vary.keys(), variation),
         )
         check_pruning(space.search, space.told_metrics, source)
+        check_stage(space.search, space.objectives, source)
         return space
 
     def start_settings(self) -> list[Params]:
@@ -148,6 +151,14 @@ class SearchSpace:
         Raises:
             UserError: such a field varies over a range, so that each trial would need a float network of its own.
         """
+        return [self.trial_config(params, 0) for params in self.float_network_params()]
+
+    def float_network_params(self) -> list[Params]:
+        """Give parameters of one trial for each way in which trials differ before they are compressed.
+
+        Raises:
+            UserError: such a field varies over a range.
+        """
         options = {}
         for name, varied in self.variation.vary.items():
             if name.partition(".")[0] in ("model", "data", "baseline"):
@@ -156,13 +167,31 @@ class SearchSpace:
                     raise UserError(f"{where} must be a choice: every value needs a float network of its own")
                 options[name] = varied.domain.options
         chosen = (dict(zip(options, values, strict=True)) for values in product(*options.values()))
-        return [self.trial_config(self.variation.example(forced), 0) for forced in chosen]
+        return [self.variation.example(forced) for forced in chosen]
 
     @property
     def told_metrics(self) -> tuple[str, ...]:
-        """Columns of a trial's row that the search learns from: objectives, and what decides the constraints."""
+        """Columns of a point's row that place it on the front: objectives, and what decides the constraints."""
         deciding = (column for constraint in self.constraints for column in constraint.columns)
         return tuple(dict.fromkeys([*self.objectives, *deciding]))
+
+    @property
+    def methods(self) -> set[str]:
+        """Names of the methods that trials can have."""
+        varied = self.variation.vary.get("method.name")
+        if varied is not None and isinstance(varied.domain, Choice):
+            return set(varied.domain.options)
+        return {self.trial_config(self.variation.example({}), 0).method.name}
+
+    @property
+    def learned(self) -> dict[str, Direction]:
+        """What the sampler optimises: the objectives, or the hypervolume of each trial's own points."""
+        return {HYPERVOLUME: "maximize"} if self.search.stage == HYPERVOLUME else self.objectives
+
+    @property
+    def learned_metrics(self) -> tuple[str, ...]:
+        """What the sampler is told of a trial: `learned`, and what decides the constraints where it knows them."""
+        return (HYPERVOLUME,) if self.search.stage == HYPERVOLUME else self.told_metrics
 
     @property
     def resources(self) -> ResourcesConfig:

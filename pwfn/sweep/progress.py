@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from analysis.metrics import metric, show
+from pwfn.naming import PointName
 from pwfn.search.front import feasible_front
 from pwfn.search.study import Study
 from pwfn.trial.rows import Row
@@ -41,7 +42,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._desk = desk
         self._console = console
         self._rows = list(ended)
-        self._num_known = len(self._rows)
+        self._num_known = len(self._trials)
         self._num_planned = self._num_known + num_left
         self._running: dict[str, str] = {}
         self._started = self._refreshed = time.monotonic()
@@ -96,12 +97,15 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
 
     def _end(self, trial_id: str) -> None:
         self._running.pop(trial_id, None)
-        row = self._study.store.read_trial(trial_id)
-        if row is None:
-            return
-        self._rows.append(row)
-        if not self._console.is_terminal:
-            self._console.print(f"{self._counts()}: trial {trial_id} {self._result(row)}", soft_wrap=True)
+        points = self._study.store.read_points(trial_id)
+        self._rows += points
+        for row in points if not self._console.is_terminal else ():
+            self._console.print(f"{self._counts()}: trial {row['trial_id']} {self._result(row)}", soft_wrap=True)
+
+    @property
+    def _trials(self) -> list[Row]:
+        """The rows that count as trials: earlier stages of a trial are no trials of their own."""
+        return [row for row in self._rows if PointName.read(row["trial_id"]).stage is None]
 
     def _panel(self) -> Group:
         lines = [Text(f"{self._study.store.study}  {self._counts()}", style="bold")]
@@ -115,7 +119,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
 
     def _counts(self) -> str:
         failed = sum(row["state"] == "failed" for row in self._rows)
-        done, planned = len(self._rows), self._num_planned
+        done, planned = len(self._trials), self._num_planned
         now = time.monotonic()
         parts = [f"{done}/{planned} done, {len(self._running)} running, {failed} failed"]
         parts.append(f"{_clock(now - self._started)} elapsed")

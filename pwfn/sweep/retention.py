@@ -14,15 +14,15 @@ import numpy as np
 from ray import tune
 from rich.filesize import decimal
 
+from pwfn.naming import PointName
 from pwfn.search.ranking import costs, rank
 from pwfn.search.study import Study
 from pwfn.space.constraints import total_violation
-from pwfn.sweep.confirm import replicate_of
 from pwfn.trial.rows import Row
 
 
 class Kept(NamedTuple):
-    """A trial whose network is on disk."""
+    """A point whose network is on disk."""
 
     values: tuple[float, ...]
     """Of the objectives, to be minimised."""
@@ -62,12 +62,12 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         return {}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Take up a trial's network, and delete the worst where there are too many."""
-        row = self._store.read_trial(trial.config["trial_id"])
-        if row is not None and row["size_bytes"] is not None:
-            self._all.append(costs(row, self._space.objectives))
-            self._take(row, row["size_bytes"])
-            self._delete_the_rest()
+        """Take up the networks that a trial has left, and delete the worst where there are too many."""
+        for row in self._store.read_points(trial.config["trial_id"]):
+            if row["size_bytes"] is not None:
+                self._all.append(costs(row, self._space.objectives))
+                self._take(row, row["size_bytes"])
+        self._delete_the_rest()
 
     @property
     def summary(self) -> str:
@@ -95,14 +95,14 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
             self.num_deleted += 1
 
     def _best_first(self) -> list[str]:
-        searched = {trial_id: kept for trial_id, kept in self._kept.items() if not replicate_of(trial_id).seed_index}
+        searched = {trial_id: kept for trial_id, kept in self._kept.items() if not PointName.read(trial_id).replicate}
         values = np.array([kept.values for kept in searched.values()])
         violations = np.array([kept.violation for kept in searched.values()])
         ranks = rank(values, violations, among=np.array(self._all)) if searched else ()
         places = dict(zip(searched, ranks, strict=True))
 
         def key(trial_id: str) -> tuple[int, int, str]:
-            of_trial, seed_index = replicate_of(trial_id)
-            return seed_index, int(places.get(of_trial, len(places))), trial_id
+            point = PointName.read(trial_id)
+            return point.replicate, int(places.get(str(point._replace(replicate=0)), len(places))), trial_id
 
         return sorted(self._kept, key=key)

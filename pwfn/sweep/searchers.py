@@ -12,6 +12,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from pwfn.search.learning import lesson
 from pwfn.search.proposer import Proposal, Proposer
 from pwfn.search.study import Study
 from pwfn.trial.rows import Row
@@ -53,7 +54,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         ]
         for proposal in known:
             if (row := rows.get(proposal["trial_id"])) is not None:
-                self.proposer.tell(proposal["number"], row["state"], row)
+                self.proposer.tell(proposal["number"], row["state"], lesson(self.proposer.space, self._store, row))
         self._interrupted = [proposal for proposal in known if proposal["trial_id"] not in rows]
         if len(known) < len(proposals):
             log.warning(

@@ -25,11 +25,14 @@ from pwfn.config import ResourcesConfig, TrialConfig
 from pwfn.errors import UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
+from pwfn.search.learning import lesson
 from pwfn.search.pruning import referee_of
 from pwfn.search.study import Study, check_inputs
+from pwfn.sweep.baselines import Baselines
 from pwfn.sweep.cluster import connected
 from pwfn.sweep.confirm import Confirmation
 from pwfn.sweep.desk import Desk, DeskListener, warnings_noted
+from pwfn.sweep.listed import Listed
 from pwfn.sweep.lost import RESTARTS, teach_tune_of_killed_processes
 from pwfn.sweep.placement import of_worker, resources_of_trial, slots_asked_for
 from pwfn.sweep.progress import Progress
@@ -86,8 +89,9 @@ def run_proposal(proposal: dict[str, Any], *, study: Study, desk: Any) -> None:
         row = _run_or_recall(study.trial(proposal), study, desk)
     except UserError as error:  # the results cannot be written, so there is no row
         row = failure(error)
-    told = ("state", "failure_class", "failure_message", "gpu_seconds", *study.space.told_metrics)
-    tune.report({name: row.get(name) for name in told})
+    told = ("state", "failure_class", "failure_message", "gpu_seconds", *study.space.learned_metrics)
+    learned = lesson(study.space, study.store, row)
+    tune.report({name: learned.get(name) for name in told})
 
 
 def _run_or_recall(trial: Trial, study: Study, desk: Any) -> Row:
@@ -170,7 +174,12 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
         check_inputs(store, inputs, force=force)
         study = replace(study, store=replace(store, patience=PATIENCE))
         ended = store.read_trials()
-        stopped_because = _run_all(study, OptunaSearch(study, ended), ended, slots, since, console)
+        stopped_because = None
+        if (baselines := Baselines(study, ended)).num_left:
+            stopped_because = _run_all(_unpruned(study), baselines, ended, slots, since, console)
+            ended = store.read_trials()
+        if stopped_because is None:
+            stopped_because = _run_all(study, OptunaSearch(study, ended), ended, slots, since, console)
         while confirm and stopped_because is None:
             ended = store.read_trials()
             replicates = Confirmation(study, confirm, ended)
@@ -183,7 +192,7 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
 
 def _run_all(
     study: Study,
-    searcher: OptunaSearch | Confirmation,
+    searcher: OptunaSearch | Listed,
     ended: Sequence[Row],
     slots: int,
     since: float,

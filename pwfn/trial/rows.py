@@ -34,7 +34,8 @@ class Trial:
     """A configuration with its place in a study."""
 
     trial_id: str
-    number: int
+    number: int | None
+    """None for a trial that no search has proposed."""
     study: str
     config: TrialConfig
 
@@ -60,7 +61,9 @@ def round_row(trial: Trial, record: RoundRecord) -> Row:
     seconds = ("train_seconds", "data_seconds", "fix_seconds", "eval_seconds")
     return {
         **trial.identity,
-        **{name: getattr(record, name) for name in ("round", "num_rounds", "fraction", "train_loss", *seconds)},
+        **{
+            name: getattr(record, name) for name in ("round", "num_rounds", "stage", "fraction", "train_loss", *seconds)
+        },
         **{name: getattr(fixing, name) for name in ("num_fixed", "untreated_layers")},
         "method_numbers": fixing.numbers,
         **accuracy_columns("val", record.before, "_before"),
@@ -77,8 +80,8 @@ def accuracy_columns(split: str, accuracy: Accuracy | None, suffix: str = "") ->
     return {f"{split}_top1{suffix}": accuracy.top1, f"{split}_top5{suffix}": accuracy.top5}
 
 
-def trial_row(trial: Trial, outcome: Row, cost: Cost) -> Row:
-    """Build a trial's row from how it ended: configuration, outcome, cost and where it ran."""
+def trial_row(trial: Trial, outcome: Row, cost: Cost | None = None) -> Row:
+    """Build a point's row from how it ended: configuration, outcome, cost (None: not known) and where it ran."""
     config = trial.config
     return {
         **trial.identity,
@@ -88,7 +91,7 @@ def trial_row(trial: Trial, outcome: Row, cost: Cost) -> Row:
         "config_json": config.model_dump_json(),
         **config_columns(config),
         **outcome,
-        **cost._asdict(),
+        **({} if cost is None else cost._asdict()),
         "host": socket.gethostname(),
         "versions_json": json.dumps(versions()),
         "commit": commit(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import functools
 import logging
 
@@ -16,6 +17,7 @@ from pwfn.errors import NonFiniteLossError, TrialError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
 from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
 from pwfn.models import build_network, preprocessing_of
+from pwfn.naming import PointName
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
@@ -109,6 +111,8 @@ def _run(
     method = METHODS[trial.config.method.name](task)
     for record in run_rounds(method, load(checkpoint) if checkpoint else None):
         verdict = Verdict.CONTINUE
+        if record.is_whole and not record.is_last:
+            _leave_point(trial, method, baseline, record, store)
         if replicas.is_first:
             row = {**round_row(trial, record), "float_val_top1": baseline.validation.top1}
             store.append_round(trial.trial_id, row)
@@ -122,6 +126,18 @@ def _run(
         if verdict is Verdict.PRUNE and not record.is_last:
             return {"state": "pruned", **_measured(task, baseline, record)}
     return _outcome(trial, method, baseline, record, store)
+
+
+def _leave_point(trial: Trial, method: Method, baseline: Baseline, record: RoundRecord, store: ResultsStore) -> None:
+    """Measure and write the whole network that a stage before the last has ended in; the trial goes on.
+
+    Its row has no costs of its own: the trial's row has those of all stages, the rounds have each one's.
+    """
+    name = str(PointName.read(trial.trial_id)._replace(stage=record.stage))
+    point = dataclasses.replace(trial, trial_id=name)
+    outcome = _outcome(point, method, baseline, record, store)
+    if method.task.replicas.is_first:
+        store.write_trial({**trial_row(point, outcome), "finished_at": dt.datetime.now(dt.UTC)})
 
 
 def _measured(task: Task, baseline: Baseline, record: RoundRecord) -> Row:
@@ -143,10 +159,11 @@ def _measured(task: Task, baseline: Baseline, record: RoundRecord) -> Row:
 
 
 def _outcome(trial: Trial, method: Method, baseline: Baseline, last: RoundRecord, store: ResultsStore) -> Row:
-    """Measure the final network and write it; the validation accuracy is that of the last record."""
+    """Measure a whole network and write it; the validation accuracy is that of the last record."""
     task = method.task
     outcome = {
         "state": "complete",
+        "stage": last.stage if method.num_stages > 1 else None,
         **_measured(task, baseline, last),
         **accuracy_columns("test", task.measure("test")),
         **accuracy_columns("test", last.test_before, "_before"),
