@@ -1,16 +1,17 @@
-"""The launchers as a user meets them: real processes, real messages, real exit codes."""
+"""The commands `search` and `train` as a user meets them: real processes, real messages, real exit codes."""
 
-import importlib.util
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import duckdb
 import pytest
 
 import analysis
+from pwfn import commands
+from pwfn.commands.search import suggestion
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import open_study
 from pwfn.space.space import SearchSpace
@@ -24,28 +25,16 @@ def launch(name: str, *arguments: object, cwd: Path, timeout: float = 280) -> su
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
 
-def load(name: str) -> ModuleType:
-    """Import a launcher."""
-    spec = importlib.util.spec_from_file_location(f"launcher_{name}", ROOT / "launchers" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def main(tmp_path, monkeypatch, capsys):
-    """Run a launcher's main in this process, in an empty folder; gives exit code, stdout and stderr."""
+    """Run a command in this process, in an empty folder; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, *arguments: object) -> tuple[int, str, str]:
-        module = load(name)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        code = module.main()
+    def call(name: str, *arguments: object) -> tuple[int, str, str]:
+        code = commands.main([name, *map(str, arguments)])
         return code, *capsys.readouterr()
 
-    return run
+    return call
 
 
 @pytest.mark.parametrize("space", sorted(path.name for path in (ROOT / "search_spaces").glob("*.yaml")))
@@ -75,10 +64,8 @@ def test_a_dry_run_starts_neither_torch_nor_ray(tmp_path):
     store.create()
     store.write_study({"study": "old"})
     code = (
-        "import runpy, sys; sys.argv = ['search.py', '--space', 'digits', '--dry-run', '--warm-start', 'results/old']\n"
-        f"sys.path.insert(0, {str(ROOT / 'launchers')!r})\n"
-        f"try: runpy.run_path({str(ROOT / 'launchers' / 'search.py')!r}, run_name='__main__')\n"
-        "except SystemExit as end: assert end.code == 0\n"
+        "import sys; from pwfn.commands import main\n"
+        "assert main(['search', '--space', 'digits', '--dry-run', '--warm-start', 'results/old']) == 0\n"
         "assert not {'torch', 'ray', 'optuna', 'timm'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
@@ -172,9 +159,10 @@ def test_a_search_ends_with_the_front_the_report_and_the_export_command(searched
     reports = [line.removeprefix("report: ") for line in output.splitlines() if line.startswith("report: ")]
     assert reports
     assert all(Path(report).is_file() for report in reports)
-    command = next(line for line in output.splitlines() if "launchers/export.py" in line)
-    arguments = command.partition("launchers/export.py ")[2].split()
-    exported = launch("export", *arguments, cwd=folders[0])
+    shown = next(line for line in output.splitlines() if line.startswith("export a point: "))
+    arguments = shlex.split(shown.removeprefix("export a point: "))
+    assert arguments[:2] == [sys.executable, str(ROOT / "launchers" / "export.py")]
+    exported = subprocess.run(arguments, cwd=folders[0], capture_output=True, text=True, timeout=280)
     assert exported.returncode == 0, exported.stderr
     assert (folders[0] / arguments[arguments.index("--out") + 1]).is_file()
 
@@ -220,7 +208,6 @@ def test_the_trial_to_export_is_chosen_by_the_mean_of_its_seeds(tmp_path):
     space = SearchSpace.load(SPACE)
     store = ResultsStore(str(tmp_path), "confirmed")
     open_study(space, store, command="test")
-    suggestion = load("search").suggestion
     assert suggestion(analysis.load(str(tmp_path / "confirmed"))) is None
 
     def end(number: int, replicate: int, values: int, accuracy: float) -> None:
