@@ -13,6 +13,7 @@ from torch import Tensor
 from pwfn.codebook import FloatArray
 from pwfn.methods.pwfn.clustering.intervals import SMALLEST_SIGMA
 from pwfn.methods.qat.assignment import assign_, edges_between, show_
+from pwfn.parameters import copied
 
 
 class LivingWeights:
@@ -57,8 +58,7 @@ class LivingWeights:
 
     def state(self) -> dict[str, Tensor]:
         """Copy to the CPU what `load_state` needs."""
-        tensors = {"anchor": self.anchor, "reach": self.reach, "values": self.values}
-        return {f"living.{name}": tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return copied({"living.anchor": self.anchor, "living.reach": self.reach, "living.values": self.values})
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from pwfn.descent import Descent
 from pwfn.methods.pwfn.living import LivingWeights
 from pwfn.methods.pwfn.posterior import Posterior
 from pwfn.methods.qat.assignment import counts_by_value, sums_by_value
+from pwfn.training import Learner
 
 
-class SharedValuesLearner:
+class SharedValuesLearner(Learner):
     """Trains the values that the weights share, as far as the descent does not hold them, and the other parameters.
 
     A value follows the mean gradient of its weights: of all steps that keep them equal, the nearest to the one that
@@ -19,19 +19,14 @@ class SharedValuesLearner:
     """
 
     def __init__(self, posterior: Posterior, descent: Descent) -> None:
-        self.network = posterior.network
+        super().__init__(posterior.network, descent)
         self.posterior = posterior
-        self.descent = descent
         self.values, self.place, self.counts = torch.unique(posterior.mu, return_inverse=True, return_counts=True)
 
     def prepare(self) -> None:
         """Show the network the values, without noise."""
         self.posterior.show_mean_()
         self.posterior.gradient.zero_()
-
-    def penalty(self, loss: Tensor) -> Tensor:
-        """Add nothing."""
-        return torch.zeros_like(loss)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -44,7 +39,7 @@ class SharedValuesLearner:
         torch.index_select(self.values, 0, self.place, out=mu)  # equal to the last bit, however they were updated
 
 
-class LivingLearner:
+class LivingLearner(Learner):
     """Trains the latent weights of fixed weights that go on living, the other parameters, and the values themselves.
 
     `of_values` moves the values, each by the mean gradient of the weights that show it; zero stays. None: they stay.
@@ -53,20 +48,15 @@ class LivingLearner:
     def __init__(
         self, posterior: Posterior, living: LivingWeights, descent: Descent, of_values: Descent | None
     ) -> None:
-        self.network = posterior.network
+        super().__init__(posterior.network, descent)
         self.posterior = posterior
         self.living = living
-        self.descent = descent
         self.of_values = of_values
 
     def prepare(self) -> None:
         """Show each weight the value nearest to its latent weight, without noise."""
         self.posterior.show_mean_()
         self.posterior.gradient.zero_()
-
-    def penalty(self, loss: Tensor) -> Tensor:
-        """Add nothing."""
-        return torch.zeros_like(loss)
 
     @torch.no_grad()
     def step(self) -> None:

@@ -15,6 +15,7 @@ from pwfn.methods.kmeans.method import finite_array, relative_importance
 from pwfn.methods.qat.learner import SettlingLearner, StraightThroughLearner
 from pwfn.methods.qat.weights import SharedWeights
 from pwfn.methods.rounds import Fixing, Method, State
+from pwfn.parameters import buffers_of, copied, restore_buffers_
 from pwfn.task import Task, epochs_and_steps
 
 log = logging.getLogger(__name__)
@@ -92,15 +93,8 @@ class Qat(Method):
             num_steps_done=place.num_steps_before,
         )
         num_epochs, num_steps = epochs_and_steps(training, index, task.num_steps(training))
-        losses = [
-            task.train_epoch(
-                learner,
-                num_steps=num_steps,
-                label=f"round {index + 1} epoch {epoch + 1}",
-                batch_size=training.batch_size,
-            )
-            for epoch in range(num_epochs)
-        ]
+        labels = [f"round {index + 1} epoch {epoch + 1}" for epoch in range(num_epochs)]
+        losses = list(task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size))
         self.weights.assign_(learner.share_shown)
         return float(np.mean(losses)) if losses else None
 
@@ -162,17 +156,15 @@ class Qat(Method):
             lr_factors=[(num_rest, 1.0), (weights.num_values, self.config.values_lr_ratio)],
         )
         learner = SettlingLearner(self.task.network, weights, descent)
-        for epoch in range(training.settle_epochs):
-            label = f"settling epoch {epoch + 1}"
-            self.task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=training.batch_size)
+        labels = [f"settling epoch {epoch + 1}" for epoch in range(training.settle_epochs)]
+        list(self.task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size))
         return self._fixing()
 
     def state(self) -> State:
         """Copy the weights, the values, the optimiser with its schedule, and BatchNorm's buffers."""
-        buffers = {f"buffer.{name}": buffer for name, buffer in self.task.network.named_buffers()}
         descent = {} if self.descent is None else self.descent.state()
         return {
-            **{name: buffer.detach().cpu().clone() for name, buffer in buffers.items()},
+            **copied(buffers_of(self.task.network)),
             **{f"weights.{name}": tensor for name, tensor in self.weights.state().items()},
             **{f"descent.{name}": tensor for name, tensor in descent.items()},
         }
@@ -180,8 +172,7 @@ class Qat(Method):
     def load_state(self, state: State) -> None:
         """Restore them."""
         self.weights.load_state(_under("weights.", state))
-        for name, buffer in self.task.network.named_buffers():
-            buffer.copy_(state[f"buffer.{name}"])
+        restore_buffers_(self.task.network, state)
         self.descent = self._descent(self.place(int(state["round"])))
         self.descent.load_state(_under("descent.", state))
 

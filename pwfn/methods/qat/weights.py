@@ -20,7 +20,7 @@ from pwfn.methods.qat.assignment import (
     sums_by_value,
 )
 from pwfn.methods.qat.codebook import first_values, power_candidates
-from pwfn.parameters import FlatParameters, ParameterSets
+from pwfn.parameters import FlatParameters, ParameterSets, copied
 
 STEPS_BETWEEN_COUNTS = 10
 """Steps after which the weights of each value are counted again. They change slowly, and counting costs a CPU half as
@@ -148,7 +148,7 @@ class SharedWeights:
         tensors = {"values": self.values, "shown": self.shown, "scale": self.scale, "counts": self.counts}
         if self.importance is not None:
             tensors["importance"] = self.importance
-        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return copied(tensors)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned, the network's weights included."""
