@@ -376,9 +376,9 @@ class QatConfig(_Frozen):
     """
 
     name: Literal["qat"] = "qat"
-    num_values: Annotated[int, Field(ge=1, le=1024)] | None = None
+    num_values: Annotated[int, Field(ge=1, le=256)] | None = None
     """Values of the codebook, in one stage: short for `stages` of one number. Give one of the two."""
-    stages: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = ()
+    stages: tuple[Annotated[int, Field(ge=1, le=256)], ...] = ()
     """Values of the codebook in each stage, falling. Each stage ends in a whole network, which is measured; the next
     one starts from k-means of the latent weights. Neither this nor `num_values`: 16, 8, 4, 3, 2."""
     stage_rounds: Annotated[tuple[Count, ...], Field(min_length=1)] = (3,)

@@ -22,7 +22,13 @@ class StraightThroughLearner(Learner):
     """
 
     def __init__(
-        self, network: nn.Module, weights: SharedWeights, descent: Descent, *, gradual_steps: int, num_steps_done: int
+        self,
+        network: nn.Module,
+        weights: SharedWeights,
+        descent: Descent,
+        *,
+        gradual_steps: int = 0,
+        num_steps_done: int = 0,
     ) -> None:
         super().__init__(network, descent)
         self.weights = weights
