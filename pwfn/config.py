@@ -227,6 +227,12 @@ class PwfnConfig(_Frozen):
     """Sigma of a group of weights that were just fixed together."""
     recluster: Literal["all", "free"] = "all"
     """all: every round assigns from nothing, weights fixed before may change their value. free: they keep it."""
+    fixed_weights: Literal["hold", "live"] = "hold"
+    """hold: a fixed weight keeps its value until a later fixing gives it another one (the paper). live: it keeps its
+    latent weight as well. That trains on, by the gradient of what the weight shows, within the round's radius (from
+    `start_sigma` to `end_sigma`, with every codebook), in the weight's own sigmas, of where it was when fixed. In each
+    step the weight shows that value of the last fixing which is nearest to it, after the very last one, too, for
+    `training.settle_epochs`. Needs `recluster: all`."""
     noise: bool = True
     """Draw weights from the posterior in training; without it this is plain training between fixings."""
     prior: bool = True
@@ -252,6 +258,15 @@ class PwfnConfig(_Frozen):
     @model_validator(mode="after")
     def _fractions_increase_to_one(self) -> PwfnConfig:
         check_fractions(self.fractions)
+        return self
+
+    @model_validator(mode="after")
+    def _living_weights_may_move(self) -> PwfnConfig:
+        if self.fixed_weights == "live" and self.recluster == "free":
+            raise ValueError(
+                "fixed_weights=live lets fixed weights change their value, and recluster=free says that they keep it; "
+                "use recluster=all, or fixed_weights=hold"
+            )
         return self
 
 
@@ -361,9 +376,9 @@ class QatConfig(_Frozen):
     """
 
     name: Literal["qat"] = "qat"
-    num_values: Annotated[int, Field(ge=1, le=1024)] | None = None
+    num_values: Annotated[int, Field(ge=1, le=256)] | None = None
     """Values of the codebook, in one stage: short for `stages` of one number. Give one of the two."""
-    stages: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = ()
+    stages: tuple[Annotated[int, Field(ge=1, le=256)], ...] = ()
     """Values of the codebook in each stage, falling. Each stage ends in a whole network, which is measured; the next
     one starts from k-means of the latent weights. Neither this nor `num_values`: 16, 8, 4, 3, 2."""
     stage_rounds: Annotated[tuple[Count, ...], Field(min_length=1)] = (3,)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pwfn.config import OptimizationConfig
-from pwfn.parameters import as_factor, in_pieces
+from pwfn.parameters import as_factor, copied, in_pieces
 from pwfn.replicas import Replicas
 
 
@@ -57,13 +57,13 @@ class Descent:
     def state(self) -> dict[str, Tensor]:
         """Copy to the CPU what another descent on the same buffers needs to go on from here."""
         of_optimizer = {
-            f"optimizer.{index}.{name}": tensor.detach().cpu().clone()
+            f"optimizer.{index}.{name}": tensor
             for index, tensors in self.optimizer.state_dict()["state"].items()
             for name, tensor in tensors.items()
             if tensor is not None  # SGD's momentum before the first step
         }
         lrs = torch.tensor([group["lr"] for group in self.optimizer.param_groups], dtype=torch.float64)
-        return {**of_optimizer, "num_steps_done": torch.tensor(self.scheduler.last_epoch), "lrs": lrs}
+        return copied({**of_optimizer, "num_steps_done": torch.tensor(self.scheduler.last_epoch), "lrs": lrs})
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned: the same steps follow, to the last bit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pwfn.methods.qat.ranks import PIECE, ranks_
 from pwfn.parameters import in_pieces
 
 COLUMNS = 1024
@@ -26,7 +27,7 @@ def edges_between(values: Tensor, penalties: Tensor | None = None) -> Tensor:
     """
     if penalties is None or len(values) == 1:
         return (values[:-1] + values[1:]) / 2
-    # Where a pair of values costs the same; those of one pair are equal only if it is one value twice.
+    # Where a pair of values costs the same; only a value that is there twice has no distance from itself.
     gap = (values[:, None] - values).clamp(min=torch.finfo(values.dtype).tiny)
     crossing = (values[:, None] + values) / 2 + (penalties[:, None] - penalties) / (2 * gap)
     is_after = torch.ones_like(crossing, dtype=torch.bool).tril(-1)
@@ -38,21 +39,30 @@ def edges_between(values: Tensor, penalties: Tensor | None = None) -> Tensor:
 
 @torch.no_grad()
 def assign_(places: Tensor, weights: Tensor, edges: Tensor) -> None:
-    """Write the index of each weight's value, int32 `(num_weights,)`: how many edges lie below the weight."""
-    torch.bucketize(weights, edges, out_int32=True, out=places)
+    """Write the rank of each weight's value: how many edges lie below the weight.
+
+    Args:
+        places: of a whole type that holds the ranks, `(num_weights,)`; overwritten.
+        weights: `(num_weights,)`.
+        edges: ascending, `(num_values - 1,)`; infinite ones are allowed.
+    """
+    if weights.device.type == "cpu":
+        ranks_(places, weights, edges)
+    else:
+        places.copy_(torch.bucketize(weights, edges, out_int32=True))
 
 
 @torch.no_grad()
 def assign_by_importance_(
     places: Tensor, weights: Tensor, importance: Tensor, values: Tensor, penalties: Tensor
 ) -> None:
-    """Write the index of the value with the least importance * (w - c)^2 + penalty, the first among equals.
+    """Write the rank of the value with the least importance * (w - c)^2 + penalty, the first among equals.
 
     Args:
-        places: int32 `(num_weights,)`, overwritten.
+        places: of a whole type that holds the ranks, `(num_weights,)`; overwritten.
         weights: `(num_weights,)`.
         importance: positive, `(num_weights,)`.
-        values: `(num_values,)`.
+        values: ascending, `(num_values,)`.
         penalties: `(num_values,)`.
     """
     for place, weight, factor in in_pieces(places, weights, importance):
@@ -66,8 +76,10 @@ def assign_by_importance_(
 
 @torch.no_grad()
 def show_(shown: Tensor, places: Tensor, values: Tensor) -> None:
-    """Write each weight's value, `(num_weights,)`."""
-    torch.index_select(values, 0, places, out=shown)
+    """Write each weight's value, `(num_weights,)`, for the ranks of the ascending `values`."""
+    size = PIECE if shown.device.type == "cpu" else len(shown)
+    for piece, place in zip(torch.split(shown, size), torch.split(places, size), strict=True):
+        torch.index_select(values, 0, place.int(), out=piece)
 
 
 @torch.no_grad()
@@ -75,14 +87,14 @@ def sums_by_value(places: Tensor, terms: Tensor, num_values: int) -> Tensor:
     """Add up the terms `(num_weights,)` of the weights of each value, `(num_values,)`, without waiting for a GPU."""
     if terms.device.type == "cpu":
         return torch.bincount(places, weights=terms, minlength=num_values).to(terms.dtype)
-    column = torch.arange(len(terms), device=terms.device, dtype=places.dtype).remainder_(COLUMNS)
+    column = torch.arange(len(terms), device=terms.device, dtype=torch.int32).remainder_(COLUMNS)
     sums = terms.new_zeros(num_values * COLUMNS)
     return sums.index_add_(0, column.add_(places, alpha=COLUMNS), terms).view(num_values, COLUMNS).sum(dim=1)
 
 
 @torch.no_grad()
 def counts_by_value(places: Tensor, num_values: int) -> Tensor:
-    """Count the weights of each value, int64 `(num_values,)`."""
+    """Count the weights of each value, int64 `(num_values,)`, without waiting for a GPU."""
     if places.device.type == "cpu":
         return torch.bincount(places, minlength=num_values)
     return torch.stack([(places == index).sum() for index in range(num_values)])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pwfn.descent import Descent
 from pwfn.methods.qat.weights import STEPS_BETWEEN_COUNTS, SharedWeights
+from pwfn.training import Learner
 
 
-class StraightThroughLearner:
+class StraightThroughLearner(Learner):
     """Trains the latent weights, their values and the other parameters.
 
     Args:
@@ -21,11 +22,16 @@ class StraightThroughLearner:
     """
 
     def __init__(
-        self, network: nn.Module, weights: SharedWeights, descent: Descent, *, gradual_steps: int, num_steps_done: int
+        self,
+        network: nn.Module,
+        weights: SharedWeights,
+        descent: Descent,
+        *,
+        gradual_steps: int = 0,
+        num_steps_done: int = 0,
     ) -> None:
-        self.network = network
+        super().__init__(network, descent)
         self.weights = weights
-        self.descent = descent
         self.gradual_steps = gradual_steps
         self.num_steps_done = num_steps_done
         self._order = torch.empty(0)
@@ -42,10 +48,6 @@ class StraightThroughLearner:
         if self.num_steps_done % STEPS_BETWEEN_COUNTS == 0:
             self.weights.count_(self._order)
 
-    def penalty(self, loss: Tensor) -> Tensor:
-        """Add nothing."""
-        return torch.zeros_like(loss)
-
     def step(self) -> None:
         """Update the latent weights, the values and the other parameters."""
         self.weights.fill_codebook_gradient_(self._order)
@@ -53,13 +55,12 @@ class StraightThroughLearner:
         self.num_steps_done += 1
 
 
-class SettlingLearner:
+class SettlingLearner(Learner):
     """Trains the values and the other parameters; every weight keeps its value's place."""
 
     def __init__(self, network: nn.Module, weights: SharedWeights, descent: Descent) -> None:
-        self.network = network
+        super().__init__(network, descent)
         self.weights = weights
-        self.descent = descent
         self._order = weights.assign_()
         weights.count_(self._order)
 
@@ -67,10 +68,6 @@ class SettlingLearner:
         """Clear the gradients and show the values as they are now."""
         self.weights.gradient.zero_()
         self.weights.show_(self._order)
-
-    def penalty(self, loss: Tensor) -> Tensor:
-        """Add nothing."""
-        return torch.zeros_like(loss)
 
     def step(self) -> None:
         """Update the values and the other parameters."""

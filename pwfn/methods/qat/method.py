@@ -15,6 +15,7 @@ from pwfn.methods.kmeans.method import finite_array, relative_importance
 from pwfn.methods.qat.learner import SettlingLearner, StraightThroughLearner
 from pwfn.methods.qat.weights import SharedWeights
 from pwfn.methods.rounds import Fixing, Method, State
+from pwfn.parameters import buffers_of, copied, restore_buffers_
 from pwfn.task import Task, epochs_and_steps
 
 log = logging.getLogger(__name__)
@@ -85,22 +86,11 @@ class Qat(Method):
         assert self.descent is not None
         gradual_steps = round(self.config.gradual_start * place.num_steps) if place.stage == 0 else 0
         learner = StraightThroughLearner(
-            task.network,
-            self.weights,
-            self.descent,
-            gradual_steps=gradual_steps,
-            num_steps_done=place.num_steps_before,
+            task.network, self.weights, self.descent, gradual_steps=gradual_steps, num_steps_done=place.num_steps_before
         )
         num_epochs, num_steps = epochs_and_steps(training, index, task.num_steps(training))
-        losses = [
-            task.train_epoch(
-                learner,
-                num_steps=num_steps,
-                label=f"round {index + 1} epoch {epoch + 1}",
-                batch_size=training.batch_size,
-            )
-            for epoch in range(num_epochs)
-        ]
+        labels = [f"round {index + 1} epoch {epoch + 1}" for epoch in range(num_epochs)]
+        losses = list(task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size))
         self.weights.assign_(learner.share_shown)
         return float(np.mean(losses)) if losses else None
 
@@ -114,20 +104,10 @@ class Qat(Method):
 
     def _descent(self, place: Place) -> Descent:
         """Begin the optimiser and the schedule of a stage."""
-        training, weights = self.task.config.training, self.weights
-        factor = 1.0 if place.stage == 0 else self.config.later_lr_ratio
-        end = weights.num_trained + weights.num_values
-        return Descent(
-            weights.values[:end],
-            weights.gradient[:end],
-            training,
-            num_steps=place.num_steps,
-            replicas=self.task.replicas,
-            lr_factors=[
-                (weights.num_trained, factor),
-                (weights.num_values, factor * self.config.values_lr_ratio),
-            ],
-        )
+        training, replicas = self.task.config.training, self.task.replicas
+        lr = training.lr * (1.0 if place.stage == 0 else self.config.later_lr_ratio)
+        of_stage = training.model_copy(update={"lr": lr})
+        return self.weights.descent(of_stage, num_steps=place.num_steps, replicas=replicas)
 
     def fix(self, index: int) -> Fixing:
         """Show the network every weight's value, and count the values."""
@@ -151,28 +131,18 @@ class Qat(Method):
         if training.settle_epochs == 0:
             return fixing
         _, num_steps = epochs_and_steps(training, len(self.fractions), self.task.num_steps(training))
-        own = slice(weights.num_weights, weights.num_trained + weights.num_values)
-        num_rest = weights.num_trained - weights.num_weights
-        descent = Descent(
-            weights.values[own],
-            weights.gradient[own],
-            training,
-            num_steps=training.settle_epochs * num_steps,
-            replicas=self.task.replicas,
-            lr_factors=[(num_rest, 1.0), (weights.num_values, self.config.values_lr_ratio)],
-        )
+        num_steps_in_all = training.settle_epochs * num_steps
+        descent = weights.descent(training, num_steps=num_steps_in_all, replicas=self.task.replicas, hold_weights=True)
         learner = SettlingLearner(self.task.network, weights, descent)
-        for epoch in range(training.settle_epochs):
-            label = f"settling epoch {epoch + 1}"
-            self.task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=training.batch_size)
+        labels = [f"settling epoch {epoch + 1}" for epoch in range(training.settle_epochs)]
+        list(self.task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size))
         return self._fixing()
 
     def state(self) -> State:
         """Copy the weights, the values, the optimiser with its schedule, and BatchNorm's buffers."""
-        buffers = {f"buffer.{name}": buffer for name, buffer in self.task.network.named_buffers()}
         descent = {} if self.descent is None else self.descent.state()
         return {
-            **{name: buffer.detach().cpu().clone() for name, buffer in buffers.items()},
+            **copied(buffers_of(self.task.network)),
             **{f"weights.{name}": tensor for name, tensor in self.weights.state().items()},
             **{f"descent.{name}": tensor for name, tensor in descent.items()},
         }
@@ -180,8 +150,7 @@ class Qat(Method):
     def load_state(self, state: State) -> None:
         """Restore them."""
         self.weights.load_state(_under("weights.", state))
-        for name, buffer in self.task.network.named_buffers():
-            buffer.copy_(state[f"buffer.{name}"])
+        restore_buffers_(self.task.network, state)
         self.descent = self._descent(self.place(int(state["round"])))
         self.descent.load_state(_under("descent.", state))
 

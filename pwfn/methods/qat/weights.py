@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pwfn.codebook import FloatArray
-from pwfn.config import QatConfig
+from pwfn.config import OptimizationConfig, QatConfig
+from pwfn.descent import Descent
 from pwfn.errors import UserError
 from pwfn.methods.qat.assignment import (
     assign_,
@@ -20,7 +21,8 @@ from pwfn.methods.qat.assignment import (
     sums_by_value,
 )
 from pwfn.methods.qat.codebook import first_values, power_candidates
-from pwfn.parameters import FlatParameters, ParameterSets
+from pwfn.parameters import FlatParameters, ParameterSets, copied
+from pwfn.replicas import Replicas
 
 STEPS_BETWEEN_COUNTS = 10
 """Steps after which the weights of each value are counted again. They change slowly, and counting costs a CPU half as
@@ -32,7 +34,7 @@ class SharedWeights:
 
     `values` is `(N + M + K,)`: the latent weights, the other parameters, the codebook in any order; `gradient` has the
     same layout. The network's own weights are a buffer of their own, `shown` `(N,)`, and their gradient is that of the
-    latent weights (Bengio et al. 2013, arXiv 1308.3432: the straight-through estimator). `places` is int32 `(N,)`: the
+    latent weights (Bengio et al. 2013, arXiv 1308.3432: the straight-through estimator). `places` is uint8 `(N,)`: the
     rank of each weight's value in the ascending codebook.
     """
 
@@ -54,7 +56,7 @@ class SharedWeights:
         FlatParameters(rest, self.values[own], self.gradient[own])
         self.shown = FlatParameters(fixable, gradient=self.weights_gradient).values
         self.latent.copy_(self.shown)
-        self.places = torch.zeros_like(self.latent, dtype=torch.int32)
+        self.places = torch.zeros_like(self.latent, dtype=torch.uint8)
         self.importance: Tensor | None = None
         """Of each weight in the assignment, `(N,)`, mean about 1; None weighs all alike."""
         self.num_values = 0
@@ -76,6 +78,20 @@ class SharedWeights:
     def codebook_gradient(self) -> Tensor:
         """Their gradient, `(K,)`."""
         return self.gradient[self.num_trained : self.num_trained + self.num_values]
+
+    def descent(
+        self, config: OptimizationConfig, *, num_steps: int, replicas: Replicas, hold_weights: bool = False
+    ) -> Descent:
+        """Begin an optimiser and a schedule for all of it, or for all but the latent weights."""
+        begin, end = self.num_weights if hold_weights else 0, self.num_trained + self.num_values
+        return Descent(
+            self.values[begin:end],
+            self.gradient[begin:end],
+            config,
+            num_steps=num_steps,
+            replicas=replicas,
+            lr_factors=[(self.num_trained - begin, 1.0), (self.num_values, self.config.values_lr_ratio)],
+        )
 
     @torch.no_grad()
     def start_stage_(self, num_values: int, importance: FloatArray | None) -> None:
@@ -148,7 +164,7 @@ class SharedWeights:
         tensors = {"values": self.values, "shown": self.shown, "scale": self.scale, "counts": self.counts}
         if self.importance is not None:
             tensors["importance"] = self.importance
-        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return copied(tensors)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned, the network's weights included."""
