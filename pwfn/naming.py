@@ -17,6 +17,8 @@ COMPACTED = "compacted-"
 """Begins the name of a file that holds many trials."""
 
 
+BASELINE = "baseline"
+"""Marks a proposal that runs beside the search; its entry is the method's configuration."""
 _POINT = re.compile(r"(?P<trial>.+?)(?:-r(?P<replicate>\d+))?(?:-s(?P<stage>\d+))?")
 
 

@@ -21,8 +21,8 @@ from optuna.trial import FrozenTrial, TrialState
 from pwfn.errors import UserError
 from pwfn.invocation import command_line
 from pwfn.metrics import METRICS
+from pwfn.naming import BASELINE
 from pwfn.results.store import ResultsStore
-from pwfn.search.study import BASELINE
 from pwfn.search.suggestions import as_optuna
 from pwfn.space.constraints import is_finite
 from pwfn.space.space import SearchSpace

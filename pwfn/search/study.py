@@ -16,7 +16,7 @@ from typing import Any
 
 from pwfn.config import KmeansConfig
 from pwfn.errors import UserError
-from pwfn.naming import dotted
+from pwfn.naming import BASELINE, dotted
 from pwfn.results.store import ResultsStore
 from pwfn.search.sources import source_digests
 from pwfn.space.space import SearchSpace
@@ -29,8 +29,6 @@ CHANGEABLE = (
     "search.keep_models", "search.baselines",
 )  # fmt: skip
 """What may differ when a study is continued: it changes no trial."""
-BASELINE = "baseline"
-"""Marks a proposal that is run beside the search: the method's configuration."""
 MOST_SHOWN = 8
 """Differences that a message lists; study.json has them all."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pwfn.search.study import BASELINE, Study
+from pwfn.naming import BASELINE
+from pwfn.search.study import Study
 from pwfn.sweep.listed import Listed
 from pwfn.trial.rows import Row
 

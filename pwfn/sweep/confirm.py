@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from pwfn.naming import PointName
+from pwfn.naming import BASELINE, PointName
 from pwfn.search.front import feasible_front
-from pwfn.search.study import BASELINE, Study
+from pwfn.search.study import Study
 from pwfn.space.constraints import is_finite
 from pwfn.sweep.listed import Listed
 from pwfn.trial.rows import Row

@@ -14,9 +14,9 @@ from pwfn.results.schema import TRIALS
 from pwfn.space.constraints import total_violation
 from pwfn.space.declaration import SEARCHABLE, Override, SearchConfig, Source
 from pwfn.space.fields import Fields
-from pwfn.space.space import SHIPPED, SearchSpace
+from pwfn.space.space import SHIPPED, TRIAL_FIELDS, SearchSpace
 
-METHODS = "PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig"
+METHODS = " or ".join(model.__name__ for model in TRIAL_FIELDS.sections["method"])
 
 BASE = """
 fixed:
