@@ -1,4 +1,4 @@
-"""The one definition of every reported number about shared values (spec: methods, section 4)."""
+"""The one definition of every reported number about shared values."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Task:
     def recalibrate(self) -> bool:
         """Estimate BatchNorm's statistics again where the configuration asks for it; say whether that was done.
 
-        On augmented images, as in training: the statistics of plain ones cost a ResNet-20 two points (CHANGELOG, log).
+        On augmented images, as in training: the statistics of plain ones cost a ResNet-20 two points (docs/log.md).
         """
         evaluation = self.config.evaluation
         if not evaluation.recalibrate_bn:

@@ -1,4 +1,4 @@
-"""The closed schemas of a results folder: what every column means, in which type and unit (DESIGN, section 6).
+"""The closed schemas of a results folder: what every column means, in which type and unit.
 
 Closed: a file has all columns of its schema, each nullable but the key, so that a folder of files is one table for
 pandas, DuckDB and Polars. A field's metadata holds `unit` and `description`; a file's metadata holds the version.

@@ -3,7 +3,7 @@
 After some of its rounds, the rungs, a trial is ranked among all trials that have come as far; the best share of them
 goes on. What a trial had at a rung is compared with rungs alone and never told as its result.
 
-Two things differ from the paper, because they kept more of the front for the time they saved (CHANGELOG): fronts go on
+Two things differ from the paper, because they kept more of the front for the time they saved (docs/log.md): fronts go on
 whole, where the paper takes some of the last one; and entropy stands for counts of values.
 """
 
