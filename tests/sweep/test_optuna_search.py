@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import optuna
 import pytest
@@ -14,7 +15,7 @@ from ray.tune.search import Searcher
 from pwfn.results.store import ResultsStore
 from pwfn.search.proposer import SAMPLERS, Proposer
 from pwfn.search.study import Study
-from pwfn.space.declaration import Source
+from pwfn.space.declaration import Sampler, Source
 from pwfn.space.space import SearchSpace
 from pwfn.sweep.searchers import OptunaSearch
 
@@ -200,6 +201,10 @@ print(json.dumps({{sampler: search_all(Proposer(toy_space(sampler, seed=3))) for
 LONG = {"tpe": 18, "nsga2": 28, "nsga3": 28, "gp": 17, "random": 12}
 """Trials after which a sampler has left its random start behind: with them, one of NSGA's parents have been chosen."""
 GP_NOTE = "the gp sampler draws fields with conditions at random: training.momentum"
+
+
+def test_every_sampler_that_a_space_may_name_can_be_made_and_is_tried():
+    assert set(get_args(Sampler)) == set(SAMPLERS) == set(LONG)
 
 
 def test_gp_says_once_what_it_draws_at_random(caplog):
