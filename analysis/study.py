@@ -12,9 +12,9 @@ import pandas as pd
 
 from analysis.errors import AnalysisError
 from analysis.feasible import Constraints, judged, violation
-from analysis.metrics import METRICS
 from analysis.parquet import is_compacted, read_table
 from analysis.storage import Folder
+from pwfn.metrics import METRICS
 
 DEFAULT_OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 DIRECTIONS = ("maximize", "minimize")

@@ -27,10 +27,10 @@ import yaml
 
 from pwfn.config import ResourcesConfig, TrialConfig
 from pwfn.errors import UserError, nearest_names
+from pwfn.metrics import Direction
 from pwfn.seeds import derive_seed
 from pwfn.space.constraints import Constraint, declared_constraints, read_constraints
 from pwfn.space.declaration import (
-    Direction,
     Override,
     SearchConfig,
     Source,

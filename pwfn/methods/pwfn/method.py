@@ -70,19 +70,19 @@ class Pwfn(Method):
     def fix(self, index: int) -> Fixing:
         """Assign the round's share of all weights to the codebook."""
         config, posterior = self.config, self.posterior
-        sigma_quantiles = quantiles_of_free(posterior)
+        numbers = quantiles_of_free(posterior)
         clustering = self._cluster(index)
         clustering.apply_(posterior.mu, posterior.sigma, config.sigma_join)
         assigned = clustering.step_of_weight >= 0
         posterior.fixed.copy_(posterior.fixed | assigned if config.recluster == "free" else assigned)
         posterior.show_mean_()
+        if config.codebook != "kmeans":
+            numbers |= {"radius_start": self.radii[index], "radius_end": clustering.radius_end}
         is_last = index == len(self.fractions) - 1
         return Fixing(
             num_fixed=int(posterior.fixed.sum()),
             codebook=Codebook.of(posterior.mu) if is_last else clustering.codebook,
-            radius_start=None if config.codebook == "kmeans" else self.radii[index],
-            radius_end=None if config.codebook == "kmeans" else clustering.radius_end,
-            sigma_quantiles=sigma_quantiles,
+            numbers=numbers,
         )
 
     def _cluster(self, index: int) -> ClusterRound:
