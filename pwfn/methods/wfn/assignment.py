@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pwfn.errors import DivergedWeightsError
-from pwfn.methods.wfn.grid import FloatArray, centres
+from pwfn.methods.wfn.grid import DoubleArray, centres
 
 LAST_ORDER = 20
 """Rounding changes nothing any more well before this order; from there on the allowed distance doubles instead."""
@@ -83,7 +83,7 @@ def _check_finite(ascending: Tensor) -> None:
         raise DivergedWeightsError(f"the weights must be finite, but go from {ends[0]:g} to {ends[1]:g}")
 
 
-def _most_frequent(ascending: Tensor, values: FloatArray) -> tuple[float, slice]:
+def _most_frequent(ascending: Tensor, values: DoubleArray) -> tuple[float, slice]:
     """Find the value that is nearest to most of the weights `(free,)`, and where these lie."""
     halfway = _float32_below((values[1:] + values[:-1]) / 2)
     borders = torch.searchsorted(ascending, torch.from_numpy(halfway).to(ascending.device), right=True)
@@ -92,7 +92,7 @@ def _most_frequent(ascending: Tensor, values: FloatArray) -> tuple[float, slice]
     return float(values[best]), slice(int(ends[best]), int(ends[best + 1]))
 
 
-def _float32_below(numbers: FloatArray) -> npt.NDArray[np.float32]:
+def _float32_below(numbers: DoubleArray) -> npt.NDArray[np.float32]:
     """Round down to float32: no float32 weight lies between, so a weight is beyond both numbers or beyond none."""
     near = numbers.astype(np.float32)
     return np.where(near > numbers, np.nextafter(near, np.float32(-np.inf)), near)
