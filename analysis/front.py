@@ -17,7 +17,7 @@ Objectives = Mapping[str, str]
 """Metric -> `maximize` or `minimize`, as study.json declares it."""
 
 
-def costs(trials: pd.DataFrame, objectives: Objectives) -> Array:
+def minimized_objectives(trials: pd.DataFrame, objectives: Objectives) -> Array:
     """Turn objectives into costs `(num_trials, num_objectives)` on each metric's scale; the only place that negates.
 
     A row is NaN throughout unless its trial is complete and has every objective: pruned and failed trials have no
@@ -37,7 +37,7 @@ def on_front(trials: pd.DataFrame, objectives: Objectives) -> Mask:
 
     Trials with equal objectives stand or fall together.
     """
-    matrix = costs(trials, objectives)
+    matrix = minimized_objectives(trials, objectives)
     usable = np.isfinite(matrix).all(axis=1)
     mask = np.zeros(len(trials), dtype=bool)
     if usable.any():
@@ -48,7 +48,7 @@ def on_front(trials: pd.DataFrame, objectives: Objectives) -> Mask:
 def front(trials: pd.DataFrame, objectives: Objectives) -> pd.DataFrame:
     """Select the trials on the front, best in the last objective first (by default: fewest values first)."""
     members = trials[on_front(trials, objectives)]
-    order = np.lexsort((members["trial_id"].to_numpy(str), *costs(members, objectives).T))
+    order = np.lexsort((members["trial_id"].to_numpy(str), *minimized_objectives(members, objectives).T))
     return members.iloc[order]
 
 
@@ -79,7 +79,7 @@ def hypervolume(trials: pd.DataFrame, objectives: Objectives, among: pd.DataFram
     worst and the best complete trial of `among` (by default of `trials`), and compares only for the same `among`.
     """
     worst, best = _box(trials if among is None else among, objectives)
-    [share] = _shares(costs(trials, objectives), [len(trials)], worst, best, objectives)
+    [share] = _shares(minimized_objectives(trials, objectives), [len(trials)], worst, best, objectives)
     return Hypervolume(share, worst, best)
 
 
@@ -87,13 +87,13 @@ def hypervolume_shares(
     trials: pd.DataFrame, objectives: Objectives, among: pd.DataFrame, counts: Sequence[int]
 ) -> list[float]:
     """Measure `hypervolume(...).share` of the first trials, as many as each of `counts` says."""
-    return _shares(costs(trials, objectives), counts, *_box(among, objectives), objectives)
+    return _shares(minimized_objectives(trials, objectives), counts, *_box(among, objectives), objectives)
 
 
 def _shares(
     matrix: Array, counts: Sequence[int], worst: dict[str, float], best: dict[str, float], objectives: Objectives
 ) -> list[float]:
-    reference, ideal = costs(pd.DataFrame([worst, best]).assign(state="complete"), objectives)
+    reference, ideal = minimized_objectives(pd.DataFrame([worst, best]).assign(state="complete"), objectives)
     extent = np.prod(reference - ideal)
     usable = np.flatnonzero(np.isfinite(matrix).all(axis=1))
     first = [np.maximum(matrix[usable[usable < count]], ideal) for count in counts]

@@ -168,7 +168,7 @@ def _replicated(index: int, one: Series, place: Mapping[tuple[int, str], int]) -
 
 def _trials(rows: pd.DataFrame, shown: Iterable[str], series: Sequence[Series]) -> Json:
     fields = dict.fromkeys(name for one in series for name in varied_fields(one.trials))
-    costs = ("number", "float_val_top1", "float_test_top1", "wall_seconds", "gpu_seconds", "rounds_done")
+    further = ("number", "float_val_top1", "float_test_top1", "wall_seconds", "gpu_seconds", "rounds_done")
     return {
         "id": rows["trial_id"].tolist(),
         "seed": [None if pd.isna(seed) else str(int(seed)) for seed in rows["seed"]],
@@ -178,7 +178,7 @@ def _trials(rows: pd.DataFrame, shown: Iterable[str], series: Sequence[Series]) 
             None if pd.isna(name) else f"{name}: {'' if pd.isna(message) else message}"
             for name, message in zip(rows["failure_class"], rows["failure_message"], strict=True)
         ],
-        "metrics": {name: numbers(rows[name]) for name in dict.fromkeys([*shown, *costs])},
+        "metrics": {name: numbers(rows[name]) for name in dict.fromkeys([*shown, *further])},
         "fields": {name: _field(rows[name]) for name in fields},
     }
 

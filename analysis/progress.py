@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.feasible import STATES
-from analysis.front import Objectives, costs, hypervolume_shares
+from analysis.front import Objectives, hypervolume_shares, minimized_objectives
 from analysis.series import Series
 
 
@@ -39,7 +39,7 @@ def progress(series: Series, among: pd.DataFrame) -> Progress:
 def _improvements(trials: pd.DataFrame, objectives: Objectives) -> list[int]:
     """After how many trials the front gained a member: elsewhere the hypervolume stands still."""
     found, members = [], np.empty((0, len(objectives)))
-    for index, point in enumerate(costs(trials, objectives)):
+    for index, point in enumerate(minimized_objectives(trials, objectives)):
         if not np.isfinite(point).all() or (members <= point).all(axis=1).any():
             continue
         members = moocore.filter_dominated(np.vstack([members, point]))

@@ -8,7 +8,7 @@ import moocore
 import numpy as np
 import pandas as pd
 
-from analysis.front import Mask, Objectives, costs
+from analysis.front import Mask, Objectives, minimized_objectives
 from analysis.metrics import Array, metric
 
 LEVELS = (25, 50, 75)
@@ -44,7 +44,7 @@ def attainment(trials: pd.DataFrame, points: pd.DataFrame, objectives: Objective
     num_runs = int(several["num_seeds"].min())
     row = pd.Series(np.arange(len(trials)), index=trials["trial_id"].to_numpy())
     chosen = np.array([row[ids[:num_runs]].to_numpy() for ids in several["trial_ids"]])
-    matrix = costs(trials, objectives)[chosen.T.ravel()]
+    matrix = minimized_objectives(trials, objectives)[chosen.T.ravel()]
     sets = np.repeat(np.arange(num_runs), len(several))  # moocore takes each run's points together
     usable = np.isfinite(matrix).all(axis=1)
     if not usable.any():
@@ -65,7 +65,7 @@ def front_probability(trials: pd.DataFrame, points: pd.DataFrame, objectives: Ob
     if len(several) < 2:
         return {}
     row = pd.Series(np.arange(len(trials)), index=trials["trial_id"].to_numpy())
-    matrix = costs(trials, objectives)
+    matrix = minimized_objectives(trials, objectives)
     generator = np.random.default_rng(_SEED)
     means = np.stack([_resampled(matrix[row[ids].to_numpy()], generator) for ids in several["trial_ids"]], axis=1)
     # A drawn seed that is infeasible takes its configuration off the front.

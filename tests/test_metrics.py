@@ -79,14 +79,14 @@ from pwfn.results.store import ResultsStore
 from pwfn.search.study import open_study
 from pwfn.space.space import SearchSpace
 from pwfn.trial.run import run_trial
-from pwfn.trial.verdict import Verdict
+from pwfn.trial.decision import Decision
 
 study = open_study(SearchSpace.load("few.yaml"), ResultsStore("results", "few"), command="test")
 for number, values in enumerate((3, 6)):
     proposal = {"trial_id": f"{number:04d}", "number": number, "params": {"method.num_values": values}}
     study.store.write_proposal(proposal["trial_id"], proposal)
     run_trial(study.trial(proposal), study.store, device=torch.device("cpu"), replicas=Replicas(),
-              on_round=lambda row, summary: Verdict.CONTINUE)
+              on_round=lambda row, summary: Decision.CONTINUE)
 loaded = analysis.load("results/few")
 analysis.write_report(loaded, "report")
 for table in analysis.front_tables(loaded):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 
 from pwfn.errors import UserError, nearest_names
 from pwfn.metrics import METRICS, Bound, share_missed
-from pwfn.space.declaration import Source, require_metric
+from pwfn.space.declaration import Origin, require_metric
 from pwfn.space.fields import show
 
 FLOAT_METRICS = {name: f"float_{name}" for name, metric in METRICS.items() if metric.has_float and metric.is_searchable}
@@ -58,13 +58,13 @@ def total_violation(constraints: Iterable[Constraint], metrics: Mapping[str, Any
     return sum((max(0.0, constraint.violation(metrics)) for constraint in constraints), 0.0)
 
 
-def read_constraints(declared: Mapping[str, Any], source: Source) -> tuple[Constraint, ...]:
+def read_constraints(declared: Mapping[str, Any], origin: Origin) -> tuple[Constraint, ...]:
     """Read metric -> bounds.
 
     Raises:
         UserError: naming the metric, what was found and what is allowed.
     """
-    return tuple(constraint for metric, bounds in declared.items() for constraint in _of_metric(metric, bounds, source))
+    return tuple(constraint for metric, bounds in declared.items() for constraint in _of_metric(metric, bounds, origin))
 
 
 def declared_constraints(constraints: Iterable[Constraint]) -> dict[str, dict[str, float]]:
@@ -75,8 +75,8 @@ def declared_constraints(constraints: Iterable[Constraint]) -> dict[str, dict[st
     return declared
 
 
-def _of_metric(metric: str, bounds: Any, source: Source) -> list[Constraint]:
-    where = f"{source.file}: constraints.{metric}"
+def _of_metric(metric: str, bounds: Any, origin: Origin) -> list[Constraint]:
+    where = f"{origin.file}: constraints.{metric}"
     require_metric(metric, where)
     if not isinstance(bounds, dict) or not bounds:
         raise UserError(f"{where} is {show(bounds)}, but must be bounds such as {{min: 0.9}}")

@@ -78,7 +78,7 @@ class Override(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """Where a declaration comes from: a file, and overrides by field (`method.b`, `search.trials`)."""
 
     file: str
@@ -90,28 +90,28 @@ class Source:
         return f"{self.file}: {part}.{name}" if override is None else override.label
 
 
-def check_parts(declared: Any, source: Source) -> dict[str, Any]:
+def check_parts(declared: Any, origin: Origin) -> dict[str, Any]:
     """Return a copy with every part present; an empty part counts as left out."""
     allowed = ", ".join(PARTS)
     if not isinstance(declared, dict):
         found = "empty" if declared is None else show(declared)
-        raise UserError(f"{source.file} is {found}, but must be a mapping with the keys {allowed}")
+        raise UserError(f"{origin.file} is {found}, but must be a mapping with the keys {allowed}")
     for name, part in declared.items():
         if name not in PARTS:
             raise UserError(
-                f"{source.file}: {name} is not a key of a search space ({allowed}){nearest_names(name, PARTS)}"
+                f"{origin.file}: {name} is not a key of a search space ({allowed}){nearest_names(name, PARTS)}"
             )
         if part is not None and not isinstance(part, PARTS[name]):
             kind = "list" if PARTS[name] is list else "mapping"
-            raise UserError(f"{source.file}: {name} is {show(part)}, but must be a {kind}")
+            raise UserError(f"{origin.file}: {name} is {show(part)}, but must be a {kind}")
     return {name: kind() if declared.get(name) is None else declared[name] for name, kind in PARTS.items()}
 
 
-def read_fixed(declared: Mapping[str, Any], source: Source, fields: Fields) -> dict[str, Any]:
+def read_fixed(declared: Mapping[str, Any], origin: Origin, fields: Fields) -> dict[str, Any]:
     """Flatten nested sections to dotted fields, and put the overrides over them; all fields exist."""
     fixed: dict[str, Any] = {}
     for name, value in declared.items():
-        where = f"{source.file}: fixed.{name}"
+        where = f"{origin.file}: fixed.{name}"
         if "." in name:
             section, _, leaf = name.partition(".")
             raise UserError(f"{where}: fields are nested here, `{section}: {{{leaf}: {show(value)}}}`")
@@ -124,20 +124,20 @@ def read_fixed(declared: Mapping[str, Any], source: Source, fields: Fields) -> d
             for leaf, leaf_value in value.items():
                 _require_fixable(f"{name}.{leaf}", f"{where}.{leaf}", fields)
                 fixed[f"{name}.{leaf}"] = leaf_value
-    for name, (label, value) in source.overrides.items():
+    for name, (label, value) in origin.overrides.items():
         if not name.startswith("search."):
             _require_fixable(name, label, fields)
             fixed[name] = value
     return fixed
 
 
-def read_vary(declared: Mapping[str, Any], source: Source, fields: Fields) -> dict[str, Varied]:
+def read_vary(declared: Mapping[str, Any], origin: Origin, fields: Fields) -> dict[str, Varied]:
     """Read the domains and conditions of all fields without an override; the fields exist and may differ by trial."""
     vary = {}
     for name, domain in declared.items():
-        if name in source.overrides:
+        if name in origin.overrides:
             continue
-        where = source.at("vary", name)
+        where = origin.at("vary", name)
         fields.require(name, where)
         reason = SHARED_BY_ALL_TRIALS.get(name)
         if name.startswith("resources."):
@@ -150,10 +150,10 @@ def read_vary(declared: Mapping[str, Any], source: Source, fields: Fields) -> di
     return vary
 
 
-def read_objectives(declared: Mapping[str, Any], source: Source) -> dict[str, Direction]:
+def read_objectives(declared: Mapping[str, Any], origin: Origin) -> dict[str, Direction]:
     """Read metric -> direction; none declared means accuracy up and unique values down."""
     for metric, direction in declared.items():
-        where = f"{source.file}: objectives.{metric}"
+        where = f"{origin.file}: objectives.{metric}"
         require_metric(metric, where)
         if direction not in ("maximize", "minimize"):
             hint = nearest_names(str(direction), ("maximize", "minimize"))
@@ -169,13 +169,13 @@ def require_metric(metric: str, where: str) -> None:
         raise UserError(f"{where} is not a metric ({', '.join(SEARCHABLE)}){nearest_names(metric, SEARCHABLE)}")
 
 
-def read_search(declared: Mapping[str, Any], source: Source) -> SearchConfig:
+def read_search(declared: Mapping[str, Any], origin: Origin) -> SearchConfig:
     """Read who proposes, and how many trials; overrides come first."""
     prefix = "search."
-    overrides = {k.removeprefix(prefix): v.value for k, v in source.overrides.items() if k.startswith(prefix)}
+    overrides = {k.removeprefix(prefix): v.value for k, v in origin.overrides.items() if k.startswith(prefix)}
     declared = {**declared, **overrides}
     for name, value in declared.items():
-        where = source.at("search", name)
+        where = origin.at("search", name)
         _require_setting(name, SearchConfig, where, "the search")
         if name == "pruning" and isinstance(value, dict):
             for setting in value:
@@ -184,14 +184,14 @@ def read_search(declared: Mapping[str, Any], source: Source) -> SearchConfig:
         return SearchConfig.model_validate_json(to_json(declared))
     except ValidationError as error:
         field, *inner = map(str, error.errors()[0]["loc"])
-        raise complain(".".join([source.at("search", field), *inner]), error) from None
+        raise complain(".".join([origin.at("search", field), *inner]), error) from None
 
 
-def check_pruning(search: SearchConfig, metrics: Iterable[str], source: Source) -> None:
+def check_pruning(search: SearchConfig, metrics: Iterable[str], origin: Origin) -> None:
     """Raise UserError if trials shall be judged after a round by what is known only at their end."""
     for metric in metrics:
         if search.pruning is not None and metric in METRICS and METRICS[metric].known == "end":
-            where = source.at("search", "pruning")
+            where = origin.at("search", "pruning")
             raise UserError(f"{where}: {metric} is known only when a trial has ended; judge by others, or prune none")
 
 

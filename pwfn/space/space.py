@@ -31,9 +31,9 @@ from pwfn.metrics import Direction
 from pwfn.seeds import derive_seed
 from pwfn.space.constraints import Constraint, declared_constraints, read_constraints
 from pwfn.space.declaration import (
+    Origin,
     Override,
     SearchConfig,
-    Source,
     check_parts,
     check_pruning,
     read_fixed,
@@ -93,33 +93,33 @@ class SearchSpace:
             given["search.seed"] = Override("--seed", seed)
         if trials is not None:
             given["search.trials"] = Override("--trials", trials)
-        return cls.read(path.stem, _read_yaml(path), Source(path.name, given))
+        return cls.read(path.stem, _read_yaml(path), Origin(path.name, given))
 
     @classmethod
     def from_resolved(cls, resolved: Mapping[str, Any]) -> SearchSpace:
         """Rebuild the space that `resolved` describes, as study.json keeps it."""
         parts = {key: value for key, value in resolved.items() if key != "name"}
-        return cls.read(resolved["name"], parts, Source("study.json"))
+        return cls.read(resolved["name"], parts, Origin("study.json"))
 
     @classmethod
-    def read(cls, name: str, declared: Any, source: Source, fields: Fields = TRIAL_FIELDS) -> SearchSpace:
+    def read(cls, name: str, declared: Any, origin: Origin, fields: Fields = TRIAL_FIELDS) -> SearchSpace:
         """Check a declaration as parsed from YAML, for configurations with these fields.
 
         Raises:
             UserError: naming file, field, value, what is allowed and the nearest right name.
         """
-        parts = check_parts(declared, source)
-        vary = read_vary(parts["vary"], source, fields)
-        variation = Variation.checked(read_fixed(parts["fixed"], source, fields), vary, fields, source)
+        parts = check_parts(declared, origin)
+        vary = read_vary(parts["vary"], origin, fields)
+        variation = Variation.checked(read_fixed(parts["fixed"], origin, fields), vary, fields, origin)
         space = cls(
             name=name,
             variation=variation,
-            objectives=read_objectives(parts["objectives"], source),
-            constraints=read_constraints(parts["constraints"], source),
-            search=read_search(parts["search"], source),
+            objectives=read_objectives(parts["objectives"], origin),
+            constraints=read_constraints(parts["constraints"], origin),
+            search=read_search(parts["search"], origin),
             start_with=_read_start(parts["start_with"], parts["vary"].keys() - variation.vary.keys(), variation),
         )
-        check_pruning(space.search, space.told_metrics, source)
+        check_pruning(space.search, space.told_metrics, origin)
         return space
 
     def start_settings(self) -> list[Params]:
@@ -152,7 +152,7 @@ class SearchSpace:
         for name, varied in self.variation.vary.items():
             if name.partition(".")[0] in ("model", "data", "baseline"):
                 if not isinstance(varied.domain, Choice):
-                    where = self.variation.source.at("vary", name)
+                    where = self.variation.origin.at("vary", name)
                     raise UserError(f"{where} must be a choice: every value needs a float network of its own")
                 options[name] = varied.domain.options
         chosen = (dict(zip(options, values, strict=True)) for values in product(*options.values()))
@@ -228,7 +228,7 @@ def _read_start(declared: Sequence[Any], gone: set[str], variation: Variation) -
     """Complete each setting; fields that the command line fixed (`gone`) are left out, and so are repetitions."""
     settings: list[Params] = []
     for index, setting in enumerate(declared):
-        where = f"{variation.source.file}: start_with[{index}]"
+        where = f"{variation.origin.file}: start_with[{index}]"
         if not isinstance(setting, dict):
             raise UserError(f"{where} is {show(setting)}, but must be a mapping such as {{method.b: 7}}")
         params = variation.complete({name: value for name, value in setting.items() if name not in gone}, where)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from pwfn.errors import UserError
-from pwfn.space.declaration import Source
+from pwfn.space.declaration import Origin
 from pwfn.space.domains import Varied, is_among
 from pwfn.space.fields import Fields, complain, show
 
@@ -27,10 +27,10 @@ class Variation:
     fixed: dict[str, Any]
     vary: dict[str, Varied]
     fields: Fields = field(repr=False, compare=False)
-    source: Source = field(repr=False, compare=False)
+    origin: Origin = field(repr=False, compare=False)
 
     @classmethod
-    def checked(cls, fixed: dict[str, Any], vary: dict[str, Varied], fields: Fields, source: Source) -> Variation:
+    def checked(cls, fixed: dict[str, Any], vary: dict[str, Varied], fields: Fields, origin: Origin) -> Variation:
         """Build one in which every combination of bounds and options is a valid configuration.
 
         Conditions that the command line has made impossible remove their field.
@@ -40,8 +40,8 @@ class Variation:
         """
         for name in vary:
             if name in fixed:
-                raise UserError(f"{source.at('vary', name)} is also under fixed; keep one of them")
-        variation = cls(fixed, _ordered(vary, fields, source), fields, source)
+                raise UserError(f"{origin.at('vary', name)} is also under fixed; keep one of them")
+        variation = cls(fixed, _ordered(vary, fields, origin), fields, origin)
         settled = variation._settled()
         settled._check_values()
         return settled
@@ -114,16 +114,16 @@ class Variation:
     def _blame(self, error: ValidationError, params: Mapping[str, Any], suspect: str | None) -> UserError:
         first = error.errors()[0]
         if not first["loc"]:  # between sections
-            return complain(self.source.file, error)
+            return complain(self.origin.file, error)
         culprit = self.fields.field_of(first["loc"])
         if first["type"] == "union_tag_invalid":
             culprit = self.fields.selector(culprit) or culprit
         if culprit in params:
-            return complain(self.source.at("vary", culprit), error, verb="includes")
+            return complain(self.origin.at("vary", culprit), error, verb="includes")
         if culprit not in self.fixed and suspect is not None:
-            return complain(f"{self.source.at('vary', suspect)} includes {show(params[suspect])}", error)
-        overridden = [name for name in self.source.overrides if name.startswith(f"{culprit}.")]
-        return complain(self.source.at("fixed", overridden[-1] if overridden else culprit), error)
+            return complain(f"{self.origin.at('vary', suspect)} includes {show(params[suspect])}", error)
+        overridden = [name for name in self.origin.overrides if name.startswith(f"{culprit}.")]
+        return complain(self.origin.at("fixed", overridden[-1] if overridden else culprit), error)
 
     def _given_or_default(self, name: str, setting: Mapping[str, Any], before: Params, where: str) -> Any:
         value = setting[name] if name in setting else self.value(name, before)
@@ -152,7 +152,7 @@ class Variation:
 
     def _settled(self) -> Variation:
         """Leave out what the command line made impossible: conditions never met, fields of models never selected."""
-        gone, vary = {*self.source.overrides}, dict[str, Varied]()
+        gone, vary = {*self.origin.overrides}, dict[str, Varied]()
         settled = replace(self, vary=vary)
         for name, varied in self.vary.items():
             if settled._is_possible(name, varied, gone):
@@ -166,7 +166,7 @@ class Variation:
         for condition, accepted in varied.when.items():
             never = [value for value in accepted if not self._can_be(condition, value)]
             if never and condition not in gone:
-                raise UserError(f"{self.source.at('vary', name)}.when: {condition} is never {show(never[0])}")
+                raise UserError(f"{self.origin.at('vary', name)}.when: {condition} is never {show(never[0])}")
             if len(never) == len(accepted):
                 return False
         return self._is_selected(name, varied.when, "vary")
@@ -180,11 +180,11 @@ class Variation:
         lacking = [model.__name__ for model in selected if model not in owners]
         if not lacking or (part == "fixed" and len(lacking) < len(selected)):
             return True
-        if selector in self.source.overrides and name not in self.source.overrides:
+        if selector in self.origin.overrides and name not in self.origin.overrides:
             return False
         found = f"a field of {', '.join(model.__name__ for model in owners)}"
         cure = f"; add `when: {{{selector}: ...}}`" if len(lacking) < len(selected) else ""
-        where = self.source.at(part, name)
+        where = self.origin.at(part, name)
         raise UserError(f"{where} is {found}, but {selector} selects {', '.join(lacking)}{cure}")
 
     def _check_values(self) -> None:
@@ -193,7 +193,7 @@ class Variation:
             for value in varied.domain.probes:
                 params = self.example(self._forced(name, value))
                 if name not in params:
-                    raise UserError(f"{self.source.at('vary', name)}.when can never hold: {varied}")
+                    raise UserError(f"{self.origin.at('vary', name)}.when can never hold: {varied}")
                 self.config(params, suspect=name)
 
     def _forced(self, name: str, value: Any) -> Params:
@@ -206,7 +206,7 @@ class Variation:
         return forced
 
 
-def _ordered(vary: Mapping[str, Varied], fields: Fields, source: Source) -> dict[str, Varied]:
+def _ordered(vary: Mapping[str, Varied], fields: Fields, origin: Origin) -> dict[str, Varied]:
     """Sort by name, except that a field comes after those that decide whether and how it varies."""
     waiting, ordered = dict(sorted(vary.items())), dict[str, Varied]()
     while waiting:
@@ -215,5 +215,5 @@ def _ordered(vary: Mapping[str, Varied], fields: Fields, source: Source) -> dict
                 ordered[name] = waiting.pop(name)
                 break
         else:
-            raise UserError(f"{source.file}: under vary, conditions go in a circle: {', '.join(waiting)}")
+            raise UserError(f"{origin.file}: under vary, conditions go in a circle: {', '.join(waiting)}")
     return ordered

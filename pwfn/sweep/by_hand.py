@@ -12,10 +12,10 @@ from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import code_card, of_code, of_inputs, show
 from pwfn.space.space import SearchSpace
-from pwfn.trial.inputs import fingerprint_inputs
+from pwfn.trial.decision import Decision
+from pwfn.trial.fingerprint import fingerprint_inputs
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import own_device, run_trial
-from pwfn.trial.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,6 @@ def _run_on_cluster(trial: Trial, store: ResultsStore, address: str | None) -> R
     return row
 
 
-def _nobody_else_is_told(row: Row, summary: str) -> Verdict:
+def _nobody_else_is_told(row: Row, summary: str) -> Decision:
     """The row on disk and the log line are all that a trial by hand leaves of a round."""
-    return Verdict.CONTINUE
+    return Decision.CONTINUE

@@ -15,7 +15,7 @@ from pwfn.results import files
 from pwfn.results.schema import Row
 from pwfn.search.pruning import Referee
 from pwfn.search.study import Study
-from pwfn.trial.verdict import Verdict
+from pwfn.trial.decision import Decision
 
 
 class Desk:
@@ -47,12 +47,12 @@ class Desk:
         self._started.pop(trial_id, None)
 
     def report(self, row: Row, summary: str) -> int:
-        """Take the row of a trial's finished round and return the verdict on the trial."""
+        """Take the row of a trial's finished round and return the decision on the trial."""
         self._summaries[row["trial_id"]] = summary
         if self._is_closing:
-            return Verdict.STOP
+            return Decision.STOP
         goes_on = self._referee is None or self._referee.goes_on(row)
-        return Verdict.CONTINUE if goes_on else Verdict.PRUNE
+        return Decision.CONTINUE if goes_on else Decision.PRUNE
 
     def close(self) -> None:
         """Stop every trial after its present round."""
@@ -87,9 +87,9 @@ class DeskListener:
 
     desk: Any
 
-    def __call__(self, row: Row, summary: str) -> Verdict:
-        """Report a round and wait for the verdict."""
-        return Verdict(ray.get(self.desk.report.remote(row, summary)))
+    def __call__(self, row: Row, summary: str) -> Decision:
+        """Report a round and wait for the decision."""
+        return Decision(ray.get(self.desk.report.remote(row, summary)))
 
 
 class DeskHandler(logging.Handler):

@@ -13,9 +13,9 @@ from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
 from pwfn.sweep.lost import cause_of_loss, lost_row
+from pwfn.trial.decision import RoundListener
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import run_trial
-from pwfn.trial.verdict import RoundListener
 
 RESTARTS = 3
 """Times that a trial's workers are started again after one was lost; each goes on from the last round."""

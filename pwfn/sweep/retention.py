@@ -14,7 +14,7 @@ import numpy as np
 from ray import tune
 from rich.filesize import decimal
 
-from pwfn.search.ranking import costs, rank
+from pwfn.search.ranking import minimized_objectives, rank
 from pwfn.search.study import Study
 from pwfn.space.constraints import total_violation
 from pwfn.sweep.confirm import replicate_of
@@ -49,7 +49,9 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._kept: dict[str, Kept] = {}
         self.num_deleted = 0
         rows = {row["trial_id"]: row for row in ended}
-        self._all = [costs(row, self._space.objectives) for row in rows.values() if row["state"] == "complete"]
+        self._all = [
+            minimized_objectives(row, self._space.objectives) for row in rows.values() if row["state"] == "complete"
+        ]
         """Objectives of all complete trials, which measure the gaps between those that are kept."""
         self._store.clear_leftovers(rows.keys())
         for trial_id, num_bytes in self._store.model_sizes().items():
@@ -65,7 +67,7 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         """Take up a trial's network, and delete the worst where there are too many."""
         row = self._store.read_trial(trial.config["trial_id"])
         if row is not None and row["size_bytes"] is not None:
-            self._all.append(costs(row, self._space.objectives))
+            self._all.append(minimized_objectives(row, self._space.objectives))
             self._take(row, row["size_bytes"])
             self._delete_the_rest()
 
@@ -83,7 +85,7 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
             self._store.delete_model(row["trial_id"])
             return
         violation = total_violation(self._space.constraints, row)
-        self._kept[row["trial_id"]] = Kept(costs(row, self._space.objectives), violation, num_bytes)
+        self._kept[row["trial_id"]] = Kept(minimized_objectives(row, self._space.objectives), violation, num_bytes)
 
     def _delete_the_rest(self) -> None:
         limit = self._space.search.keep_models

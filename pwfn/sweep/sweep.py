@@ -36,7 +36,7 @@ from pwfn.sweep.progress import Progress
 from pwfn.sweep.retention import Retention
 from pwfn.sweep.searchers import OptunaSearch
 from pwfn.sweep.supervision import Supervisor, signals_stop
-from pwfn.trial.inputs import Fingerprint, fingerprint_inputs
+from pwfn.trial.fingerprint import Fingerprint, fingerprint_inputs
 from pwfn.trial.rows import Row, Trial, failure
 from pwfn.trial.run import ensure_baseline, own_device, run_trial
 

@@ -12,7 +12,7 @@ from pwfn.config import DataConfig, MethodConfig, ResourcesConfig, TrialConfig
 from pwfn.errors import UserError
 from pwfn.results.schema import TRIALS
 from pwfn.space.constraints import total_violation
-from pwfn.space.declaration import SEARCHABLE, Override, Sampler, SearchConfig, Source
+from pwfn.space.declaration import SEARCHABLE, Origin, Override, Sampler, SearchConfig
 from pwfn.space.fields import Fields
 from pwfn.space.space import SHIPPED, SearchSpace
 
@@ -602,7 +602,7 @@ class TestSeveralMethods:
 
     def read(self, text, **overrides):
         named = {name.replace("__", "."): Override(f"--set {name}", value) for name, value in overrides.items()}
-        return SearchSpace.read("toy", yaml.safe_load(text), Source("toy.yaml", named), Fields(ToyTrial))
+        return SearchSpace.read("toy", yaml.safe_load(text), Origin("toy.yaml", named), Fields(ToyTrial))
 
     VARIED = """
 fixed: {method: {delta: 0.02}}

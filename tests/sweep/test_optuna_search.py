@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 from pwfn.results.store import ResultsStore
 from pwfn.search.proposer import SAMPLERS, Proposer
 from pwfn.search.study import Study
-from pwfn.space.declaration import Sampler, Source
+from pwfn.space.declaration import Origin, Sampler
 from pwfn.space.space import SearchSpace
 from pwfn.sweep.searchers import OptunaSearch
 
@@ -44,7 +44,7 @@ def toy_space(sampler="tpe", trials=NUM_TRIALS, seed=0, objectives=None, constra
         "constraints": constraints or {},
         "start_with": [{"method.fractions": [0.5, 1.0]}, {"method.fractions": [0.5, 1.0], "method.b": 3}],
     }
-    return SearchSpace.read("toy", declared, Source("toy.yaml"))
+    return SearchSpace.read("toy", declared, Origin("toy.yaml"))
 
 
 def toy_study(folder, space):
