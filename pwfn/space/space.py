@@ -1,4 +1,4 @@
-"""A search space: what is fixed, what varies and how, what is optimised; read from YAML and checked whole.
+"""A search space: what is fixed, what varies and how, what is optimised. Read from YAML and checked as a whole.
 
     fixed:                                    # fields of TrialConfig, nested
       data: {name: digits}
@@ -7,9 +7,9 @@
       training.optimizer: {choice: [sgd, adam]}
       training.momentum: {float: [0, 0.95], when: {training.optimizer: sgd}}
     objectives: {val_top1: maximize, unique_values: minimize}
-    constraints: {val_top1: {max_drop: 0.05}} # min, max, or max_drop: at most so far below the float network
+    constraints: {val_top1: {max_drop: 0.05}} # min, max, or max_drop: at most this far below the float network
     search: {sampler: tpe, trials: 64, seed: 0}
-    start_with: [{method.b: 7}]               # known good settings; what one leaves out has its default
+    start_with: [{method.b: 7}]               # known good settings; a field that is left out has its default
 
 Only this module reads YAML. It imports neither torch nor Ray nor Optuna, so that a plan shows in a moment.
 """
@@ -59,7 +59,7 @@ class PlanRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A checked search space; whatever it proposes is a valid `TrialConfig`."""
+    """A checked search space: every trial that is proposed from it has a valid `TrialConfig`."""
 
     name: str
     variation: Variation
@@ -76,13 +76,13 @@ class SearchSpace:
         seed: int | None = None,
         trials: int | None = None,
     ) -> SearchSpace:
-        """Read a YAML file, or a shipped space by its name; what the command line gives comes before the file.
+        """Read a YAML file, or a shipped space by its name; the command line overrides the file.
 
         Args:
             path_or_name: A file, or `NAME` or `NAME.yaml` of search_spaces/.
             overrides: `FIELD=VALUE`, the value in YAML. A field that varies becomes fixed; `search.*` can be set too.
-            seed: Takes the place of search.seed.
-            trials: Takes the place of search.trials.
+            seed: Replaces search.seed.
+            trials: Replaces search.trials.
 
         Raises:
             UserError: naming file, field, value, what is allowed and the nearest right name.
@@ -97,13 +97,13 @@ class SearchSpace:
 
     @classmethod
     def from_resolved(cls, resolved: Mapping[str, Any]) -> SearchSpace:
-        """Rebuild the space that `resolved` describes, as study.json keeps it."""
+        """Rebuild the space from what `resolved` returned, as study.json keeps it."""
         parts = {key: value for key, value in resolved.items() if key != "name"}
         return cls.read(resolved["name"], parts, Origin("study.json"))
 
     @classmethod
     def read(cls, name: str, declared: Any, origin: Origin, fields: Fields = TRIAL_FIELDS) -> SearchSpace:
-        """Check a declaration as parsed from YAML, for configurations with these fields.
+        """Check a declaration that was parsed from YAML, for configurations with these fields.
 
         Raises:
             UserError: naming file, field, value, what is allowed and the nearest right name.
@@ -123,13 +123,13 @@ class SearchSpace:
         return space
 
     def start_settings(self) -> list[Params]:
-        """Known good settings, complete, in the order in which they run before anything else."""
+        """Known good settings, with all varied fields, in the order in which they run before anything else."""
         return [dict(setting) for setting in self.start_with]
 
     def trial_config(self, params: Mapping[str, Any], number: int, replicate: int = 0) -> TrialConfig:
-        """Configure trial `number`, or a replicate of it (from 1), whose seed alone differs.
+        """Configure trial `number`, or one of its replicates (from 1), which differs only in its seed.
 
-        The seed follows from the study's seed, the number and the replicate.
+        The seed is derived from the seed of the study, the number and the replicate.
 
         Raises:
             UserError: a value that its field does not allow.
@@ -143,10 +143,11 @@ class SearchSpace:
         return cast(TrialConfig, self.variation.config({**params, **derived}))
 
     def float_networks(self) -> list[TrialConfig]:
-        """Give one configuration for each way in which trials differ before they are compressed.
+        """Return one configuration for each float network that the trials start from.
 
         Raises:
-            UserError: such a field varies over a range, so that each trial would need a float network of its own.
+            UserError: a field of the model, the data or the baseline varies over a range, so that each trial would need
+                a float network of its own.
         """
         options = {}
         for name, varied in self.variation.vary.items():
@@ -160,13 +161,13 @@ class SearchSpace:
 
     @property
     def told_metrics(self) -> tuple[str, ...]:
-        """Columns of a trial's row that the search learns from: objectives, and what decides the constraints."""
+        """Columns of a trial's row that the search learns from: objectives, and those that decide constraints."""
         deciding = (column for constraint in self.constraints for column in constraint.columns)
         return tuple(dict.fromkeys([*self.objectives, *deciding]))
 
     @property
     def resources(self) -> ResourcesConfig:
-        """What each trial occupies."""
+        """The resources that each trial occupies."""
         return self.trial_config(self.variation.example({}), 0).resources
 
     def resolved(self) -> dict[str, Any]:
@@ -182,7 +183,7 @@ class SearchSpace:
         }
 
     def plan(self) -> list[PlanRow]:
-        """List what would run: the search, the objectives, the resources of a trial, and every field."""
+        """List what would run: the search, objectives and constraints, resources of a trial, and every field."""
         resources = self.resources.model_dump(mode="json")
         settings = (
             ", ".join(f"{name}={show(value)}" for name, value in setting.items()) for setting in self.start_with
@@ -202,10 +203,10 @@ class SearchSpace:
 
 
 def find_space(path_or_name: str | Path) -> Path:
-    """Find a file as given, or a shipped space by its name.
+    """Find a file by its path, or a shipped space by its name.
 
     Raises:
-        UserError: there is none; lists those there are.
+        UserError: there is neither; lists the shipped spaces.
     """
     given = Path(path_or_name)
     for path in (given, SHIPPED / given, SHIPPED / f"{given}.yaml"):
@@ -225,7 +226,7 @@ def _read_override(text: str) -> tuple[str, Override]:
 
 
 def _read_start(declared: Sequence[Any], gone: set[str], variation: Variation) -> tuple[Params, ...]:
-    """Complete each setting; fields that the command line fixed (`gone`) are left out, and so are repetitions."""
+    """Add defaults to each setting; leave out fields that the command line fixed (`gone`), and repeated settings."""
     settings: list[Params] = []
     for index, setting in enumerate(declared):
         where = f"{variation.origin.file}: start_with[{index}]"

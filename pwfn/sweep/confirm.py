@@ -1,4 +1,4 @@
-"""Replicates: the trials on the front again with other seeds, so that the front has error bars."""
+"""Replicates: runs the trials on the front again with other seeds, so that the front gets error bars."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pwfn.space.constraints import is_finite
 from pwfn.trial.rows import Row
 
 MARK = "-r"
-"""Between a trial's name and the number of its replicate."""
+"""Stands between the name of a trial and the number of its replicate: `0007-r1`."""
 
 
 class Replicate(NamedTuple):
-    """Which trial is run again, and with which of the other seeds: from 1, and 0 is the trial itself."""
+    """A trial, and which of its seeds is meant: 1 and above are its replicates, 0 is the trial itself."""
 
     of_trial: str
     seed_index: int
@@ -27,17 +27,17 @@ class Replicate(NamedTuple):
 class Confirmation(Searcher):  # type: ignore[misc]  # Ray is untyped
     """Gives Tune the replicates that have not ended, as `{"number": 7, "trial_id": "0007-r1", "replicate": 1, ...}`.
 
-    A replicate differs from its trial in the seed alone. All are written to the study's folder before the first starts,
-    and what is written there runs.
+    A replicate differs from its trial only in the seed. All replicates are written to the folder of the study before
+    the first one starts; those that are written there and have not ended run.
 
-    The front is that of the means over seeds, as in the report: a trial that is there by luck leaves it with its
-    replicates, and what takes its place has none yet. So once these have ended a new `Confirmation` may find more; when
-    it finds none, the whole front has as many seeds as are asked for.
+    The front is the front of the means over seeds, as in the report. A trial that is on the front only by luck leaves
+    it when its replicates have ended, and the trial that takes its place has no replicates yet. So a new `Confirmation`
+    may then find more to run; when it finds none, every trial on the front has as many seeds as were asked for.
 
     Args:
-        study: whose front is confirmed; nobody is told how its replicates end.
-        num_seeds: replicates of each trial on the front.
-        ended: rows of the trials that have ended; None reads them.
+        study: the study whose front is confirmed; the sampler is not told how the replicates end.
+        num_seeds: number of replicates for each trial on the front.
+        ended: rows of the trials that have ended; None reads them from the store.
     """
 
     def __init__(self, study: Study, num_seeds: int, ended: Sequence[Row] | None = None) -> None:
@@ -53,31 +53,31 @@ class Confirmation(Searcher):  # type: ignore[misc]  # Ray is untyped
         ended_ids = {row["trial_id"] for row in rows}
         self._pending = [replicate for replicate in replicates if replicate["trial_id"] not in ended_ids]
         self.num_left = len(self._pending)
-        """Replicates that had not ended when this began."""
+        """Number of replicates that had not ended when this object was made."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Return the next replicate, or FINISHED."""
         return self._pending.pop(0) if self._pending else str(Searcher.FINISHED)
 
     def stop(self) -> None:
-        """Propose nothing from now on."""
+        """Propose nothing more from now on."""
         self._pending.clear()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Learn nothing: what is proposed next does not depend on it."""
+        """Do nothing: the next replicate does not depend on how this one ended."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Write nothing into Tune's snapshots: the study's folder has all."""
+        """Write nothing into Tune's snapshots, because the folder of the study has everything."""
 
 
 def replicate_of(trial_id: str) -> Replicate:
-    """Read from a trial's name what it repeats."""
+    """Read from the name of a trial which trial it repeats, and with which seed."""
     of_trial, _, index = trial_id.partition(MARK)
     return Replicate(of_trial, int(index or 0))
 
 
 def _front(study: Study, ended: Sequence[Row]) -> list[str]:
-    """Name the trials that are on the front, each judged by the mean over its seeds that are complete."""
+    """List the trials on the front, where each is judged by the mean over those of its seeds that are complete."""
     metrics = study.space.told_metrics
     seeds: dict[str, list[Row]] = {}
     for row in ended:
