@@ -1,4 +1,4 @@
-"""The Pareto front and its hypervolume, both by moocore, on costs: smaller is better everywhere in this module."""
+"""The Pareto front and its hypervolume, by moocore. Objectives are turned so that smaller is better in this module."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Objectives = Mapping[str, str]
 
 
 def minimized_objectives(trials: pd.DataFrame, objectives: Objectives) -> Array:
-    """Turn objectives into costs `(num_trials, num_objectives)` on each metric's scale; the only place that negates.
+    """Return the objectives `(num_trials, num_objectives)` on each metric's scale, turned so that smaller is better.
 
-    A row is NaN throughout unless its trial is complete and has every objective: pruned and failed trials have no
-    result that could be on a front.
+    This is the only place that negates. All of a row is NaN unless its trial is complete and has every objective,
+    because pruned and failed trials have no result that could be on a front.
     """
     columns = [
         _cost(scaled(name, trials[name].to_numpy(np.float64, na_value=np.nan)), direction)
@@ -33,9 +33,9 @@ def minimized_objectives(trials: pd.DataFrame, objectives: Objectives) -> Array:
 
 
 def on_front(trials: pd.DataFrame, objectives: Objectives) -> Mask:
-    """Mark `(num_trials,)` the trials that no other one dominates: as good everywhere, better somewhere.
+    """Mark `(num_trials,)` the trials that no other trial dominates, by being as good everywhere and better somewhere.
 
-    Trials with equal objectives stand or fall together.
+    Of trials with equal objectives, either all are marked or none.
     """
     matrix = minimized_objectives(trials, objectives)
     usable = np.isfinite(matrix).all(axis=1)
@@ -63,7 +63,7 @@ class Hypervolume:
 
     @property
     def box(self) -> str:
-        """The reference point and the ideal, in words."""
+        """The reference point and the ideal point, in words."""
         worst, best = (
             ", ".join(f"{metric(name).label} {show(name, value)}" for name, value in corner.items())
             for corner in (self.worst, self.best)
@@ -74,9 +74,10 @@ class Hypervolume:
 def hypervolume(trials: pd.DataFrame, objectives: Objectives, among: pd.DataFrame | None = None) -> Hypervolume:
     """Measure the volume that the front dominates, on the metrics' scales.
 
-    The reference point is accuracy 0 and 4,096 values (counts on a log2 scale), the same for every study, so that
-    shares can be compared between studies and over time. A metric without such a fixed span (size, seconds) takes the
-    worst and the best complete trial of `among` (by default of `trials`), and compares only for the same `among`.
+    The reference point is accuracy 0 and 4,096 values (counts on a log2 scale). It is the same for every study, so that
+    shares can be compared between studies and over time. For a metric without such a fixed span (size, seconds) the
+    span is taken from the worst and the best complete trial of `among` (by default `trials`); such shares can be
+    compared only if `among` is the same.
     """
     worst, best = _box(trials if among is None else among, objectives)
     [share] = _shares(minimized_objectives(trials, objectives), [len(trials)], worst, best, objectives)
@@ -86,7 +87,7 @@ def hypervolume(trials: pd.DataFrame, objectives: Objectives, among: pd.DataFram
 def hypervolume_shares(
     trials: pd.DataFrame, objectives: Objectives, among: pd.DataFrame, counts: Sequence[int]
 ) -> list[float]:
-    """Measure `hypervolume(...).share` of the first trials, as many as each of `counts` says."""
+    """Return `hypervolume(...).share` of the first n trials, for each n in `counts`."""
     return _shares(minimized_objectives(trials, objectives), counts, *_box(among, objectives), objectives)
 
 
@@ -108,7 +109,7 @@ def _cost(values: Array, direction: str) -> Array:
 
 
 def _box(trials: pd.DataFrame, objectives: Objectives) -> tuple[dict[str, float], dict[str, float]]:
-    """The worst and the best value of each objective: the metric's span, its open ends from the complete trials."""
+    """Return the worst and the best value of each objective: the metric's span, or that of the complete trials."""
     worst, best = {}, {}
     for name, direction in objectives.items():
         span = metric(name)

@@ -1,4 +1,4 @@
-"""Sorts trials for comparison: by model and data set, then by study and method; seeds of one configuration together."""
+"""Groups trials for comparison: by model and data set, then by study and method; merges seeds of one configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Series:
     study: str
     method: str
     label: str
-    """Study, method, or both: what tells it from the others of the report."""
+    """Name in the report: the study, the method or both, whichever tells it from the other series."""
     trials: pd.DataFrame
     objectives: Objectives
 
@@ -40,7 +40,7 @@ Panel = tuple[str, list[Series]]
 
 
 def panels(studies: Sequence[Study]) -> list[Panel]:
-    """Sort trials by model and data set: accuracies are compared within one only. Without trials: one empty panel."""
+    """Group trials by model and data set, as only such accuracies can be compared; without trials: an empty panel."""
     several_methods = any(study.trials["method"].nunique() > 1 for study in studies)
     sorted_out: dict[str, list[Series]] = {}
     for study in studies:
@@ -62,10 +62,10 @@ def panels(studies: Sequence[Study]) -> list[Panel]:
 
 
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:
-    """Merge finished trials that differ in their seed only: means, `num_seeds`, `trial_ids`, lowest and highest.
+    """Merge finished trials that differ only in their seed: means, `num_seeds`, `trial_ids`, lowest and highest.
 
-    A merged row keeps the identifier and the texts of its first trial, and is feasible where its means are. Trials
-    without a result stay as they are.
+    A merged row keeps the identifier and the texts of its first trial, and is feasible if its means are. Trials without
+    a result stay as they are.
     """
     groups = pd.Series(pd.factorize(_keys(trials))[0], index=trials.index)  # numbered in the order of appearance
     grouped = trials.groupby(groups)
@@ -80,7 +80,7 @@ def configurations(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _keys(trials: pd.DataFrame) -> pd.Series[str]:
-    """What the seeds of one configuration have in common; a trial without result or configuration is by itself."""
+    """Return a key that all seeds of a configuration share; a trial without result or configuration has its own."""
     rows = zip(trials["trial_id"], trials["state"], trials["config_json"], strict=True)
     keys = [_without_seed(text) if state in FINISHED else None for _, state, text in rows]
     alone = [key or f"trial {trial_id}" for key, trial_id in zip(keys, trials["trial_id"], strict=True)]

@@ -15,7 +15,7 @@ from analysis.metrics import Array, show
 from analysis.series import SUBJECT, Series
 
 TOLERANCES = (0.005, 0.01)
-"""How far below the float network's validation accuracy is close enough."""
+"""How far below the float network's validation accuracy still counts as close."""
 CONFIDENCE = 0.95
 Finding = Literal["beats", "does not beat", "not decided"]
 _ROUNDING = 1e-9
