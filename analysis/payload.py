@@ -26,7 +26,7 @@ from analysis.window import axis_names, spans
 from pwfn.metrics import METRICS
 
 AXES: dict[str, str] = {name: metric.direction for name, metric in METRICS.items() if metric.is_axis}
-"""What the horizontal axis offers besides the study's own objective, and which way is better."""
+"""Metrics that the horizontal axis offers besides the study's own objective, and the better direction of each."""
 MOST_ROUNDS = 80_000
 MOST_VALUES = 600_000
 """Most rows of rounds and of codebooks that a page carries, about 3 MB each; the best trials come first."""

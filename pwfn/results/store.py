@@ -144,7 +144,7 @@ class ResultsStore:
         """Read the row of a trial that has ended.
 
         Raises:
-            UserError: there is none, or none can have that name; names the first and the last that there are.
+            UserError: no such trial has ended; names the first and the last that have.
         """
         row = self.read_trial(trial_id) if _NAME.fullmatch(trial_id) else None
         if row is None:

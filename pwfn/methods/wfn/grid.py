@@ -12,7 +12,8 @@ DoubleArray = npt.NDArray[np.float64]
 LARGEST_SPACING = 0.9999
 """Neighbours whose reaches just touch are (1 + a)/(1 - a) apart, which has no meaning from a = 1 on."""
 ROUNDING = 1e-9
-"""Of a step: a grid value that equals the largest weight belongs to the grid, however its logarithm is rounded."""
+"""Tolerance, as a share of a step: a grid value that equals the largest weight belongs to the grid even if rounding of
+its logarithm says otherwise."""
 
 
 def centres(order: int, *, spacing: float, zero_distance: float, largest: float) -> DoubleArray:
