@@ -1,4 +1,4 @@
-"""The float network that every trial of a study starts from: loaded or trained once, then kept with the results."""
+"""The float network from which every trial of a study starts: loaded or trained once, then kept with the results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Baseline:
 
     @property
     def card(self) -> dict[str, float]:
-        """What is written beside the weights."""
+        """The accuracies, as they are written to a file beside the weights."""
         return {
             "val_top1": self.validation.top1,
             "val_top5": self.validation.top5,
@@ -50,7 +50,7 @@ class Baseline:
 
 
 def baseline_key(config: TrialConfig) -> str:
-    """Name the float network that a trial starts from: equal for trials that differ only in how they compress it."""
+    """Name the float network that a trial starts from; trials that differ only in how they compress it share one."""
     model = config.model.model_dump_json(exclude={"equalize"})  # comes after it
     digest = derive_seed(model, config.data.model_dump_json(), config.baseline.model_dump_json())
     return f"{config.model.name}-{digest:016x}"
