@@ -50,7 +50,7 @@ class Baseline:
 
 
 def baseline_key(config: TrialConfig) -> str:
-    """Name the float network that a trial starts from; trials that differ only in how they compress it share one."""
+    """Name the float network that a trial starts from: equal for trials that differ only in how they compress it."""
     model = config.model.model_dump_json(exclude={"equalize"})  # comes after it
     digest = derive_seed(model, config.data.model_dump_json(), config.baseline.model_dump_json())
     return f"{config.model.name}-{digest:016x}"

@@ -69,7 +69,7 @@ def _size(weights: Tensor) -> Tensor:
 
 
 def _target(network: nn.Module, rescaled: list[Any]) -> Tensor:
-    """Size of the weights, without biases, of all other layers; of all layers if there are no others."""
+    """Size of the weights, biases left out, of all other layers; of all layers if those have none."""
     weights = [parameter for parameter in split_parameters(network).fixable.values() if parameter.ndim > 1]
     chosen = {id(weight) for weight in rescaled}
     others = torch.cat([weights[0].new_empty(0), *(w.flatten() for w in weights if id(w) not in chosen)])

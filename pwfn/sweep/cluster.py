@@ -39,9 +39,9 @@ def connected(address: str | None, *, dashboard: bool) -> Iterator[None]:
     """Join the cluster at an address, or start Ray on this machine, for this machine alone; at the end, leave it.
 
     Args:
-        address: as in `ray.init`; None starts Ray here. If this process has already joined a Ray, that one is used.
-        dashboard: whether a Ray that is started here has its dashboard. Ray Train needs the dashboard's State API to
-            release the workers of a lost trial; trials with one worker do not need it.
+        address: as in `ray.init`; None starts Ray here. A Ray that this process has joined already is used as it is.
+        dashboard: start the dashboard with a local Ray. Ray Train needs its State API to release a lost trial's
+            workers; trials with one worker do without.
     """
     prepare_environment(local=address is None)
     import ray

@@ -118,13 +118,13 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 @functools.cache
 def versions() -> Mapping[str, str]:
-    """Versions of Python and of the packages that compute a trial's numbers."""
+    """Versions of Python and of the packages that compute."""
     return {"python": python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the running program, with `+changes` if the files differ from it; None outside a git checkout."""
+    """The commit of the running program, with `+changes` where the checkout differs from it; None outside one."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+changes"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
