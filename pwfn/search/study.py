@@ -33,7 +33,7 @@ MOST_SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Study:
+class SearchStudy:
     """A search space and the store of its results; small enough to be sent to the process of every trial."""
 
     space: SearchSpace
@@ -51,7 +51,7 @@ class Study:
         return Trial(proposal["trial_id"], number, self.store.study, config)
 
 
-def open_study(space: SearchSpace, store: ResultsStore, *, command: str, force: bool = False) -> Study:
+def open_study(space: SearchSpace, store: ResultsStore, *, command: str, force: bool = False) -> SearchStudy:
     """Begin a study, or continue the one that is in the folder.
 
     Raises:
@@ -80,7 +80,7 @@ def open_study(space: SearchSpace, store: ResultsStore, *, command: str, force: 
             "command": command,
         }
     )
-    return Study(space, store)
+    return SearchStudy(space, store)
 
 
 def check_inputs(store: ResultsStore, inputs: Mapping[str, Mapping[str, str]], *, force: bool) -> None:

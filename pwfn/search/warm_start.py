@@ -18,7 +18,7 @@ from pwfn.space.space import SearchSpace
 from pwfn.space.variation import Params
 
 if TYPE_CHECKING:
-    from pwfn.search.study import Study  # it imports torch, which a dry run need not wait for
+    from pwfn.search.study import SearchStudy  # it imports torch, which a dry run need not wait for
 
 NOT_COMPARED = ("seed", "data.split_seed")
 """Fields that differ between any two studies, so a difference in them is not reported."""
@@ -35,7 +35,7 @@ class Loan(NamedTuple):
     """Sentences that say what was taken from each folder and what was not."""
 
 
-def warm_start(study: Study, folders: Sequence[str]) -> list[str]:
+def warm_start(study: SearchStudy, folders: Sequence[str]) -> list[str]:
     """Copy the trials of other studies into a study that has proposed nothing yet; say in lines what was taken.
 
     A folder whose trials the study has already copied is not read again.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ray.tune.search import Searcher
 
 from pwfn.search.front import feasible_front
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.space.constraints import is_finite
 from pwfn.trial.rows import Row
 
@@ -40,7 +40,7 @@ class Confirmation(Searcher):  # type: ignore[misc]  # Ray is untyped
         ended: rows of the trials that have ended; None reads them from the store.
     """
 
-    def __init__(self, study: Study, num_seeds: int, ended: Sequence[Row] | None = None) -> None:
+    def __init__(self, study: SearchStudy, num_seeds: int, ended: Sequence[Row] | None = None) -> None:
         super().__init__()
         rows = study.store.read_trials() if ended is None else ended
         proposals = {each["trial_id"]: each for each in study.store.read_proposals()}
@@ -76,7 +76,7 @@ def replicate_of(trial_id: str) -> Replicate:
     return Replicate(of_trial, int(index or 0))
 
 
-def _front(study: Study, ended: Sequence[Row]) -> list[str]:
+def _front(study: SearchStudy, ended: Sequence[Row]) -> list[str]:
     """List the trials on the front, where each is judged by the mean over those of its seeds that are complete."""
     metrics = study.space.told_metrics
     seeds: dict[str, list[Row]] = {}

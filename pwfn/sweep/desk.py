@@ -14,7 +14,7 @@ import ray
 from pwfn.results import files
 from pwfn.results.schema import Row
 from pwfn.search.pruning import Referee
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.trial.decision import Decision
 
 
@@ -26,7 +26,7 @@ class Desk:
         study: the study; the referee is told the rounds that its folder has recorded.
     """
 
-    def __init__(self, referee: Referee | None, study: Study) -> None:
+    def __init__(self, referee: Referee | None, study: SearchStudy) -> None:
         if referee is not None:
             searched = {proposal["trial_id"] for proposal in study.proposals()}  # not replicates: they are not compared
             referee.recall(row for row in study.store.read_all_rounds() if row["trial_id"] in searched)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from analysis.metrics import metric, show
 from pwfn.search.front import feasible_front
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.trial.rows import Row
 
 REFRESH_SECONDS = 1.0
@@ -36,7 +36,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         num_left: number of trials that are still planned.
     """
 
-    def __init__(self, study: Study, desk: Any, console: Console, ended: Iterable[Row], num_left: int) -> None:
+    def __init__(self, study: SearchStudy, desk: Any, console: Console, ended: Iterable[Row], num_left: int) -> None:
         self._study = study
         self._desk = desk
         self._console = console

@@ -15,7 +15,7 @@ from ray import tune
 from rich.filesize import decimal
 
 from pwfn.search.ranking import minimized_objectives, rank
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.space.constraints import total_violation
 from pwfn.sweep.confirm import replicate_of
 from pwfn.trial.rows import Row
@@ -44,7 +44,7 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         ended: rows of the trials that ended before this sweep.
     """
 
-    def __init__(self, study: Study, ended: Iterable[Row]) -> None:
+    def __init__(self, study: SearchStudy, ended: Iterable[Row]) -> None:
         self._space = study.space
         self._store = study.store
         self._kept: dict[str, Kept] = {}

@@ -13,7 +13,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from pwfn.search.proposer import Proposal, Proposer
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.trial.rows import Row
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         ended: rows of the trials that have ended; None reads them from the store.
     """
 
-    def __init__(self, study: Study, ended: Iterable[Row] | None = None) -> None:
+    def __init__(self, study: SearchStudy, ended: Iterable[Row] | None = None) -> None:
         super().__init__()
         self._store = study.store
         self.proposer = Proposer(study.space)

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.sweep.lost import cause_of_loss, failed, is_out_of_memory, lost_row
 from pwfn.trial.rows import Row
 
@@ -36,7 +36,7 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
     """
 
     def __init__(
-        self, study: Study, desk: Any, stop_proposing: Callable[[], None], since: float, ended: Iterable[Row]
+        self, study: SearchStudy, desk: Any, stop_proposing: Callable[[], None], since: float, ended: Iterable[Row]
     ) -> None:
         self._study = study
         self._desk = desk

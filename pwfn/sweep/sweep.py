@@ -26,7 +26,7 @@ from pwfn.errors import UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.pruning import referee_of
-from pwfn.search.study import Study, check_inputs
+from pwfn.search.study import SearchStudy, check_inputs
 from pwfn.sweep.cluster import connected
 from pwfn.sweep.confirm import Confirmation
 from pwfn.sweep.desk import Desk, DeskListener, warnings_noted
@@ -45,7 +45,12 @@ PATIENCE = 600.0
 
 
 def run_sweep(
-    study: Study, searcher: Searcher, desk: Any, supervisor: Supervisor, callbacks: Sequence[tune.Callback], slots: int
+    study: SearchStudy,
+    searcher: Searcher,
+    desk: Any,
+    supervisor: Supervisor,
+    callbacks: Sequence[tune.Callback],
+    slots: int,
 ) -> None:
     """Run what the searcher proposes on the joined Ray, at most `slots` trials at once.
 
@@ -83,7 +88,7 @@ def run_sweep(
         raise UserError(supervisor.error)
 
 
-def run_proposal(proposal: dict[str, Any], *, study: Study, desk: Any) -> None:
+def run_proposal(proposal: dict[str, Any], *, study: SearchStudy, desk: Any) -> None:
     """Run one proposed trial in the process that Tune gave it, and tell Tune what its row says."""
     try:
         row = _run_or_recall(study.trial(proposal), study, desk)
@@ -93,7 +98,7 @@ def run_proposal(proposal: dict[str, Any], *, study: Study, desk: Any) -> None:
     tune.report({name: row.get(name) for name in told})
 
 
-def _run_or_recall(trial: Trial, study: Study, desk: Any) -> Row:
+def _run_or_recall(trial: Trial, study: SearchStudy, desk: Any) -> Row:
     """Run a trial, unless it has its row already: a process may be lost just after its row was written.
 
     Returns the row; for a trial that was told to stop, and goes on in a later sweep, only a state.
@@ -152,7 +157,9 @@ def _task_options(resources: ResourcesConfig) -> dict[str, Any]:
     return {"num_cpus": amounts.pop("CPU"), "num_gpus": amounts.pop("GPU", 0), "resources": amounts}
 
 
-def search(study: Study, *, address: str | None, console: Console, force: bool = False, confirm: int = 0) -> str | None:
+def search(
+    study: SearchStudy, *, address: str | None, console: Console, force: bool = False, confirm: int = 0
+) -> str | None:
     """Run the trials that a study still lacks, and show how it goes; return why it stopped early, or None.
 
     With `confirm`, the trials on the front then run again, each with that many other seeds, until every trial on the
@@ -185,7 +192,7 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
 
 
 def _run_all(
-    study: Study,
+    study: SearchStudy,
     searcher: OptunaSearch | Confirmation,
     ended: Sequence[Row],
     slots: int,
@@ -205,13 +212,13 @@ def _run_all(
     return stopped_because
 
 
-def _unpruned(study: Study) -> Study:
+def _unpruned(study: SearchStudy) -> SearchStudy:
     search = study.space.search.model_copy(update={"pruning": None})
     return replace(study, space=replace(study.space, search=search))
 
 
 @contextmanager
-def open_desk(study: Study) -> Iterator[Any]:
+def open_desk(study: SearchStudy) -> Iterator[Any]:
     """Run a desk on the node of the driver, so that no lost node can take it along; if it dies, Ray starts it again."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk)

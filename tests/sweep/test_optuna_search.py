@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 
 from pwfn.results.store import ResultsStore
 from pwfn.search.proposer import SAMPLERS, Proposer
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.space.declaration import Origin, Sampler
 from pwfn.space.space import SearchSpace
 from pwfn.sweep.searchers import OptunaSearch
@@ -50,7 +50,7 @@ def toy_space(sampler="tpe", trials=NUM_TRIALS, seed=0, objectives=None, constra
 def toy_study(folder, space):
     store = ResultsStore(str(folder), "toy")
     store.create()
-    return Study(space, store)
+    return SearchStudy(space, store)
 
 
 def accuracy_and_values(params):
