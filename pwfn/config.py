@@ -226,9 +226,9 @@ class PwfnConfig(_Frozen):
                         "allow_retraining"] = "std_mu"  # fmt: skip
     """Sigma of a group of weights that were just fixed together."""
     recluster: Literal["all", "free"] = "all"
-    """all: every round assigns all weights again, so one that was fixed may change its value. free: it keeps its value."""
+    """all: every round assigns from nothing, weights fixed before may change their value. free: they keep it."""
     noise: bool = True
-    """Whether weights are drawn from the posterior in training; without noise this is plain training between fixings."""
+    """Draw weights from the posterior in training; without it this is plain training between fixings."""
     prior: bool = True
     """Whether the initial sigma follows `sigma_init`; if not, it is 1e-4 everywhere."""
     sigma_init: Literal["paper", "fisher"] = "paper"
