@@ -1,4 +1,4 @@
-"""Sorts trials for comparison: by model and data set, then by study and method; seeds of one configuration together."""
+"""Groups trials for comparison: by model and data set, then by study and method; merges seeds of one configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Series:
     study: str
     method: str
     label: str
-    """Study, method, or both: what tells it from the others of the report."""
+    """Name in the report: the study, the method or both, whichever tells it from the other series."""
     trials: pd.DataFrame
     objectives: Objectives
 
@@ -41,7 +41,7 @@ Panel = tuple[str, list[Series]]
 
 
 def panels(studies: Sequence[Study]) -> list[Panel]:
-    """Sort trials by model and data set: accuracies are compared within one only. Without trials: one empty panel."""
+    """Group trials by model and data set, as only such accuracies can be compared; without trials: an empty panel."""
     several_methods = any(study.trials["method"].nunique() > 1 for study in studies)
     sorted_out: dict[str, list[Series]] = {}
     for study in studies:
@@ -68,10 +68,10 @@ def panels(studies: Sequence[Study]) -> list[Panel]:
 
 
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:
-    """Merge finished trials that differ in their seed only: means, `num_seeds`, `trial_ids`, lowest and highest.
+    """Merge finished trials that differ only in their seed: means, `num_seeds`, `trial_ids`, lowest and highest.
 
-    A merged row keeps the identifier and the texts of its first trial, and is feasible where its means are. Trials
-    without a result stay as they are.
+    A merged row keeps the identifier and the texts of its first trial, and is feasible if its means are. Trials without
+    a result stay as they are.
     """
     groups = pd.Series(pd.factorize(_keys(trials))[0], index=trials.index)  # numbered in the order of appearance
     grouped = trials.groupby(groups)

@@ -1,4 +1,4 @@
-"""Reads a study's folder, whole or half there, while its sweep runs or after."""
+"""Reads the folder of a study, while its sweep runs or after, and even if parts of it are missing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Study:
     objectives: Mapping[str, str]
     """Metric -> `maximize` or `minimize`."""
     trials: pd.DataFrame
-    """One row per trial that has ended; the columns of TEXTS and NUMBERS are always there."""
+    """One row for each trial that has ended; the columns of TEXTS and NUMBERS are always there."""
     num_running: int
     """Trials with a finished round that have not ended."""
     num_ended: int = 0
@@ -66,7 +66,7 @@ def studies(results: str) -> list[str]:
 
 
 def load(folder: str) -> Study:
-    """Read the study in `RESULTS/STUDY`; whatever is missing is said in `notes`.
+    """Read the study in `RESULTS/STUDY`; `notes` says what is missing.
 
     Raises:
         AnalysisError: There is no study there, or the filesystem refuses.
@@ -120,7 +120,7 @@ def _read_card(place: Folder, notes: list[str]) -> dict[str, Any]:
 
 
 def _mixtures(card: Mapping[str, Any]) -> list[str]:
-    """Say where the study was continued although what makes its trials had changed."""
+    """Say when the study was continued although its space, code, packages or data had changed."""
     return [
         f"trials from {note['at'][:16].replace('T', ' ')} on differ from those before in "
         f"{len(note['differences'])} points, such as {note['differences'][0]} (--force-resume)"
@@ -157,7 +157,7 @@ def _are_bounds(name: str, bounds: Any) -> bool:
 
 
 def _with_columns(trials: pd.DataFrame, further: Iterable[str], notes: list[str]) -> pd.DataFrame:
-    """Add the columns that the report needs and the files lack, give every one its type, unfold configurations."""
+    """Add columns that the report needs and the files lack, set the type of each, and add a column for each field."""
     numbers = dict.fromkeys([*NUMBERS, *further])
     if len(trials):
         notes.extend(f"no trial has the column {name}" for name in (*TEXTS, *numbers) if name not in trials)

@@ -15,9 +15,9 @@ from analysis.metrics import Array, show
 from analysis.series import BASELINES, Series
 
 TOLERANCES = (0.005, 0.01)
-"""How far below the float network's validation accuracy is close enough."""
+"""How far below the float network's validation accuracy still counts as close."""
 CONFIDENCE = 0.95
-Decision = Literal["beats", "does not beat", "not decided"]
+Finding = Literal["beats", "does not beat", "not decided"]
 _ROUNDING = 1e-9
 
 
@@ -42,7 +42,7 @@ class Answer:
 class Comparison:
     """A method against the best baseline with no more values, on the test images."""
 
-    decision: Decision
+    decision: Finding
     reason: str
     baseline: Answer | None
     difference: float = np.nan
@@ -125,7 +125,7 @@ def _decided(subject: Answer, baseline: Answer) -> Comparison:
     low, high = _welch(ours, theirs)
     if low <= 0 < high:
         return Comparison("not decided", "the interval holds zero", baseline, difference, (low, high))
-    decision: Decision = "beats" if low > 0 else "does not beat"
+    decision: Finding = "beats" if low > 0 else "does not beat"
     return Comparison(decision, "", baseline, difference, (low, high))
 
 

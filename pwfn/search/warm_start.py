@@ -1,6 +1,6 @@
-"""Warm start: complete trials of other studies teach the search before its first proposal.
+"""Warm start: the search learns from complete trials of other studies before its first proposal.
 
-They are copied into the new study's folder, so that it can be continued without the others.
+These trials are copied into the folder of the new study, so that it can be continued without the other folders.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from pwfn.space.space import SearchSpace
 from pwfn.space.variation import Params
 
 if TYPE_CHECKING:
-    from pwfn.search.study import Study  # it imports torch, which a dry run need not wait for
+    from pwfn.search.study import SearchStudy  # it imports torch, which a dry run need not wait for
 
 NOT_COMPARED = ("seed", "data.split_seed")
-"""Fields that differ between studies by design."""
+"""Fields that differ between any two studies, so a difference in them is not reported."""
 MOST_SHOWN = 8
-"""Differences that a line lists."""
+"""Most differences that one line lists."""
 
 
 class Loan(NamedTuple):
     """What a space can learn from other studies."""
 
     trials: list[dict[str, Any]]
-    """Parameters and metrics, and whose they are, as JSON data."""
+    """Parameters and metrics of each trial, with its study and its trial_id, as JSON data."""
     lines: list[str]
-    """What was taken from each folder and what was not, in words."""
+    """Sentences that say what was taken from each folder and what was not."""
 
 
-def warm_start(study: Study, folders: Sequence[str]) -> list[str]:
-    """Copy what other studies' trials teach into a study that has proposed nothing yet, and say what was taken.
+def warm_start(study: SearchStudy, folders: Sequence[str]) -> list[str]:
+    """Copy the trials of other studies into a study that has proposed nothing yet; say in lines what was taken.
 
-    A folder that the study has taken up before is left as it was taken.
+    A folder whose trials the study has already copied is not read again.
 
     Args:
-        study: the one to teach.
-        folders: RESULTS/STUDY of each of the others, local or a URI.
+        study: the study that learns.
+        folders: RESULTS/STUDY of each of the other studies, a local path or a URI.
 
     Raises:
-        UserError: there is no such study, or this one has proposed trials without them.
+        UserError: one of the folders holds no study, or this study has already proposed trials without them.
     """
     known = study.store.read_warm_start() or {"folders": [], "trials": []}
     new = [folder for folder in dict.fromkeys(folders) if _name(_store(folder)) not in known["folders"]]
@@ -73,10 +73,10 @@ def require_studies(folders: Sequence[str]) -> None:
 
 
 def borrow(space: SearchSpace, folders: Sequence[str], known: Sequence[Mapping[str, Any]] = ()) -> Loan:
-    """Collect the trials of other studies that are complete and lie in a space, each parameters once.
+    """Collect the complete trials of other studies that lie in a space; equal parameters are taken once.
 
     Raises:
-        UserError: there is no such study.
+        UserError: one of the folders holds no study.
     """
     require_studies(folders)
     seen = {_key(trial["params"]) for trial in known}
@@ -117,7 +117,7 @@ def _borrow(space: SearchSpace, store: ResultsStore, rows: list[dict[str, Any]],
 
 
 def _differing(space: SearchSpace, params: Params, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Fields of a trial that this space would set otherwise, and how, in words; an older program had fewer fields."""
+    """Yield each field of a trial that this space would set to another value, with a text that says both values."""
     here = dict(dotted(space.trial_config(params, 0).model_dump(mode="json"), depth=2))
     for name, value in fields.items():
         if name in here and name not in NOT_COMPARED and not name.startswith("resources.") and here[name] != value:

@@ -1,4 +1,4 @@
-"""Replicates: the trials on the front again with other seeds, so that the front has error bars."""
+"""Replicates: runs the trials on the front again with other seeds, so that the front gets error bars."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from pwfn.naming import BASELINE, PointName
 from pwfn.search.front import feasible_front
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.space.constraints import is_finite
 from pwfn.sweep.listed import Listed
 from pwfn.trial.rows import Row
@@ -19,9 +19,9 @@ class Confirmation(Listed):
 
     A replicate differs from its trial in the seed alone.
 
-    The front is that of the means over seeds, as in the report: a trial that is there by luck leaves it with its
-    replicates, and what takes its place has none yet. So once these have ended a new `Confirmation` may find more; when
-    it finds none, the whole front has as many seeds as are asked for.
+    The front is the front of the means over seeds, as in the report. A trial that is on the front only by luck leaves
+    it when its replicates have ended, and the trial that takes its place has no replicates yet. So a new `Confirmation`
+    may then find more to run; when it finds none, every trial on the front has as many seeds as were asked for.
 
     Args:
         study: whose front is confirmed.

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: how far it is, what each trial is doing, the best front so far."""
+"""Shows a person how a sweep goes: how far it is, what each trial is doing, the best front so far."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rich.text import Text
 from analysis.metrics import metric, show
 from pwfn.naming import PointName
 from pwfn.search.front import feasible_front
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.trial.rows import Row
 
 REFRESH_SECONDS = 1.0
 LONGEST_FRONT = 8
-"""Members of the front that are shown; the report has them all."""
+"""Most members of the front that are shown; the report has all of them."""
 
 
 class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
@@ -30,14 +30,14 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     Use it as a context around the sweep and give it to Tune as a callback.
 
     Args:
-        study: whose trials run.
-        desk: where they report.
-        console: where to show them.
+        study: the study whose trials run.
+        desk: the actor to which they report.
+        console: the terminal or file to print to.
         ended: rows of the trials that ended before this sweep.
-        num_left: trials that are planned besides.
+        num_left: number of trials that are still planned.
     """
 
-    def __init__(self, study: Study, desk: Any, console: Console, ended: Iterable[Row], num_left: int) -> None:
+    def __init__(self, study: SearchStudy, desk: Any, console: Console, ended: Iterable[Row], num_left: int) -> None:
         self._study = study
         self._desk = desk
         self._console = console
@@ -50,7 +50,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._live = Live(console=console, get_renderable=self._panel, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Progress:
-        """Begin to show, on a terminal."""
+        """Show the panel, if the console is a terminal."""
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -58,13 +58,13 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the panel away: what lasts is printed after it."""
+        """Remove the panel; what shall stay in sight is printed after it."""
         if kind is None:
             self._show_notes()
         self._live.stop()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks for a restore that we do not use; a terminal cannot be pickled."""
+        """Pickle nothing: Tune pickles callbacks for a restore that we do not use; a terminal cannot be pickled."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -73,15 +73,15 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._running[trial.config["trial_id"]] = "starting"
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Take up the row that the trial has written."""
+        """Count the trial, and show the row that it has written."""
         self._end(trial.config["trial_id"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Take up a trial whose process was lost for good."""
+        """Count a trial whose process was lost for good."""
         self._end(trial.config["trial_id"])
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Ask the trials' desk for news, once a second."""
+        """Ask the desk for news, once a second."""
         if time.monotonic() - self._refreshed < REFRESH_SECONDS:
             return
         self._refreshed = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a trial writes: its rows, from its configuration, its records and its failure."""
+"""The rows that a trial writes, made from its configuration, the records of its rounds, or its failure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PACKAGES = ("torch", "timm", "ray", "optuna", "numpy", "pyarrow")
 
 @dataclass(frozen=True)
 class Trial:
-    """A configuration with its place in a study."""
+    """One trial: a configuration and its place in a study."""
 
     trial_id: str
     number: int | None
@@ -47,7 +47,7 @@ class Trial:
 
     @property
     def identity(self) -> Row:
-        """The columns that every row of this trial begins with."""
+        """The columns with which every row of this trial begins."""
         return {
             "trial_id": self.trial_id,
             "number": self.number,
@@ -75,7 +75,7 @@ def round_row(trial: Trial, record: RoundRecord) -> Row:
 
 
 def accuracy_columns(split: str, accuracy: Accuracy | None, suffix: str = "") -> Row:
-    """Name an accuracy's two numbers: `val_top1`, `test_top5_before`; none for no accuracy."""
+    """Name the two numbers of an accuracy as columns (`val_top1`, `val_top5`); an empty row for None."""
     if accuracy is None:
         return {}
     return {f"{split}_top1{suffix}": accuracy.top1, f"{split}_top5{suffix}": accuracy.top5}
@@ -100,7 +100,7 @@ def trial_row(trial: Trial, outcome: Row, cost: Cost | None = None) -> Row:
 
 
 def failure(error: BaseException) -> Row:
-    """Turn the error that ended a trial into its outcome: the class and one line of message."""
+    """Turn the error that ended a trial into columns: the class of the failure and its message in one line."""
     match error:
         case TrialError():
             failure_class = error.failure_class
@@ -116,7 +116,7 @@ def failure(error: BaseException) -> Row:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that no memory is left; torch's allocator on the CPU has no class of its own for it."""
+    """Whether an error means that memory ran out. On the CPU torch raises a plain RuntimeError, known by its text."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
