@@ -111,7 +111,7 @@ def _run(
     checkpoint = store.read_checkpoint(trial.trial_id)
     method = METHODS[trial.config.method.name](task)
     for record in run_rounds(method, load(checkpoint) if checkpoint else None):
-        verdict = Verdict.CONTINUE
+        decision = Decision.CONTINUE
         if record.is_whole and not record.is_last:
             _leave_point(trial, method, baseline, record, store)
         if replicas.is_first:
