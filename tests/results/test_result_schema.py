@@ -14,6 +14,7 @@ from pwfn.config import (
     KmeansConfig,
     MsqConfig,
     PwfnConfig,
+    QatConfig,
     TrialConfig,
     WfnConfig,
 )
@@ -102,7 +103,7 @@ def test_only_keys_are_required() -> None:
 
 
 def test_a_configuration_fills_exactly_the_columns_made_for_it() -> None:
-    methods = [PwfnConfig(), WfnConfig(), GpfqConfig(), KmeansConfig(), MsqConfig()]
+    methods = [PwfnConfig(), WfnConfig(), GpfqConfig(), KmeansConfig(), MsqConfig(), QatConfig()]
     configs = [TrialConfig(data=DataConfig(name="digits"), method=method) for method in methods]
     assert {name for config in configs for name in config_columns(config)} == {field.name for field in config_fields()}
     columns = config_columns(configs[0])

@@ -16,7 +16,7 @@ from pwfn.space.declaration import SEARCHABLE, Override, SearchConfig, Source
 from pwfn.space.fields import Fields
 from pwfn.space.space import SHIPPED, SearchSpace
 
-METHODS = "PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig"
+METHODS = "PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig or QatConfig"
 
 BASE = """
 fixed:
