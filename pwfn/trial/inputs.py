@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pwfn.config import TrialConfig
 from pwfn.data import open_source
 from pwfn.data.fingerprint import digest_file
+from pwfn.models.reading import checkpoint_files
 from pwfn.paths import expand_path
 from pwfn.trial.run import split_seed
 
@@ -21,5 +24,11 @@ def fingerprint_inputs(config: TrialConfig) -> Fingerprint:
     # Opened anew: a process that ran trials before keeps the data as it was then.
     found = open_source(config.data, seed=split_seed(config)).fingerprint()
     if config.model.checkpoint is not None:
-        found["model.checkpoint"] = digest_file(expand_path(config.model.checkpoint, "model.checkpoint"))
+        files = checkpoint_files(expand_path(config.model.checkpoint, "model.checkpoint"))
+        digests = [digest_file(file) for file in files]
+        found["model.checkpoint"] = digests[0] if len(digests) == 1 else " ".join(digests)
+    source, _, folder = config.model.name.partition(":")
+    if source == "local-dir":
+        files = sorted(file for file in Path(folder).iterdir() if file.is_file())
+        found["model.name"] = " ".join(f"{file.name} {digest_file(file)}" for file in files)
     return found
