@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import warnings
 import zipfile
 from contextlib import suppress
@@ -25,6 +26,7 @@ FIELD = "model.checkpoint"
 INDEX_SUFFIX = ".index.json"
 """Of the file that says which shard holds which tensor, as Hugging Face's libraries write it."""
 SAVE_INSTEAD = "save only network.state_dict()"
+DAMAGED = "it is damaged, or no checkpoint"
 
 FOREIGN_NAMES = (
     "argparse.Namespace",
@@ -118,9 +120,10 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
-    weight_map = json.loads(index.read_text()).get("weight_map", {})
+    shards = _shards(index)
+    weight_map = json.loads(index.read_text())["weight_map"]
     state: dict[str, Tensor] = {}
-    for shard in _shards(index):
+    for shard in shards:
         content = read_file(shard)
         if not isinstance(content, dict):
             raise UserError(f"{FIELD}: {shard} holds a {type(content).__name__}, not named tensors")
@@ -178,5 +181,7 @@ def _reason(error: Exception) -> str:
         # torch's own words advise to run whatever the file holds
         blocked = any(word in str(error) for word in ("blocked", "nsupported", "Can only", "Trying to"))
         unsafe = f"it holds objects that cannot be read safely; {SAVE_INSTEAD}"
-        return unsafe if blocked else "it is damaged, or no checkpoint"
+        return unsafe if blocked else DAMAGED
+    if isinstance(error, IndexError | KeyError | AttributeError | EOFError | struct.error | AssertionError):
+        return DAMAGED  # of the unpickler's own stack
     return first_line(error)
