@@ -132,7 +132,7 @@ def _create(
     try:
         return timm.create_model(
             name,
-            pretrained=config.pretrained or overlay is not None,
+            pretrained=overlay is not None or (config.pretrained and parse_model_name(name)[0] != "local-dir"),
             num_classes=num_classes,
             in_chans=in_channels,
             **settings,
@@ -149,7 +149,9 @@ def _create(
 
 def _loaded(config: ModelConfig, network: Any, num_classes: int, in_channels: int, image_size: int | None) -> Loading:
     """Load a checkpoint, or say what timm loaded, having looked at it."""
-    if config.checkpoint is not None:
+    source, model = parse_model_name(config.name)
+    own_file = config.checkpoint or (model if config.pretrained and source == "local-dir" else None)
+    if own_file is not None:
 
         def rebuild(state: Mapping[str, Tensor], classes: int, channels: int) -> nn.Module:
             overlay = {
@@ -158,7 +160,7 @@ def _loaded(config: ModelConfig, network: Any, num_classes: int, in_channels: in
             }  # fmt: skip
             return cast(nn.Module, _create(config, classes, channels, image_size, overlay))
 
-        path = expand_path(config.checkpoint, "model.checkpoint")
+        path = expand_path(own_file, "model.checkpoint")
         return load_checkpoint(network, path, rebuild, ema=config.ema, new_head=config.new_head)
     if not config.pretrained:
         return Loading()

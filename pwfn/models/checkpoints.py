@@ -115,13 +115,33 @@ def _converted(
     """Let timm convert a state dict to the network's names and sizes; None where it cannot."""
     channels = getattr(network, "in_chans", None) or network.pretrained_cfg["input_size"][0]  # type: ignore[index]
     for num_classes in _numbers_of_classes(network, state):
-        try:
-            source = rebuild(dict(state), num_classes, channels)
-        except Exception:  # timm's filters index and reshape what they expect
-            continue
-        found = source.state_dict()
-        return dict(found) if found.keys() == expected.keys() and _fits(network, expected, found) else None
+        found = _rebuilt(rebuild, state, num_classes, channels)
+        if found is not None and found.keys() == expected.keys() and _fits(network, expected, found):
+            return found if _all_came_from_the_file(rebuild, state, num_classes, channels, found) else None
     return None
+
+
+def _rebuilt(
+    rebuild: Rebuild, state: Mapping[str, Tensor], num_classes: int, channels: int
+) -> dict[str, Tensor] | None:
+    """Return the state of the network that timm makes of a file's; None where it refuses. The same draws each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        try:
+            return dict(rebuild(dict(state), num_classes, channels).state_dict())
+        except Exception:  # timm's filters index and reshape what they expect
+            return None
+
+
+def _all_came_from_the_file(
+    rebuild: Rebuild, state: Mapping[str, Tensor], num_classes: int, channels: int, found: Mapping[str, Tensor]
+) -> bool:
+    """Whether every number changes when the file's do, as timm loads some networks without looking what is missing."""
+    moved = {name: 1.5 * tensor + 0.25 if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    other = _rebuilt(rebuild, moved, num_classes, channels)
+    return other is not None and not any(
+        torch.equal(tensor, other[name]) for name, tensor in found.items() if tensor.is_floating_point()
+    )
 
 
 def _numbers_of_classes(network: nn.Module, state: Mapping[str, Tensor]) -> list[int]:

@@ -25,6 +25,8 @@ from pwfn.errors import UserError, first_line
 FIELD = "model.checkpoint"
 INDEX_SUFFIX = ".index.json"
 """Of the file that says which shard holds which tensor, as Hugging Face's libraries write it."""
+PREFERRED = ("model.safetensors", "pytorch_model.bin")
+"""What timm and Hugging Face's libraries call the weights in a folder, the one that is taken first."""
 SAVE_INSTEAD = "save only network.state_dict()"
 DAMAGED = "it is damaged, or no checkpoint"
 
@@ -95,6 +97,9 @@ def find_checkpoint(path: Path) -> Path:
     files = [*path.glob(f"*{INDEX_SUFFIX}")] or [
         file for file in path.iterdir() if file.suffix in (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
     ]
+    preferred = [file for name in PREFERRED for file in files if file.name == name]
+    if preferred:
+        return preferred[0]
     if len(files) != 1:
         found = ", ".join(sorted(file.name for file in files)[:5]) or "no checkpoint"
         raise UserError(f"{FIELD}: {path} is a folder that holds {found}; name one file")

@@ -107,15 +107,11 @@ class TestLocalFolder:
         config = TrialConfig(model=ModelConfig(name=f"local-dir:{folder}", pretrained=True), data={"name": "digits"})
         assert re.fullmatch(r"local-dir_[\w.-]+-[0-9a-f]{16}", baseline_key(config))
 
-    def test_another_number_of_classes_needs_a_new_head_on_request(
-        self, folder: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        message = r"^model\.pretrained: .* tells 7 classes apart, but the data has 5; model\.new_head: true replaces"
+    def test_another_number_of_classes_needs_a_new_head_on_request(self, folder: Path) -> None:
+        message = r"tells 7 classes apart \(head\.weight\), but the data has 5; model\.new_head: true replaces"
         with pytest.raises(UserError, match=message):
             _from(folder, num_classes=5)
-        with caplog.at_level(logging.INFO, logger="pwfn"):
-            network = _from(folder, num_classes=5, new_head=True)
-        assert "the pretrained head has 7 classes, the data 5: new head" in caplog.text
+        network = _from(folder, num_classes=5, new_head=True)
         understood = describe_loading(network)
         assert understood.loading.new_head == ("head.weight", "head.bias")
         assert "the classifier is new and knows nothing yet (head.weight, head.bias)" in understood.lines()[-1]
@@ -253,6 +249,29 @@ class TestWithoutNetwork:
         config = ModelConfig(name="test_resnet.r160_in1k", pretrained=True)
         network = build_network(config, num_classes=1000, in_channels=3)
         assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+        assert describe_loading(network).loading.source == "pretrained weights of test_resnet.r160_in1k"
+
+    def test_cached_weights_with_another_head(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        self.test_cached_weights_are_used(tmp_path)
+        config = ModelConfig(name="test_resnet.r160_in1k", pretrained=True)
+        message = r"^model\.pretrained: .* tells 1000 classes apart, but the data has 5; model\.new_head: true replaces"
+        with pytest.raises(UserError, match=message):
+            build_network(config, num_classes=5, in_channels=3)
+        with caplog.at_level(logging.INFO, logger="pwfn"):
+            network = build_network(config.model_copy(update={"new_head": True}), num_classes=5, in_channels=1)
+        assert "the pretrained head has 1000 classes, the data 5: new head" in caplog.text
+        assert describe_loading(network).loading.new_head == ("fc.weight", "fc.bias")
+        assert network(torch.zeros(1, 1, 64, 64)).shape == (1, 5)
+
+    @pytest.mark.parametrize("value", [float("nan"), 0.0])
+    def test_poisoned_weights_are_refused(self, tmp_path: Path, value: float) -> None:
+        self.test_cached_weights_are_used(tmp_path)
+        [path] = tmp_path.rglob("model.safetensors")
+        state = {name: t.fill_(value) if t.is_floating_point() else t for name, t in load_file(path).items()}
+        save_file(state, path)
+        config = ModelConfig(name="test_resnet.r160_in1k", pretrained=True)
+        with pytest.raises(UserError, match=r"^model\.pretrained: test_resnet\.r160_in1k: .*(NaN|zero)"):
+            build_network(config, num_classes=1000, in_channels=3)
 
 
 class TestErrors:
