@@ -15,7 +15,7 @@ import plotly.offline
 from analysis.details import Details
 from analysis.feasible import INFEASIBLE, STATES
 from analysis.front import hypervolume, on_front
-from analysis.metrics import metric
+from analysis.metrics import metric, show
 from analysis.payload import compressed, payload
 from analysis.progress import failures, ledger
 from analysis.published import published
@@ -223,7 +223,7 @@ def _show(name: str, value: Any) -> str:
         return value
     if value is None or not math.isfinite(value):
         return MISSING
-    return str(_SHOW.get(name, metric(name).show)(value))
+    return str(_SHOW[name](value)) if name in _SHOW else show(name, value)
 
 
 def _duration(hours: float) -> str:

@@ -9,7 +9,7 @@ docs/networks.md has the whole list, and what it means for layers that compute t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pwfn.torchvision_shim  # noqa: F401  (before timm)
@@ -128,6 +128,22 @@ def left_out(network: nn.Module, sets: ParameterSets) -> list[LeftOut]:
         kinds.setdefault("norm layers" if is_norm else f"{type(module).__name__}.{last}", []).append(name)
     found = [LeftOut(kind, tuple(names), sum(sets.rest[n].numel() for n in names)) for kind, names in kinds.items()]
     return sorted(found, key=lambda kind: -kind.num_parameters)
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors to the CPU, as a checkpoint keeps them."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def buffers_of(network: nn.Module) -> dict[str, Tensor]:
+    """A network's buffers (BatchNorm's statistics) under the names that a checkpoint gives them."""
+    return {f"buffer.{name}": buffer for name, buffer in network.named_buffers()}
+
+
+def restore_buffers_(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a network the buffers that a checkpoint holds."""
+    for name, buffer in buffers_of(network).items():
+        buffer.copy_(state[name])
 
 
 def in_pieces(*flats: Tensor) -> Iterator[tuple[Tensor, ...]]:

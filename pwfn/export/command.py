@@ -73,7 +73,7 @@ def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
         UserError: no such trial, its network was not kept, or a check failed.
     """
     target.keep_apart()
-    row = _read_trial(store, trial_id)
+    row = store.require_trial(trial_id)
     if row["state"] != "complete":
         raise UserError(f"study {store.study}: trial {trial_id} is {row['state']}; only a complete one can be exported")
     content = store.read_model(trial_id)
@@ -231,18 +231,6 @@ def _num_parameters(network: nn.Module) -> int:
 def _blank_image(network: Any) -> Tensor:
     channels, height, width = network.pretrained_cfg["input_size"]
     return torch.zeros(1, channels, height, width, device=next(network.parameters()).device)
-
-
-def _read_trial(store: ResultsStore, trial_id: str) -> dict[str, Any]:
-    try:
-        row = store.read_trial(trial_id)
-    except ValueError as error:  # a name that no file can have
-        raise UserError(f"trial {error}") from error
-    if row is None:
-        ended = [each["trial_id"] for each in store.read_trials()]
-        some = f"it has {ended[0]} to {ended[-1]}" if ended else "it has none"
-        raise UserError(f"study {store.study} in {store.results} has no finished trial {trial_id}; {some}")
-    return row
 
 
 def _fits_float32(tensor: Tensor) -> bool:

@@ -61,8 +61,8 @@ def round_row(trial: Trial, record: RoundRecord) -> Row:
     return {
         **trial.identity,
         **{name: getattr(record, name) for name in ("round", "num_rounds", "fraction", "train_loss", *seconds)},
-        **{name: getattr(fixing, name) for name in ("num_fixed", "untreated_layers", "radius_start", "radius_end")},
-        **fixing.sigma_quantiles,
+        **{name: getattr(fixing, name) for name in ("num_fixed", "untreated_layers")},
+        "method_numbers": fixing.numbers,
         **accuracy_columns("val", record.before, "_before"),
         **accuracy_columns("val", record.after),
         **dataclasses.asdict(record.metrics),
