@@ -12,11 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-import pwfn.torchvision_shim  # noqa: F401  (before timm)
-
-# isort: split
 import torch
-from timm.layers import CondConv2d
 from torch import Tensor, nn
 
 from pwfn.errors import UserError
@@ -31,9 +27,8 @@ FIXABLE_LAYERS = (
     nn.RNNBase,
     nn.RNNCellBase,
     nn.MultiheadAttention,
-    CondConv2d,
 )
-"""All of whose own parameters are in the fixed set."""
+"""All of whose own parameters are in the fixed set; see also `is_mixture`."""
 ATTENTION_BIASES = frozenset(
     {"attention_biases", "relative_position_bias_table", "q_bias", "k_bias", "v_bias", "mlp_bias",
      "duplicate_pooling_bias"}
@@ -48,8 +43,6 @@ NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 MIN_SIGMA = 2.0**-30
 """Smallest sigma of weight noise, of a posterior and of the sigmas in an exported file: it keeps the gradient of sigma
 alive without moving any weight in float32."""
-LOW_COVERAGE = 0.95
-"""Below this share of the parameters, the count of values says little about the network, and that is said."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +93,7 @@ def split_parameters(network: nn.Module, *, include_norm: bool = False) -> Param
         id(parameter)
         for module in network.modules()
         for name, parameter in module.named_parameters(recurse=False)
-        if isinstance(module, layers) or name in ATTENTION_BIASES or name in RAW_WEIGHTS
+        if isinstance(module, layers) or is_mixture(module) or name in ATTENTION_BIASES or name in RAW_WEIGHTS
     }
     named = dict(network.named_parameters())  # a shared parameter appears once
     for name, parameter in named.items():
@@ -110,6 +103,16 @@ def split_parameters(network: nn.Module, *, include_norm: bool = False) -> Param
     if not fixable:
         raise UserError(f"{type(network).__name__} has no convolution or linear layer: nothing to fix")
     return ParameterSets(fixable, {name: p for name, p in named.items() if name not in fixable})
+
+
+def is_fixable(module: nn.Module) -> bool:
+    """Whether all of a module's own parameters are in the fixed set."""
+    return isinstance(module, FIXABLE_LAYERS) or is_mixture(module)
+
+
+def is_mixture(module: nn.Module) -> bool:
+    """Whether this is timm's mixture of convolutions, known by its name: what only counts weights needs no timm."""
+    return type(module).__name__ == "CondConv2d" and hasattr(module, "weight_shape")
 
 
 def is_bias(name: str) -> bool:
@@ -144,6 +147,11 @@ def restore_buffers_(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Give a network the buffers that a checkpoint holds."""
     for name, buffer in buffers_of(network).items():
         buffer.copy_(state[name])
+
+
+def shares_left_out(network: nn.Module, sets: ParameterSets) -> tuple[str, ...]:
+    """Name the kinds of parameters that do not share the codebook, each with its share of all parameters."""
+    return tuple(f"{kind.kind} {kind.num_parameters / sets.num_parameters:.2%}" for kind in left_out(network, sets))
 
 
 def in_pieces(*flats: Tensor) -> Iterator[tuple[Tensor, ...]]:

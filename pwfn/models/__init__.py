@@ -3,7 +3,7 @@
 import pwfn.torchvision_shim  # noqa: F401  (before any module below imports timm)
 from pwfn.models.build import build_network, check_has_weights, check_head_is_trained, preprocessing_of
 from pwfn.models.checkpoints import load_checkpoint, read_state
-from pwfn.models.understood import Loading, UnderstoodNetwork, describe_loading
+from pwfn.models.understood import Loading, UnderstoodNetwork, describe_coverage, describe_loading
 
 __all__ = [
     "Loading",
@@ -11,6 +11,7 @@ __all__ = [
     "build_network",
     "check_has_weights",
     "check_head_is_trained",
+    "describe_coverage",
     "describe_loading",
     "load_checkpoint",
     "preprocessing_of",

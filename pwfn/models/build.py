@@ -199,7 +199,7 @@ def _own_side(config: ModelConfig, network: Any) -> int:
         size = getattr(network, "pretrained_model_args", {}).get("img_size")
     if size is None:
         size = network.pretrained_cfg["input_size"][-1]
-    return int(size[-1]) if isinstance(size, list | tuple) else int(size)  # type: ignore[arg-type]
+    return int(size[-1]) if isinstance(size, list | tuple) else int(size)
 
 
 def _has_fixed_size(config: ModelConfig) -> bool:

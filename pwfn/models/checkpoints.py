@@ -113,7 +113,8 @@ def _converted(
     network: nn.Module, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], rebuild: Rebuild
 ) -> dict[str, Tensor] | None:
     """Let timm convert a state dict to the network's names and sizes; None where it cannot."""
-    channels = getattr(network, "in_chans", None) or network.pretrained_cfg["input_size"][0]  # type: ignore[index]
+    record: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    channels = int(getattr(network, "in_chans", None) or record["input_size"][0])
     for num_classes in _numbers_of_classes(network, state):
         found = _rebuilt(rebuild, state, num_classes, channels)
         if found is not None and found.keys() == expected.keys() and _fits(network, expected, found):

@@ -58,7 +58,7 @@ def _plain(layer: Any) -> nn.Module:
     rows = layer.weight.reshape(1, layer.out_channels, -1)
     weight = batch_norm(rows, None, None, weight=gain, training=True, momentum=0.0, eps=layer.eps)
     same = getattr(layer, "same_pad", False)
-    plain = (Conv2dSame if same else nn.Conv2d)(
+    plain: Any = (Conv2dSame if same else nn.Conv2d)(
         layer.in_channels,
         layer.out_channels,
         layer.kernel_size,

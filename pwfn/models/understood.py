@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,10 +12,12 @@ import pwfn.torchvision_shim  # noqa: F401  (before timm)
 from timm.layers import CondConv2d
 from torch import nn
 
+from pwfn.metrics import LOW_COVERAGE
 from pwfn.models.fusing import STANDARDISED_LAYERS, is_fusible
-from pwfn.parameters import LOW_COVERAGE, LeftOut, left_out, split_parameters
+from pwfn.parameters import LeftOut, ParameterSets, left_out, shares_left_out, split_parameters
 
 KINDS_SHOWN = 4
+LINES_KINDS = 6
 NAMES_SHOWN = 3
 
 
@@ -66,7 +68,9 @@ class UnderstoodNetwork:
     def lines(self) -> list[str]:
         """Describe it in a few plain lines, warnings last."""
         arguments = "".join(f", {name}={value}" for name, value in self.arguments.items())
-        rest = ", ".join(f"{kind.kind} {kind.num_parameters / self.num_parameters:.2%}" for kind in self.left_out)
+        shares = [f"{kind.kind} {kind.num_parameters / self.num_parameters:.2%}" for kind in self.left_out]
+        more = f" and {len(shares) - LINES_KINDS} kinds more" if len(shares) > LINES_KINDS else ""
+        rest = ", ".join(shares[:LINES_KINDS]) + more
         return [
             f"network: {self.name}{arguments}, {self.num_parameters:,} parameters",
             f"weights: {_describe(self.loading)}",
@@ -114,6 +118,20 @@ def coverage_warning(coverage: float, rest: Sequence[LeftOut]) -> str | None:
         return None
     kinds = ", ".join(f"{kind.kind} ({_some(kind.names)})" for kind in rest[:KINDS_SHOWN])
     return f"only {coverage:.1%} of the parameters share values; left out are {kinds}"
+
+
+def describe_coverage(network: nn.Module, fixed: Collection[str]) -> str:
+    """Say what share of a network's parameters the fixed ones are, and name the kinds of the others.
+
+    Args:
+        network: of `build_network`.
+        fixed: names of the parameters that share values, as a file lists them.
+    """
+    named = dict(network.named_parameters())
+    chosen = {name: parameter for name, parameter in named.items() if name in fixed}
+    sets = ParameterSets(chosen, {name: parameter for name, parameter in named.items() if name not in chosen})
+    shares = ", ".join(shares_left_out(network, sets)[:LINES_KINDS])
+    return f"{sets.coverage:.1%} of all parameters{f'; not {shares}' if shares else ''}"
 
 
 def _warnings(

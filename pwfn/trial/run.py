@@ -15,7 +15,14 @@ from pwfn.data import Data, Preprocessing, Source, open_source
 from pwfn.errors import NonFiniteLossError, TrialError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
 from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
-from pwfn.models import build_network, check_has_weights, check_head_is_trained, preprocessing_of
+from pwfn.models import (
+    build_network,
+    check_has_weights,
+    check_head_is_trained,
+    describe_loading,
+    preprocessing_of,
+)
+from pwfn.parameters import shares_left_out
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
@@ -134,6 +141,7 @@ def _measured(task: Task, baseline: Baseline, record: RoundRecord) -> Row:
         "float_test_top1": baseline.test.top1,
         **dataclasses.asdict(record.metrics),
         "coverage": sets.coverage,
+        "left_out": shares_left_out(task.network, sets),
         "num_weights": sets.num_fixable,
         "recalibrated_bn": record.recalibrated_bn,
         "untreated_layers": record.fixing.untreated_layers,
@@ -179,6 +187,9 @@ def ensure_baseline(config: TrialConfig, store: ResultsStore, device: torch.devi
     of_study = config.model_copy(update={"seed": config.split_seed})
     task = open_task(of_study, config.model, device, replicas)
     check_head_is_trained(config, task.network)
+    understood = describe_loading(task.network, include_norm=config.include_norm)
+    for line in understood.lines():
+        log.log(logging.WARNING if line.startswith("warning") else logging.INFO, line)
     baseline = make_baseline(task)
     if replicas.is_first:
         store.write_baseline(key, baseline.to_bytes(), baseline.card)

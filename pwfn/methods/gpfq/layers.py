@@ -11,18 +11,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-import pwfn.torchvision_shim  # noqa: F401  (before timm)
-
-# isort: split
 import torch
-from timm.layers import CondConv2d
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 from torch.overrides import TorchFunctionMode
 
-from pwfn.parameters import FIXABLE_LAYERS, TRANSPOSED_LAYERS, is_bias, split_parameters
+from pwfn.parameters import TRANSPOSED_LAYERS, is_bias, is_fixable, is_mixture, split_parameters
 
 CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 """Torch's convolutions and the dimensions of their images."""
@@ -57,8 +53,9 @@ class Layer:
         module = self.module(network)
         own = dict(module.named_parameters(recurse=False))
         weights = [parameter for name, parameter in own.items() if not self.is_beside_rows(network, name)]
-        if isinstance(module, CondConv2d):
-            return [weight.view(-1, math.prod(module.weight_shape[1:])) for weight in weights]
+        if is_mixture(module):
+            num_features = math.prod(cast(tuple[int, ...], module.weight_shape)[1:])
+            return [weight.view(-1, num_features) for weight in weights]
         if isinstance(module, TRANSPOSED_LAYERS):
             return [weight.transpose(0, 1).flatten(1) for weight in weights]
         return [weight.flatten(1) for weight in weights]
@@ -72,7 +69,7 @@ class Layer:
     def is_beside_rows(self, network: nn.Module, name: str) -> bool:
         """Whether a parameter of its module is a bias, or anything else that is no matrix of weights."""
         module = self.module(network)
-        return is_bias(name) or not isinstance(module, FIXABLE_LAYERS) or module.get_parameter(name).ndim < 2
+        return is_bias(name) or not is_fixable(module) or module.get_parameter(name).ndim < 2
 
 
 def fixable_layers(network: nn.Module) -> list[Layer]:
