@@ -116,3 +116,9 @@ FAST = ("levit_128s", "efficientformerv2_s0", "efficientvit_m0", "test_nfnet", "
 
 LOW_COVERAGE = {"gemma4_vit_167m": 0.905}
 """Networks of which less than 95 % share values, and how much: position embeddings are looked up, not multiplied by."""
+
+LOOKED_UP = {"encoder.patch_embed.position_embedding_table"}
+"""A table that is looked up by a product with zeros and a one."""
+
+MULTIPLES = {"halonet_h1": 256, "deepseek_vit_412m": 112}
+"""Sides that these networks take, where 96 pixels are none."""
