@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -86,8 +87,8 @@ def _title(studies: Sequence[Study], parts: Sequence[Panel]) -> str:
 def _command(study: Study) -> str:
     """How a trial of a study is run again, but for its identifier."""
     results = study.folder.path.rpartition("/")[0] if study.folder else "results"
-    place = "" if results.rpartition("/")[2] == "results" else f" --results {results}"
-    return f"python launchers/train.py{place} --study {study.name} --trial "
+    place = [] if results.rpartition("/")[2] == "results" else ["--results", results]
+    return f"{shlex.join(['pwfn', 'train', *place, '--study', study.name])} --trial "
 
 
 def _places(content: Json) -> dict[tuple[str, str, str], int]:

@@ -35,7 +35,7 @@ class Study:
     """What is known about a study at one moment."""
 
     name: str
-    """That of its folder, by which the launchers find it."""
+    """That of its folder, by which the commands find it."""
     card: Mapping[str, Any]
     """study.json; empty if it is missing."""
     objectives: Mapping[str, str]

@@ -45,7 +45,10 @@ from pwfn.space.domains import Choice
 from pwfn.space.fields import Fields, show
 from pwfn.space.variation import Params, Variation
 
-SHIPPED = Path(__file__).parents[2] / "search_spaces"
+_INSTALLED = Path(__file__).parents[1] / "search_spaces"
+SHIPPED = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "search_spaces"
+"""Where the shipped spaces lie: inside the installed package, or at the root of a checkout."""
+
 TRIAL_FIELDS = Fields(TrialConfig)
 
 
