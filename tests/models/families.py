@@ -120,5 +120,5 @@ LOW_COVERAGE = {"gemma4_vit_167m": 0.905}
 LOOKED_UP = {"encoder.patch_embed.position_embedding_table"}
 """A table that is looked up by a product with zeros and a one."""
 
-MULTIPLES = {"halonet_h1": 256, "deepseek_vit_412m": 112}
-"""Sides that these networks take, where 96 pixels are none."""
+SIDES = {"halonet_h1": 256, "deepseek_vit_412m": 112, "sam2_hiera_tiny": 224, "samvit_base_patch16": 256}
+"""Sides for networks that take no 96 pixels, or would be tried on a thousand."""

@@ -9,7 +9,7 @@ import pwfn.torchvision_shim  # noqa: F401  (before timm)
 import pytest
 import timm
 import torch
-from families import FAST, LOOKED_UP, LOW_COVERAGE, MULTIPLES, SMALLEST, UNUSUAL
+from families import FAST, LOOKED_UP, LOW_COVERAGE, SIDES, SMALLEST, UNUSUAL
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -43,9 +43,7 @@ def _network(name: str, **settings: Any) -> nn.Module:
 def _side(name: str) -> int | None:
     """A small image where the network takes any size; its own where it does not."""
     record = timm.get_pretrained_cfg(name)
-    if record.fixed_input_size or "sam2" in name:
-        return None
-    return MULTIPLES.get(name, min(record.input_size[-1], 96))
+    return SIDES.get(name, None if record.fixed_input_size else min(record.input_size[-1], 96))
 
 
 @torch.no_grad()
@@ -92,7 +90,7 @@ class TestEveryFamily:
         """What is an operand of a product, unchanged but for its shape, is found by running the network."""
         with torch.device("meta"):  # shapes are enough
             network = timm.create_model(name).eval()
-            side = _side(name) or timm.get_pretrained_cfg(name).input_size[-1]
+            side = timm.get_pretrained_cfg(name).input_size[-1]
             with _Products(network) as products, torch.no_grad():
                 network(torch.zeros(1, 3, side, side))
         assert products.found
