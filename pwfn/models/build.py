@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,14 +19,21 @@ from pwfn.errors import UserError, first_line
 from pwfn.models.caches import keep_nothing_computed
 from pwfn.models.checkpoints import check_weights, load_checkpoint
 from pwfn.models.fusing import fuse
-from pwfn.models.sources import WAY_OUT, check_name, reachable_settings
+from pwfn.models.sources import (
+    WAY_OUT,
+    check_name,
+    folder_architecture,
+    folder_has_fixed_size,
+    hub_folder,
+    reachable_settings,
+)
 from pwfn.models.understood import Loading, loading_of
 from pwfn.paths import expand_path
 
 log = logging.getLogger(__name__)
 
-MANAGED = ("num_classes", "in_chans", "img_size", "drop_rate", "drop_path_rate", "drop_block_rate", "global_pool")
-"""Arguments that a file does not carry unless `model.kwargs` gives them: they are known otherwise, or only train."""
+MANAGED = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "drop_block_rate")
+"""Arguments of a folder that a file does not carry on: they are known otherwise, or matter in training only."""
 
 
 def build_network(
@@ -47,14 +55,17 @@ def build_network(
     """
     name = config.name
     check_name(name)
+    config = _with_local_copy(config)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network: Any = _create(config, num_classes, in_channels, image_size)
         network.loading = _loaded(config, network, num_classes, in_channels, image_size)
+        if config.pretrained:
+            network.loading = replace(network.loading, source=f"pretrained weights of {name}")
     side = image_size or _own_side(config, network)
     network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (in_channels, side, side)}
     network.pretrained_cfg.pop("state_dict", None)
-    network.arguments = _arguments(config, network)
+    network.arguments = _arguments(config, network, image_size)
     network.fused = config.fuse
     network.float().eval()
     keep_nothing_computed(network)
@@ -113,6 +124,16 @@ def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 
+def _with_local_copy(config: ModelConfig) -> ModelConfig:
+    """Name the folder that a hub's repository has on this machine in place of the repository."""
+    source, repository = parse_model_name(config.name)
+    if source != "hf-hub":
+        return config
+    folder = hub_folder(repository, weights=config.pretrained)
+    folder_architecture(folder)
+    return config.model_copy(update={"name": f"local-dir:{folder}"})
+
+
 def _create(
     config: ModelConfig,
     num_classes: int,
@@ -127,7 +148,7 @@ def _create(
         settings.setdefault("img_size", image_size)
     if overlay is not None:
         settings["pretrained_cfg_overlay"] = overlay
-    elif config.pretrained:
+    elif config.pretrained and parse_model_name(name)[0] is None:
         settings |= reachable_settings(name)
     try:
         return timm.create_model(
@@ -184,10 +205,12 @@ def _loaded(config: ModelConfig, network: Any, num_classes: int, in_channels: in
     return Loading(source=f"pretrained weights of {config.name}", num_loaded=len(state) - len(head), new_head=head)
 
 
-def _arguments(config: ModelConfig, network: Any) -> dict[str, Any]:
+def _arguments(config: ModelConfig, network: Any, image_size: int | None) -> dict[str, Any]:
     """Arguments beside the usual ones that build the architecture again: the user's, and a hub's or a folder's."""
     source, _ = parse_model_name(config.name)
     of_source = dict(getattr(network, "pretrained_model_args", {})) if source is not None else {}
+    if "img_size" in of_source and image_size is not None and _has_fixed_size(config):
+        of_source["img_size"] = image_size  # as the data asked for
     return {name: value for name, value in of_source.items() if name not in MANAGED} | {
         name: list(value) if isinstance(value, tuple) else value for name, value in config.kwargs.items()
     }
@@ -207,9 +230,7 @@ def _has_fixed_size(config: ModelConfig) -> bool:
         return "img_size" in config.kwargs
     source, model = parse_model_name(config.name)
     if source == "local-dir":
-        return bool(timm.models.load_model_config_from_path(Path(model))[0].get("fixed_input_size"))
-    if source is not None:
-        return bool(timm.models.load_model_config_from_hf(model)[0].get("fixed_input_size"))
+        return folder_has_fixed_size(Path(model))
     record = timm.get_pretrained_cfg(config.name)
     return bool(record is not None and record.fixed_input_size)
 

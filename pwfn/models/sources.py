@@ -15,7 +15,7 @@ import pwfn.torchvision_shim  # noqa: F401  (before timm)
 # isort: split
 import timm
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 from timm.models import get_arch_pretrained_cfgs, is_model, parse_model_name, split_model_name_tag
 
 from pwfn.errors import UserError, first_line, nearest_names
@@ -70,39 +70,73 @@ def folder_architecture(folder: Path) -> str:
     return str(architecture)
 
 
+def folder_has_fixed_size(folder: Path) -> bool:
+    """Whether the network of a folder of timm's is built for one size of images, by its config.json."""
+    config = json.loads((folder / "config.json").read_text())
+    arguments = config.get("model_args", {})
+    flexible = arguments.get("dynamic_img_size") or arguments.get("strict_img_size") is False
+    return bool(config.get("pretrained_cfg", config).get("fixed_input_size")) and not flexible
+
+
 def reachable_settings(name: str) -> dict[str, Any]:
-    """Return what `timm.create_model` needs to load pretrained weights: nothing, or the files that are cached.
+    """Return what `timm.create_model` needs to load weights of timm's registry: nothing, or the file that is cached.
 
     Asks the server once, with little patience, before the libraries do so many times.
 
     Raises:
         UserError: the weights are neither cached nor to be had.
     """
-    source, model = parse_model_name(name)
-    if source == "local-dir":
-        return {}
-    record = None if source else timm.get_pretrained_cfg(name)
-    repository = model if source else getattr(record, "hf_hub_id", None)
+    record = timm.get_pretrained_cfg(name)
+    repository = getattr(record, "hf_hub_id", None)
     if not repository:
         url = getattr(record, "url", None)
         if url and not _is_cached(url) and not _answers(url):
             raise UserError(f"model.pretrained: the weights of {name} cannot be had ({url} is out of reach); {WAY_OUT}")
         return {}
-    if not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT):
+    if _hub_answers():
         return {}
-    named = getattr(record, "hf_hub_filename", None)
-    files = [_cached(repository, file) for file in ((named,) if named else WEIGHT_FILES)]
-    found = next((file for file in files if file is not None), None)
-    if found is None or (source and _cached(repository, "config.json") is None):
-        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} is out of reach"
-        raise UserError(f"model.pretrained: the weights of {name} cannot be had ({why}); {WAY_OUT}")
-    overlay = {"file": found, "hf_hub_id": None, "url": None, "source": None}
-    custom = getattr(record, "custom_load", False)
-    return {} if custom or source else {"pretrained_cfg_overlay": overlay}
+    named = record.hf_hub_filename
+    found = [file for each in ((named,) if named else WEIGHT_FILES) if (file := _cached(repository, each)) is not None]
+    if not found:
+        raise UserError(f"model.pretrained: the weights of {name} cannot be had ({_why()}); {WAY_OUT}")
+    overlay = {"file": found[0], "hf_hub_id": None, "url": None, "source": None}
+    return {"pretrained_cfg_overlay": overlay | ({"custom_load": True} if record.custom_load else {})}
 
 
-def _cached(repository: str, file: str) -> str | None:
+def hub_folder(repository: str, *, weights: bool) -> Path:
+    """Return the folder of a hub's repository on this machine: its config.json, and its weights where asked for.
+
+    Raises:
+        UserError: it is neither cached nor to be had.
+    """
     repository, _, revision = repository.partition("@")
+    if _hub_answers():
+        for patterns in [[file] for file in WEIGHT_FILES] if weights else [[]]:
+            try:
+                folder = Path(
+                    snapshot_download(repository, revision=revision or None, allow_patterns=["config.json", *patterns])
+                )
+            except (OSError, ValueError) as error:
+                raise UserError(f"model.name: hf-hub:{repository} cannot be had ({first_line(error)})") from error
+            if not weights or (folder / patterns[0]).is_file():
+                return folder
+        raise UserError(f"model.name: hf-hub:{repository} has no weights: none of {', '.join(WEIGHT_FILES)}")
+    config = _cached(repository, "config.json", revision)
+    if config is None or (weights and all(_cached(repository, file, revision) is None for file in WEIGHT_FILES)):
+        field = "model.pretrained: the weights of" if weights else "model.name:"
+        raise UserError(f"{field} hf-hub:{repository} cannot be had ({_why()}); {WAY_OUT}")
+    return Path(config).parent
+
+
+def _hub_answers() -> bool:
+    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT)
+
+
+def _why() -> str:
+    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} is out of reach"
+
+
+def _cached(repository: str, file: str, revision: str | None = None) -> str | None:
     path = try_to_load_from_cache(repository, file, cache_dir=constants.HF_HUB_CACHE, revision=revision or None)
     return path if isinstance(path, str) else None
 

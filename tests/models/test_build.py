@@ -1,5 +1,6 @@
 import logging
 import re
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -73,7 +74,9 @@ def test_image_size_reaches_networks_of_fixed_size() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with an unusual argument, saved as timm saves it, weights and config.json."""
-    network = timm.create_model("test_vit", num_classes=7, patch_size=8, img_size=64, drop_path_rate=0.1)
+    network = timm.create_model(
+        "test_vit", num_classes=7, patch_size=8, img_size=64, drop_path_rate=0.1, global_pool="avg"
+    )
     saved = tmp_path_factory.mktemp("my net")
     timm.models.save_for_hf(network, saved, safe_serialization=True)
     return saved
@@ -97,11 +100,24 @@ class TestLocalFolder:
 
     def test_the_exported_file_carries_its_arguments(self, folder: Path, tmp_path: Path) -> None:
         network = _from(folder)
+        assert network.arguments == {"patch_size": 8, "img_size": [64, 64], "global_pool": "avg"}
         images = torch.randn(2, 3, 64, 64)
         (tmp_path / "net.safetensors").write_bytes(encode_network(network, describe_network(network)))
         loaded = load(tmp_path / "net.safetensors")
         assert torch.equal(loaded(images), network(images))
         assert preprocessing_of(loaded) == preprocessing_of(network)
+
+    @pytest.mark.parametrize("is_dynamic", [True, False])
+    def test_at_another_size(self, is_dynamic: bool, tmp_path: Path) -> None:
+        """Position embeddings are resized when the weights are loaded, or by the network itself for each image."""
+        source = timm.create_model("test_vit", num_classes=7, img_size=64, dynamic_img_size=is_dynamic).eval()
+        timm.models.save_for_hf(source, tmp_path, safe_serialization=True)
+        config = ModelConfig(name=f"local-dir:{tmp_path}", pretrained=True)
+        network = build_network(config, num_classes=7, in_channels=3, image_size=32)
+        assert describe_loading(network).loading.resized == (() if is_dynamic else ("pos_embed",))
+        (tmp_path / "net.safetensors").write_bytes(encode_network(network, describe_network(network)))
+        images = torch.randn(2, 3, 32, 32)
+        assert torch.equal(load(tmp_path / "net.safetensors")(images), network(images))
 
     def test_its_name_becomes_a_file_name(self, folder: Path) -> None:
         config = TrialConfig(model=ModelConfig(name=f"local-dir:{folder}", pretrained=True), data={"name": "digits"})
@@ -250,6 +266,26 @@ class TestWithoutNetwork:
         network = build_network(config, num_classes=1000, in_channels=3)
         assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
         assert describe_loading(network).loading.source == "pretrained weights of test_resnet.r160_in1k"
+
+    def test_a_cached_repository_is_used(self, folder: Path, tmp_path: Path) -> None:
+        snapshot = tmp_path / "models--me--mine" / "snapshots" / "abc"
+        snapshot.parent.mkdir(parents=True)
+        shutil.copytree(folder, snapshot)
+        (snapshot.parents[1] / "refs").mkdir()
+        (snapshot.parents[1] / "refs" / "main").write_text("abc")
+        config = ModelConfig(name="hf-hub:me/mine", pretrained=True)
+        network = build_network(config, num_classes=7, in_channels=3)
+        saved = load_file(folder / "model.safetensors")
+        assert all(torch.equal(tensor, saved[name]) for name, tensor in network.state_dict().items())
+        assert describe_loading(network).loading.source == "pretrained weights of hf-hub:me/mine"
+        plain = build_network(config.without_weights, num_classes=7, in_channels=3)
+        assert plain.patch_embed.patch_size == (8, 8)
+        (snapshot / "model.safetensors").unlink()
+        with pytest.raises(UserError, match=r"^model\.pretrained: the weights of hf-hub:me/mine cannot be had"):
+            build_network(config, num_classes=7, in_channels=3)
+        (snapshot / "config.json").unlink()
+        with pytest.raises(UserError, match=r"^model\.name: hf-hub:me/mine cannot be had \(.*out of reach\); fetch"):
+            build_network(config.without_weights, num_classes=7, in_channels=3)
 
     def test_cached_weights_with_another_head(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         self.test_cached_weights_are_used(tmp_path)
