@@ -24,7 +24,7 @@ WHOLE: tuple[Unit, ...] = ("values", "powers of two", "bytes")
 LOW_COVERAGE = 0.95
 """Below this share of the parameters, a count of values says little about the network, and that is said."""
 MOST_VALUES = 4096.0
-"""Where the range of value counts ends for the hypervolume: 12 bits per index. More is not few."""
+"""Upper end of the range of value counts for the hypervolume: 12 bits per index. More values than that are not few."""
 
 
 @dataclass(frozen=True)
