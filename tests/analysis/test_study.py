@@ -144,7 +144,9 @@ def test_files_that_differ_in_descriptions_are_read_at_once(record: Record, tmp_
     record("digits", SMALL[:3])
     folder = tmp_path / "results" / "digits" / "trials"
     table = pq.ParquetFile(folder / "t0.parquet").read()
-    described = pa.schema([field.with_metadata({"description": "new"}) for field in table.schema], table.schema.metadata)
+    described = pa.schema(
+        [field.with_metadata({"description": "new"}) for field in table.schema], table.schema.metadata
+    )
     pq.write_table(table.cast(described), folder / "t0.parquet")
     names = ["t0.parquet", "t1.parquet", "t2.parquet"]
     assert len(_read_at_once(Folder.at(str(folder)), names, ())) == 3

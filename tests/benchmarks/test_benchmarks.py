@@ -125,7 +125,18 @@ def test_a_small_sweep_prints_its_table(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_samplers_are_compared_by_searches_and_then_by_a_surrogate(tmp_path: Path) -> None:
-    options = ["--space", "pwfn_digits", "--seeds", "1", "--trials", "6", "--only", "random", "--results", str(tmp_path)]
+    options = [
+        "--space",
+        "pwfn_digits",
+        "--seeds",
+        "1",
+        "--trials",
+        "6",
+        "--only",
+        "random",
+        "--results",
+        str(tmp_path),
+    ]
     assert re.search(rf"\| random \| {NUMBER} \|", run_apart("samplers", [*options, "--set", *SMALL_SPACE]))
     output = run_apart("sampler_surrogate", [str(tmp_path / "random-0"), "--seeds", "1", "--trials", "4"])
     assert re.search(rf"\| tpe, pruning \| {NUMBER} \|", output)
