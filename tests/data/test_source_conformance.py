@@ -77,7 +77,7 @@ def write_mnist(root: Path, num_train: int) -> dict[str, Any]:
     for part, split in (("train", "train"), ("t10k", "test")):
         rows = rows_of(split, num_train)
         pixels = np.stack([np.random.default_rng(row).integers(0, 256, (28, 28), np.uint8) for row in rows])
-        for name, array in (("images-idx3", pixels), ("labels-idx1", np.array(rows) % 3)):
+        for name, array in (("images-idx3", pixels), ("labels-idx1", np.array(rows) % 10)):
             header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
             (raw / f"{part}-{name}-ubyte").write_bytes(header + array.astype(np.uint8).tobytes())
     return {"root": str(root), "dataset": "MNIST", "image_size": 28}
