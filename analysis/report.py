@@ -15,7 +15,7 @@ from analysis.figure import draw, encode
 from analysis.front import hypervolume, on_front
 from analysis.outcome import draw_outcome
 from analysis.page import page
-from analysis.series import Panel, Series, panels
+from analysis.series import Panel, Series, panels, trials_alone
 from analysis.storage import Folder
 from analysis.study import Study, load
 from analysis.table import front_rows, latex, markdown, terminal
@@ -97,8 +97,10 @@ def _subtitle(studies: Sequence[Study], series: Sequence[Series]) -> str:
     """Say which studies these are, how far they are, and how their trials ended."""
     names = list(dict.fromkeys(one.study for one in series))
     shown = [study for study in studies if study.name in names]
-    states = pd.concat([one.trials["state"] for one in series]).value_counts()
+    points = pd.concat([one.trials for one in series])
+    states = trials_alone(points)["state"].value_counts()
     counts = [f"{states.get(state, 0)} {state}" for state in STATES if states.get(state, 0)]
+    counts += [f"{len(points)} points"] if len(points) > states.sum() else []
     running = sum(study.num_running for study in shown)
     planned = sum(plan for study in shown if isinstance(plan := study.card.get("num_trials"), int))
     ended = sum(study.num_ended for study in shown)
