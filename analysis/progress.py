@@ -51,7 +51,7 @@ def _improvements(trials: pd.DataFrame, objectives: Objectives) -> list[int]:
 def ledger(series: Series) -> dict[str, float]:
     """Count trials and hours of a series, by how the trials ended."""
     points = series.trials
-    trials = points[[PointName.read(trial_id).stage is None for trial_id in points["trial_id"]]]
+    trials = points.loc[[PointName.read(trial_id).stage is None for trial_id in points["trial_id"]]]
     row: dict[str, float] = {"trials": len(trials)}
     for state in STATES:
         chosen = trials[trials["state"] == state]
