@@ -120,6 +120,8 @@ def test_metadata_comes_back():
         "num_classes": 7,
         "in_channels": 1,
         "image_size": 8,
+        "model_args": {},
+        "fused": False,
     }
     assert encode_network(network, metadata.model_dump()) == encode_network(network, metadata)
 
