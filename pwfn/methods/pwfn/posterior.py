@@ -107,7 +107,8 @@ class Posterior:
         together = config.regularization == "linear_on_grad"  # its softmin is over all weights
         for gradient, gradient_of_mu, sigma, fixed, is_bias in [parts] if together else in_pieces(*parts):
             magnitude = gradient.abs()  # it was eps until here
-            gradient.mul_(gradient_of_mu).mul_(as_factor(sigma >= MIN_SIGMA, gradient))  # the floor has no slope
+            # Below MIN_SIGMA the draw uses MIN_SIGMA itself, which does not depend on sigma: the gradient is 0 there.
+            gradient.mul_(gradient_of_mu).mul_(as_factor(sigma >= MIN_SIGMA, gradient))
             regularize_(
                 config.regularization,
                 gradient,
