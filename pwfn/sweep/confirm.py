@@ -8,6 +8,7 @@ from typing import Any
 
 from pwfn.naming import BASELINE, PointName
 from pwfn.search.front import feasible_front
+from pwfn.search.study import SearchStudy
 from pwfn.space.constraints import is_finite
 from pwfn.sweep.listed import Listed
 from pwfn.trial.rows import Row

@@ -2,17 +2,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 
-from pwfn.config import DataConfig, ResourcesConfig, TrialConfig
+from pwfn.config import DataConfig, MethodConfig, ResourcesConfig, TrialConfig
 from pwfn.errors import UserError
 from pwfn.results.schema import TRIALS
 from pwfn.space.constraints import total_violation
-from pwfn.space.declaration import SEARCHABLE, Origin, Override, SearchConfig
+from pwfn.space.declaration import SEARCHABLE, Origin, Override, Sampler, SearchConfig
 from pwfn.space.fields import Fields
 from pwfn.space.space import SHIPPED, SearchSpace
 

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from pwfn.trial.verdict import Verdict
 from test_trial import result, run
 
 import analysis
