@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pwfn.export.contexts import contexts_at, cut, kernel_of, thresholds_for
+from pwfn.export.contexts import class_of_symbol, contexts_at, cut, kernel_of, thresholds_for
 from pwfn.export.grids import Grouped, Scaled, find_grouped, find_scaled, groupings
 from pwfn.export.layout import DTYPES, MAX_KERNEL, SIZES, Coding, Kind, Layout, PaletteArray, Record, Role
 from pwfn.export.palettes import distinct_values, join_palettes, look_up
@@ -36,7 +36,7 @@ MAX_PLANE_SHARE = 0.97
 """Share of its bytes that a coded byte plane may take; above it is stored, which is faster."""
 MIN_DEFLATED = 256
 """Bytes from which a tensor is worth deflating by itself."""
-DEFLATE_SAMPLE = 1 << 15
+DEFLATE_SAMPLE = 1 << 14
 """Bytes of a tensor that are deflated to see whether it has a structure that only deflation finds."""
 DEFLATE_MARGIN = 1.1
 """How much longer than ours the deflated sample may be for the whole tensor to be deflated."""
@@ -242,10 +242,10 @@ def _histograms(draft: _Draft) -> list[npt.NDArray[np.float32]]:
         return [counts.sum(axis=1, dtype=np.float32)[None], counts.astype(np.float32)]
     coding = _coding(draft)
     rows = cut(draft.symbols.view(np.uint8), draft.kernel)
+    classes = class_of_symbol(coding)[rows]
     counts = np.zeros((coding.num_contexts, draft.num_values), dtype=np.int64)
     for position in range(len(rows)):
-        contexts = contexts_at(rows, position, coding)
-        places = np.asarray(contexts, np.intp) * draft.num_values + rows[position]
+        places = contexts_at(classes, position, coding) * draft.num_values + rows[position].astype(np.intp)
         counts += np.bincount(places, minlength=counts.size).reshape(counts.shape)
     return [counts.astype(np.float32)]
 

@@ -27,23 +27,31 @@ def cut(symbols: ByteArray, kernel: tuple[int, int]) -> ByteArray:
     return np.ascontiguousarray(symbols.reshape(-1, kernel[0] * kernel[1]).T)
 
 
-def contexts_at(cut_symbols: ByteArray, position: int, coding: Coding) -> npt.NDArray[np.intp] | int:
+def class_of_symbol(coding: Coding) -> ByteArray:
+    """Return the class of every symbol that a neighbour can have, uint8 `(256,)`."""
+    thresholds = np.array(coding.thresholds, np.intp)
+    return np.searchsorted(thresholds, np.arange(MAX_SYMBOLS), side="right").astype(np.uint8)
+
+
+def contexts_at(classes: ByteArray, position: int, coding: Coding) -> npt.NDArray[np.intp] | int:
     """Return the context of one position of every kernel, `(num_kernels,)`, from the positions before it.
 
     Args:
-        cut_symbols: of `cut`; rows from `position` on are not looked at.
+        classes: of the symbols as `cut` arranges them; rows from `position` on are not looked at.
         position: row-major within the kernel.
-        coding: its kernel and thresholds.
+        coding: its kernel.
     """
     height, width = coding.kernel
     none = coding.num_classes
     row, column = divmod(position, width)
-    classes = np.searchsorted(np.array(coding.thresholds, np.intp), np.arange(MAX_SYMBOLS), side="right")
-    left = classes[cut_symbols[position - 1]] if column else none
-    above = classes[cut_symbols[position - width]] if row else none
+    left = classes[position - 1] if column else none
+    above = classes[position - width] if row else none
     if height == 1:
-        return left if width > 1 else 0
-    return above if width == 1 else left * (none + 1) + above
+        return np.asarray(left, np.intp) if column else (none if width > 1 else 0)
+    if width == 1:
+        return np.asarray(above, np.intp) if row else none
+    found = np.asarray(left, np.intp) * (none + 1) + above
+    return found if found.ndim else int(found)
 
 
 def kernel_of(shape: Sequence[int]) -> tuple[int, int]:

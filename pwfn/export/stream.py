@@ -5,14 +5,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from pwfn.export.contexts import contexts_at, cut
+from pwfn.export.contexts import class_of_symbol, contexts_at, cut
 from pwfn.export.layout import Coding, Kind, Layout, PaletteArray, Record
-from pwfn.export.rans import MAX_SYMBOLS, ByteArray, Decoder, Encoder, StateArray, SymbolTables, WordArray
+from pwfn.export.rans import MAX_SYMBOLS, TOTAL, ByteArray, Decoder, Encoder, StateArray, SymbolTables, WordArray
 
 SymbolArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Symbols = SymbolArray | list[ByteArray | None] | None
@@ -40,6 +40,10 @@ def num_lanes_for(num_symbols: int, num_stored: int) -> int:
     return num_lanes if 2 * num_lanes <= num_stored else -(-num_lanes // 2)
 
 
+class _Sink(Protocol):
+    def push(self, symbols: ByteArray, table: npt.NDArray[np.intp] | int) -> None: ...
+
+
 def encode_stream(layout: Layout, symbols: Sequence[Symbols], stored: bytes) -> Stream:
     """Code the symbols of every record, in order."""
     num_symbols = sum(_num_symbols(record.coding, coded) for record, coded in zip(layout.records, symbols, strict=True))
@@ -60,7 +64,7 @@ def _num_symbols(coding: Coding, coded: Symbols) -> int:
     return len(coded) * (2 if coded.dtype == np.uint16 else 1)
 
 
-def _push(encoder: Encoder, coding: Coding, coded: Symbols) -> None:
+def _push(encoder: _Sink, coding: Coding, coded: Symbols) -> None:
     if isinstance(coded, list):
         for plane, table in zip(reversed(coded), reversed(coding.planes), strict=True):
             if plane is not None:
@@ -73,15 +77,16 @@ def _push(encoder: Encoder, coding: Coding, coded: Symbols) -> None:
             encoder.push(high, coding.tables[0])
             return
         rows = cut(coded.view(np.uint8), coding.kernel)
+        classes = class_of_symbol(coding)[rows]
         for position in reversed(range(len(rows))):
-            encoder.push(rows[position], _tables_at(tables, rows, position, coding))
+            encoder.push(rows[position], _tables_at(tables, classes, position, coding))
 
 
 def _tables_at(
-    tables: npt.NDArray[np.intp], rows: ByteArray, position: int, coding: Coding
+    tables: npt.NDArray[np.intp], classes: ByteArray, position: int, coding: Coding
 ) -> npt.NDArray[np.intp] | int:
-    contexts = contexts_at(rows, position, coding)
-    return int(tables[contexts]) if isinstance(contexts, int) else tables[contexts]
+    contexts = contexts_at(classes, position, coding)
+    return int(tables[contexts]) if isinstance(contexts, int) else tables.take(contexts)
 
 
 def decode_stream(layout: Layout, states: StateArray, words: WordArray) -> tuple[list[Symbols], bytes]:
@@ -110,9 +115,31 @@ def _pull(decoder: Decoder, layout: Layout, record: Record) -> Symbols:
         return high.astype(np.uint16) << 8 | low
     num_positions = coding.kernel[0] * coding.kernel[1]
     rows = np.empty((num_positions, number // num_positions), dtype=np.uint8)
+    classes = np.empty_like(rows)
+    of_symbol = class_of_symbol(coding)
     for position in range(num_positions):
-        rows[position] = decoder.pull(rows.shape[1], _tables_at(tables, rows, position, coding))
+        rows[position] = decoder.pull(rows.shape[1], _tables_at(tables, classes, position, coding))
+        of_symbol.take(rows[position], out=classes[position])
     return np.ascontiguousarray(rows.T).reshape(-1)
+
+
+def code_bits(layout: Layout, symbols: Sequence[Symbols]) -> list[float]:
+    """Return the bits that the symbols of each record take under their tables."""
+    bits = np.log2(TOTAL / np.maximum(SymbolTables(layout.tables).frequency, 1))
+    return [_code_bits(bits, record.coding, coded) for record, coded in zip(layout.records, symbols, strict=True)]
+
+
+def _code_bits(bits: npt.NDArray[np.float64], coding: Coding, coded: Symbols) -> float:
+    found: list[float] = []
+
+    class Counter:
+        """Takes batches as an encoder does."""
+
+        def push(self, batch: ByteArray, table: npt.NDArray[np.intp] | int) -> None:
+            found.append(float(bits[table, batch].sum()))
+
+    _push(Counter(), coding, coded)
+    return sum(found)
 
 
 def num_steps(layout: Layout, num_lanes: int) -> int:
@@ -138,20 +165,19 @@ def stored_bytes(record: Record) -> int:
     return coding.num_bytes if coding.kind == Kind.DEFLATED else 0
 
 
-def elements_of(layout: Layout, symbols: list[Symbols], stored: bytes) -> list[PaletteArray]:
-    """Return the bit patterns of every record's elements, flat; `symbols` is emptied on the way.
+def elements_of(layout: Layout, symbols: Sequence[Symbols], stored: bytes) -> list[PaletteArray]:
+    """Return the bit patterns of every record's elements, flat.
 
     Raises:
         ValueError: symbols beyond a palette, groups that do not divide a tensor, bytes that do not inflate.
     """
     found: list[PaletteArray] = []
     place = 0
-    for index, record in enumerate(layout.records):
+    for record, coded in zip(layout.records, symbols, strict=True):
         size = stored_bytes(record)
         raw = stored[place : place + size]
         place += size
-        found.append(_elements(layout, record, symbols[index], raw, found))
-        symbols[index] = None
+        found.append(_elements(layout, record, coded, raw, found))
     return found
 
 

@@ -1,285 +1,242 @@
-"""Weights that share few values <-> a codebook, frequency tables and one entropy-coded stream.
+"""Reads files of format version 1, which pwfn wrote until version 2: one codebook, one table per layer or for all.
 
-Each coded tensor is a sequence of codebook positions, coded by asymmetric numeral systems (constriction's AnsCoder:
-32-bit words, 64-bit state, frequencies that sum to 2^24) under a table of integer frequencies. Every step is integer
-arithmetic, so all platforms decode alike; `docs/format.md` gives the byte layout and `docs/decode.py` a second,
-independent decoder.
-
-Tensors share one table unless an own one saves more bytes than it takes. On ResNet-20 and ResNet-32 with 17 to 154
-shared values that is 1 to 2 % smaller than one table for all, which is below the entropy of the whole weight set.
-A tensor that hardly shares any value (a float bias, an uncompressed layer) is left out: it costs less as it is.
+It lay in a safetensors file of many tensors: those outside the fixed set under their own names, and five of its own
+(codebook, spans of the tables in it, tables, words of the stream, checksum); its description was JSON in the header.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-import constriction
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from pwfn.metrics import FloatArray, IntArray
+from pwfn.errors import UserError
+from pwfn.export.container import malformed
+from pwfn.export.contents import DTYPES, Contents, Sizes
+from pwfn.export.metadata import ModelMetadata, metadata_from
 
-AnsCoder = constriction.stream.stack.AnsCoder
-
-TOTAL = 1 << 24
-"""Sum of the frequencies of a table: the precision of constriction's coder."""
+PREFIX = "pwfn."
+SIGMA_PREFIX = "pwfn.sigma."
+CHECKSUM = "pwfn.sha256"
+CHECKSUM_BYTES = 32
+OWN = {"pwfn.codebook": "F32", "pwfn.words": "U32", "pwfn.spans": "U32", "pwfn.tables": "U8"}
+WEIGHTS_PER_BYTE = 256
 MAX_SYMBOLS = 1 << 18
-"""Longest table. The least frequency is 1, so more symbols would waste a noticeable share of TOTAL."""
-LEVELS: IntArray = np.array(
-    [code if code < 16 else (16 + code % 16) << (code // 16 - 1) for code in range(256)], dtype=np.int64
-)
-"""Weight of each table byte: a float of 4 exponent and 4 mantissa bits, 0 to 31 * 2^14. Its error of at most 3 % costs
-less than 0.001 bit per weight, and 2^18 of the largest times TOTAL still fit in int64."""
-CODEBOOK_ENTRY_BYTES = 5
-"""What one more value costs: 4 bytes in the codebook, 1 in a table."""
-TABLE_BYTES = 12
-"""What one more table costs beside its entries: its span (8 bytes) and its mention in the metadata."""
-SAMPLE = 1 << 16
-"""Weights of a large tensor that are looked at first."""
-MAX_DISTINCT_SHARE = 0.95
-"""Share of distinct values in the sample above which a tensor is not looked at further. Even MAX_SYMBOLS values, all
-equally frequent, repeat more often; and finding every value of 25 million floats took longer than coding them."""
+TOTAL = 1 << 24
 PIECE = 1 << 20
-"""Weights passed to the coder at once: bounds the memory beyond input and output."""
+LEVELS = np.array([code if code < 16 else (16 + code % 16) << (code // 16 - 1) for code in range(256)], dtype=np.int64)
 
-BitArray = npt.NDArray[np.uint32]
 ByteArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class CodedTensors:
-    """What `encode` makes of many tensors; see `docs/format.md`.
+class _Layer:
+    name: str
+    shape: tuple[int, ...]
+    table: int | None
+    """None where the tensor is stored under its name."""
 
-    `codebook` float32 `(num_values,)`, distinct bit patterns; `tables` uint8, all tables one after the other; `spans`
-    uint32 `(num_tables, 2)`, first codebook position and length of each table; `words` uint32, the stream; `table_of`
-    the table of each coded tensor, in coding order.
+
+def read_version1(data: bytes, header: dict[str, Any]) -> Contents:
+    """Decode a file.
+
+    Raises:
+        UserError: damaged, foreign, of an unknown version or inconsistent.
     """
-
-    codebook: FloatArray
-    tables: ByteArray
-    spans: BitArray
-    words: BitArray
-    table_of: dict[str, int]
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of codebook, tables, spans and stream."""
-        return self.codebook.nbytes + self.tables.nbytes + self.spans.nbytes + self.words.nbytes
-
-
-def encode(tensors: Mapping[str, FloatArray]) -> CodedTensors:
-    """Code the tensors that share values; the names it leaves out cost less as they are.
-
-    The values are kept to the bit: -0.0 and 0.0 are two entries, and so are two NaNs of different bits.
-
-    Args:
-        tensors: float32 arrays of any shape.
-    """
-    distinct = worth_coding(tensors)
-    names = list(distinct)
-    codebook = _in_order_of_appearance(list(distinct.values()))
-    positions = {name: _positions(_bits(tensors[name]), codebook) for name in names}
-    counts = [np.bincount(positions[name], minlength=len(codebook)) for name in names]
-    fitting = [name for name, own in zip(names, counts, strict=True) if _span(own)[1] <= MAX_SYMBOLS]
-    if len(fitting) < len(names):
-        return encode({name: tensors[name] for name in fitting})
-    spans, histograms, table_of = _choose_tables(counts)
-    tables = [quantize_counts(histogram) for histogram in histograms]
-    words = _encode_stream([positions[name] for name in names], table_of, tables, spans)
-    return CodedTensors(
-        codebook=codebook.view(np.float32),
-        tables=np.concatenate(tables) if tables else np.zeros(0, np.uint8),
-        spans=np.array(spans, dtype=np.uint32).reshape(-1, 2),
-        words=words,
-        table_of=dict(zip(names, table_of, strict=True)),
+    _check_checksum(data, header)
+    layers, sigmas, metadata = _read_description(header)
+    base = 8 + int.from_bytes(data[:8], "little")
+    tensors = _read_tensors(data, base, header)
+    own = {}
+    for name, dtype in OWN.items():
+        if name not in tensors or tensors[name].dtype != DTYPES[dtype]:
+            raise malformed(f"no tensor {name} of type {dtype}")
+        own[name] = tensors.pop(name).numpy()
+    _check_layers([*layers, *sigmas], tensors, own, len(data))
+    try:
+        decoded = _decode([*layers, *sigmas], own)
+    except ValueError as error:
+        raise malformed(str(error)) from error
+    found = {each.name: decoded.get(each.name, tensors.get(each.name, torch.empty(0))) for each in [*layers, *sigmas]}
+    fixed = {each.name: found[each.name] for each in layers}
+    narrow = (torch.float16, torch.bfloat16)
+    rest = {name: tensor for name, tensor in tensors.items() if name not in found}
+    stored = sum(found[each.name].nbytes for each in layers if each.table is None)
+    sigma_bytes = sum(found[each.name].nbytes for each in sigmas if each.table is None)
+    words = own["pwfn.words"].nbytes
+    sizes = Sizes(
+        file=len(data),
+        codebook=sum(array.nbytes for array in own.values()) - words,
+        symbols=words,
+        stored=stored,
+        rest=sum(tensor.nbytes for tensor in rest.values()),
+        sigmas=sigma_bytes,
+    )
+    return Contents(
+        version=1,
+        metadata=metadata,
+        fixed=fixed,
+        rest={name: tensor.float() if tensor.dtype in narrow else tensor for name, tensor in rest.items()},
+        sigmas={each.name.removeprefix(SIGMA_PREFIX): found[each.name] for each in sigmas},
+        coded=frozenset(each.name for each in layers if each.table is not None),
+        narrowed=frozenset(name for name, tensor in rest.items() if tensor.dtype in narrow),
+        measure=lambda: sizes,
     )
 
 
-def decode(coded: CodedTensors, shapes: Mapping[str, Sequence[int]]) -> dict[str, FloatArray]:
-    """Return the tensors that `encode` was given, bit for bit.
+def _check_checksum(data: bytes, header: dict[str, Any]) -> None:
+    if CHECKSUM not in header:
+        raise UserError("not a pwfn file: it has no checksum; only files that pwfn exported can be read")
+    if hashlib.sha256(data[:-CHECKSUM_BYTES]).digest() == data[-CHECKSUM_BYTES:]:
+        return
+    metadata = header.get("__metadata__")
+    saved_again = not isinstance(metadata, dict) or "pwfn" not in metadata or list(header)[-1] != CHECKSUM
+    if saved_again:
+        raise UserError(
+            "the file was saved again by another program, which moved its tensors or dropped its metadata: a file of "
+            "format version 1 does not survive that; use the file that pwfn wrote, or export again"
+        )
+    raise UserError("the file is damaged: its bytes do not match its checksum; fetch it again")
 
-    Args:
-        coded: checked beforehand: spans inside the codebook and as long as the tables, tables by `frequencies`.
-        shapes: of every coded tensor.
 
-    Raises:
-        ValueError: the stream is not one that `encode` writes, or does not end where the tensors do.
-    """
-    coder = AnsCoder(coded.words) if coded.words.size else AnsCoder()
-    ends = np.cumsum(coded.spans[:, 1], dtype=np.int64)
-    models: dict[int, Any] = {}
+def _read_description(header: dict[str, Any]) -> tuple[list[_Layer], list[_Layer], ModelMetadata]:
+    metadata = header.pop("__metadata__", None)
+    text = metadata.get("pwfn") if isinstance(metadata, dict) else None
+    try:
+        found = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError) as error:
+        raise malformed("the metadata is not JSON") from error
+    version = found.get("format_version") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or version != 1:
+        raise UserError(f"format version {version!r} is unknown; this pwfn reads 1 and 2: upgrade it")
+    if unknown := [name for name in found if name not in ("format_version", "layers", "sigmas", "model")]:
+        raise malformed(f"metadata {unknown[0]} is unknown")
+    try:
+        return _layers(found.get("layers")), _layers(found.get("sigmas", [])), metadata_from(found.get("model"))
+    except ValueError as error:
+        raise malformed(f"metadata {error}") from error
+
+
+def _layers(found: Any) -> list[_Layer]:
+    if not isinstance(found, list):
+        raise ValueError("layers: a list is needed")  # noqa: TRY004
+    layers = []
+    for each in found:
+        if not isinstance(each, dict) or set(each) != {"name", "shape", "table"} or not isinstance(each["name"], str):
+            raise ValueError("layers: name, shape and table are needed")
+        table = each["table"]
+        if not (table is None or _is_size(table)) or not _is_shape(each["shape"]):
+            raise ValueError(f"layers: the shape or table of {each['name']!r} is wrong")
+        layers.append(_Layer(each["name"], tuple(each["shape"]), table))
+    return layers
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1 << 48
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= 16 and all(map(_is_size, value))
+
+
+def _read_tensors(data: bytes, base: int, header: dict[str, Any]) -> dict[str, Tensor]:
+    """Read all tensors, which must fill the data one after the other, the checksum last."""
+    for name, entry in header.items():
+        right = isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"} and _is_shape(entry["shape"])
+        if not right or not _is_shape(entry["data_offsets"]) or len(entry["data_offsets"]) != 2:
+            raise malformed(f"header entry {name!r}")
+    end = 0
     tensors = {}
-    for name, table in coded.table_of.items():
-        first, length = coded.spans[table].tolist()
-        if table not in models:
-            models[table] = _model(coded.tables[ends[table] - length : ends[table]])
-        values = coded.codebook[first : first + length]
-        tensors[name] = _decode_tensor(coder, models[table], values, prod(shapes[name])).reshape(shapes[name])
-    if not coder.is_empty():
-        raise ValueError("the stream of indices does not end where the last tensor does")
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, stop = entry["data_offsets"]
+        dtype = DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
+        if start != end or dtype is None or prod(entry["shape"]) * dtype.itemsize != stop - start:
+            raise malformed(f"tensor {name!r}: {entry['dtype']} {entry['shape']} at bytes {start} to {stop}")
+        if base + stop > len(data):
+            break
+        raw = bytearray(data[base + start : base + stop])
+        tensors[name] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+        tensors[name] = tensors[name].reshape(entry["shape"])
+        end = stop
+    if base + end != len(data) or len(tensors) < len(header) or list(tensors)[-1:] != [CHECKSUM]:
+        raise malformed("the tensors do not fill the file")
+    if tensors.pop(CHECKSUM).shape != (CHECKSUM_BYTES,):
+        raise malformed("the tensors do not fill the file")
     return tensors
 
 
-def quantize_counts(counts: IntArray) -> ByteArray:
-    """Round counts `(num_symbols,)`, not all zero, to table bytes; the most frequent symbol gets 255."""
-    scaled = counts / counts.max() * LEVELS[-1]
-    return np.asarray(np.searchsorted((LEVELS[1:] + LEVELS[:-1]) / 2, scaled), dtype=np.uint8)
+def _check_layers(layers: list[_Layer], tensors: dict[str, Tensor], own: dict[str, Any], num_bytes: int) -> None:
+    spans, tables, codebook = own["pwfn.spans"], own["pwfn.tables"], own["pwfn.codebook"]
+    if any(own[name].ndim != 1 for name in OWN if name != "pwfn.spans") or spans.shape[1:] != (2,):
+        raise malformed("a tensor of the coder has a wrong shape")
+    ends = np.cumsum(spans[:, 1], dtype=np.int64)
+    if len(ends) and (ends[-1] != len(tables) or spans.sum(axis=1, dtype=np.int64).max() > len(codebook)):
+        raise malformed("the tables do not fit the codebook")
+    if len(own["pwfn.words"]) and own["pwfn.words"][-1] == 0:
+        raise malformed("the stream of indices ends in a zero word")
+    num_weights = sum(prod(layer.shape) for layer in layers)
+    if num_weights > WEIGHTS_PER_BYTE * num_bytes:
+        raise malformed(f"{num_weights} weights in {num_bytes} bytes, more than {WEIGHTS_PER_BYTE} per byte")
+    if len({layer.name for layer in layers}) < len(layers):
+        raise malformed("a layer appears twice")
+    for layer in layers:
+        stored = tensors.get(layer.name)
+        if layer.table is None:
+            if stored is None or tuple(stored.shape) != layer.shape or stored.dtype != torch.float32:
+                raise malformed(f"layer {layer.name!r} has no tensor of its shape")
+        elif stored is not None or layer.table >= len(spans):
+            raise malformed(f"layer {layer.name!r} has table {layer.table}")
 
 
-def frequencies(table: ByteArray) -> IntArray:
-    """Expand a table's bytes to frequencies `(num_symbols,)` of at least 1 that sum to TOTAL.
-
-    Raises:
-        ValueError: every byte is zero, or the table is empty or longer than MAX_SYMBOLS.
-    """
-    num_symbols = len(table)
+def _frequencies(table: ByteArray) -> npt.NDArray[np.int64]:
+    """Expand a table's bytes to frequencies of at least 1 that sum to TOTAL."""
     weights = LEVELS[table]
-    if not 0 < num_symbols <= MAX_SYMBOLS or not weights.any():
-        raise ValueError(f"a table of {num_symbols} entries, of which {np.count_nonzero(weights)} are not zero")
+    if not 0 < len(table) <= MAX_SYMBOLS or not weights.any():
+        raise ValueError(f"a table of {len(table)} entries, of which {np.count_nonzero(weights)} are not zero")
     edges = np.concatenate([[0], np.cumsum(weights)])
-    return np.asarray(np.diff(edges * (TOTAL - num_symbols) // edges[-1]) + 1, dtype=np.int64)
+    return np.asarray(np.diff(edges * (TOTAL - len(table)) // edges[-1]) + 1)
 
 
-def _repeats(bits: BitArray) -> bool:
-    """Whether values repeat at all, by a sample where the tensor is large."""
-    sample = bits[:: len(bits) // SAMPLE] if len(bits) > 4 * SAMPLE else bits[:0]
-    return len(np.unique(sample)) <= MAX_DISTINCT_SHARE * len(sample)
-
-
-def worth_coding(tensors: Mapping[str, FloatArray], stored_bytes: int = 4) -> dict[str, BitArray]:
-    """Select the tensors for which indices and their share of the codebook take less than they take as they are.
-
-    Args:
-        tensors: float32 arrays of any shape.
-        stored_bytes: what a weight takes as it is.
-
-    Returns:
-        Their distinct bit patterns, ascending as uint32.
-    """
-    bits = {name: _bits(tensor) for name, tensor in tensors.items()}
-    distinct = {name: np.unique(array) for name, array in bits.items() if _repeats(array)}
-    candidates = {name: values for name, values in distinct.items() if 0 < len(values) <= MAX_SYMBOLS}
-    everything, tensors_with_it = np.unique(
-        np.concatenate([np.zeros(0, np.uint32), *candidates.values()]), return_counts=True
-    )
-    chosen = {}
-    for name, values in candidates.items():
-        shared_by = tensors_with_it[np.searchsorted(everything, values)]
-        codebook_bytes = (CODEBOOK_ENTRY_BYTES / shared_by).sum()
-        index_bytes = bits[name].size * np.log2(len(values)) / 8
-        if codebook_bytes + index_bytes < stored_bytes * bits[name].size:
-            chosen[name] = values
-    return chosen
-
-
-def _bits(tensor: FloatArray) -> BitArray:
-    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint32)
-
-
-def _in_order_of_appearance(distinct: Sequence[BitArray]) -> BitArray:
-    """Join the tensors' values, each once, where the first tensor has it; ascending as floats within a tensor.
-
-    Tensors with a codebook of their own (other tools make those) thus span a short run of it.
-    """
-    if not distinct:
-        return np.zeros(0, np.uint32)
-    joined = np.concatenate([values[np.argsort(_total_order(values))] for values in distinct])
-    _, first = np.unique(joined, return_index=True)
-    return joined[np.sort(first)]
-
-
-def _total_order(bits: BitArray) -> BitArray:
-    """Map float32 bit patterns to integers in the order of their values, -0.0 before 0.0."""
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-
-
-def _positions(bits: BitArray, codebook: BitArray) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
-    """Look every weight up in the codebook."""
-    order = np.argsort(codebook)
-    narrow = order.astype(np.uint16 if len(codebook) <= 1 << 16 else np.uint32)
-    found = np.empty(bits.shape, dtype=narrow.dtype)
-    for start in range(0, len(bits), PIECE):
-        piece = slice(start, start + PIECE)
-        found[piece] = narrow[np.searchsorted(codebook, bits[piece], sorter=order)]
+def _decode(layers: list[_Layer], own: dict[str, Any]) -> dict[str, Tensor]:
+    try:
+        from constriction.stream.model import Categorical
+        from constriction.stream.stack import AnsCoder
+    except ImportError as error:
+        raise UserError(
+            f"files of format version 1 need one more package: pip install constriction ({error})"
+        ) from error
+    spans, tables, codebook, words = (own[f"pwfn.{name}"] for name in ("spans", "tables", "codebook", "words"))
+    ends = np.cumsum(spans[:, 1], dtype=np.int64).tolist()
+    parts = [tables[end - length : end] for end, length in zip(ends, spans[:, 1].tolist(), strict=True)]
+    shares = [_frequencies(table) - 1 for table in parts]
+    # constriction gives a symbol of share p the frequency 1 + p (TOTAL - num_symbols), by differences of rounded
+    # cumulative sums. Shares that are whole numbers with that very sum come through exactly, on any platform.
+    models = [None if len(each) == 1 else Categorical(each.astype(np.float64), perfect=False) for each in shares]
+    coder = AnsCoder(words) if words.size else AnsCoder()
+    found = {}
+    for layer in layers:
+        if layer.table is not None:
+            first, length = spans[layer.table].tolist()
+            values = codebook[first : first + length]
+            found[layer.name] = _decode_tensor(coder, models[layer.table], values, prod(layer.shape)).reshape(layer.shape)
+    if not coder.is_empty():
+        raise ValueError("the stream of indices does not end where the last tensor does")
     return found
 
 
-def _choose_tables(counts: Sequence[IntArray]) -> tuple[list[tuple[int, int]], list[IntArray], list[int]]:
-    """Decide for each tensor, by bytes, between the shared table and an own one.
-
-    Args:
-        counts: int64 `(num_values,)` per tensor, not all zero.
-
-    Returns:
-        Span and histogram of each table, and each tensor's table.
-    """
-    shared = sum(counts, np.zeros(0, np.int64) if not counts else np.zeros_like(counts[0]))
-    owns = [_prefers_own(own, shared) for own in counts]
-    rest = sum((own for own, is_own in zip(counts, owns, strict=True) if not is_own), np.zeros_like(shared))
-    if rest.any() and _span(rest)[1] > MAX_SYMBOLS:
-        owns = [True] * len(counts)
-    histograms = [] if all(owns) else [rest]
-    table_of = []
-    for own, is_own in zip(counts, owns, strict=True):
-        table_of.append(len(histograms) if is_own else 0)
-        if is_own:
-            histograms.append(own)
-    spans = [_span(histogram) for histogram in histograms]
-    cut = [histogram[first : first + length] for histogram, (first, length) in zip(histograms, spans, strict=True)]
-    return spans, cut, table_of
-
-
-def _prefers_own(own: IntArray, shared: IntArray) -> bool:
-    used = own > 0
-    share_own, share_all = own[used] / own.sum(), shared[used] / shared.sum()
-    saved_bits = float((own[used] * np.log2(share_own / share_all)).sum())
-    length = _span(own)[1]
-    return saved_bits / 8 > length + TABLE_BYTES
-
-
-def _span(histogram: IntArray) -> tuple[int, int]:
-    used = np.flatnonzero(histogram)
-    return int(used[0]), int(used[-1] - used[0] + 1)
-
-
-def _model(table: ByteArray) -> Any:
-    """Build the coder's model; None for a single symbol, which needs no bits.
-
-    constriction gives a symbol of share p the frequency 1 + p (TOTAL - num_symbols), by differences of rounded
-    cumulative sums. Shares that are whole numbers with that very sum come through exactly, on any platform.
-    """
-    if len(table) == 1:
-        return None
-    return constriction.stream.model.Categorical((frequencies(table) - 1).astype(np.float64), perfect=False)
-
-
-def _encode_stream(
-    positions: Sequence[npt.NDArray[np.unsignedinteger]],
-    table_of: Sequence[int],
-    tables: Sequence[ByteArray],
-    spans: Sequence[tuple[int, int]],
-) -> BitArray:
-    models = [_model(table) for table in tables]
-    coder = AnsCoder()
-    for array, table in zip(reversed(positions), reversed(table_of), strict=True):  # the coder is a stack
-        model = models[table]
-        if model is not None:
-            for start in reversed(range(0, len(array), PIECE)):
-                symbols = array[start : start + PIECE].astype(np.int32) - np.int32(spans[table][0])
-                coder.encode_reverse(symbols, model)
-    return np.asarray(coder.get_compressed(), dtype=np.uint32)
-
-
-def _decode_tensor(coder: Any, model: Any, values: FloatArray, num_weights: int) -> FloatArray:
+def _decode_tensor(coder: Any, model: Any, values: npt.NDArray[np.float32], num_weights: int) -> Tensor:
     tensor = np.empty(num_weights, dtype=np.float32)
     if model is None:
         tensor[:] = values[0]
-        return tensor
+        return torch.from_numpy(tensor)
     for start in range(0, num_weights, PIECE):
         piece = tensor[start : start + PIECE]
         np.take(values, coder.decode(model, len(piece)), out=piece)
-    return tensor
+    return torch.from_numpy(tensor)
