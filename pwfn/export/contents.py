@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pwfn.errors import UserError
-from pwfn.export.container import TENSOR, Unpacked, malformed, read_envelope, unpack
-from pwfn.export.layout import Kind, PaletteArray, Record, Role, write_layout
-from pwfn.export.metadata import ModelMetadata, metadata_from_json
+from pwfn.export.layout import Kind, PaletteArray, Record, Role
+from pwfn.export.metadata import ModelMetadata
+from pwfn.export.reading import Sizes, read_elements
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """Where a file comes from: its path, its bytes, or a file opened in binary mode."""
@@ -28,23 +29,6 @@ TORCH_NAMES = {
 """torch's names of the element types; an old torch may lack the last ones."""
 DTYPES = {name: getattr(torch, known) for name, known in TORCH_NAMES.items() if hasattr(torch, known)}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Bytes of a file by what they hold."""
-
-    file: int
-    codebook: int
-    """Palettes, tables and contexts."""
-    symbols: int
-    """Coded symbols of the fixed set and its sigmas."""
-    stored: int
-    """Tensors of the fixed set whose values are not shared."""
-    rest: int
-    """Tensors outside the fixed set."""
-    sigmas: int
-    """Sigmas whose values are not shared."""
 
 
 @dataclass(frozen=True)
@@ -119,37 +103,26 @@ def contents_from(data: bytes) -> Contents:
     Raises:
         UserError: as `read_contents`, without a path.
     """
-    header = read_envelope(data)
-    if TENSOR in header:
-        return _assemble(unpack(data, header), len(data))
-    from pwfn.export.version1 import read_version1  # late: it takes one more package
-
-    return read_version1(data, header)
-
-
-def _assemble(unpacked: Unpacked, num_bytes: int) -> Contents:
-    try:
-        metadata = metadata_from_json(unpacked.layout.metadata)
-    except ValueError as error:
-        raise malformed(f"metadata {error}") from error
+    found = read_elements(data)
     tensors: dict[Role, dict[str, Tensor]] = {role: {} for role in Role}
     coded = set()
-    for record, elements in zip(unpacked.layout.records, unpacked.elements, strict=True):
+    for record, elements in zip(found.records, found.elements, strict=True):
         if record.role == Role.PART:
             continue
         tensors[record.role][record.name] = to_tensor(elements, record)
         if record.role == Role.FIXED and record.coding.kind >= Kind.PALETTE:
             coded.add(record.name)
     narrowed = {name: tensor.float() for name, tensor in tensors[Role.NARROWED].items()}
+    rest = [record.name for record in found.records if record.role in (Role.REST, Role.NARROWED)]
     return Contents(
-        version=2,
-        metadata=metadata,
+        version=found.version,
+        metadata=found.metadata,
         fixed=tensors[Role.FIXED],
-        rest=tensors[Role.REST] | narrowed,
+        rest={name: narrowed[name] if name in narrowed else tensors[Role.REST][name] for name in rest},
         sigmas=tensors[Role.SIGMA],
         coded=frozenset(coded),
         narrowed=frozenset(narrowed),
-        measure=lambda: _measure(unpacked, num_bytes),
+        measure=found.measure,
     )
 
 
@@ -167,51 +140,9 @@ def to_tensor(elements: PaletteArray, record: Record) -> Tensor:
     return torch.from_numpy(elements.view("u1")).view(dtype).reshape(record.shape)
 
 
-def _measure(unpacked: Unpacked, num_bytes: int) -> Sizes:
-    """Share the header and the stream out over what they hold, in proportion where they cannot be told apart."""
-    import zlib
-    from dataclasses import replace
-
-    from pwfn.export.layout import Coding
-    from pwfn.export.stream import code_bits, stored_bytes
-
-    layout = unpacked.layout
-    bare = [replace(each, coding=Coding(Kind.STORED)) for each in layout.records if each.role != Role.PART]
-    named = len(zlib.compress(write_layout(replace(layout, palettes=(), tables=(), records=tuple(bare))), 9))
-    bits = code_bits(layout, unpacked.symbols)
-    owners = _owners(layout.records)
-    per_bit = unpacked.stream_bytes / max(sum(bits), 1)
-    symbols = stored = rest = sigmas = 0.0
-    for record, owner, own_bits in zip(layout.records, owners, bits, strict=True):
-        size, own = own_bits * per_bit, stored_bytes(record)
-        shared = owner.coding.kind >= Kind.PALETTE
-        if owner.role in (Role.REST, Role.NARROWED):
-            rest += size + own
-        elif shared:
-            symbols += size + own
-        elif owner.role == Role.SIGMA:
-            sigmas += size + own
-        else:
-            stored += size + own
-    codebook = max(unpacked.header_bytes - named, 0)
-    whole = [int(each) for each in (symbols, stored, rest, sigmas)]
-    return Sizes(num_bytes, codebook, *whole)
-
-
-def _owners(records: tuple[Record, ...]) -> list[Record]:
-    """Each record, or for a part the tensor that it belongs to."""
-    found = list(records)
-    for record in reversed(records):
-        if record.coding.kind in (Kind.SCALED, Kind.GROUPED):
-            found[record.coding.part] = record
-    return found
-
-
 def tensor_bits(tensor: Tensor) -> Any:
     """Return a tensor's bit patterns as a flat numpy array, without a copy where it lies in order on the CPU."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     if not flat.numel():
-        import numpy as np
-
         return np.zeros(0, f"<u{flat.element_size()}")
     return flat.view(torch.uint8).numpy().view(f"<u{flat.element_size()}")

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from pwfn.errors import UserError
 from pwfn.export.container import malformed
-from pwfn.export.contents import DTYPES, Contents, Sizes
+from pwfn.export.layout import DTYPES, SIZES, Coding, Kind, PaletteArray, Record, Role
 from pwfn.export.metadata import ModelMetadata, metadata_from
+from pwfn.export.reading import Elements, Sizes
 
 PREFIX = "pwfn."
 SIGMA_PREFIX = "pwfn.sigma."
@@ -34,6 +33,7 @@ PIECE = 1 << 20
 LEVELS = np.array([code if code < 16 else (16 + code % 16) << (code // 16 - 1) for code in range(256)], dtype=np.int64)
 
 ByteArray = npt.NDArray[np.uint8]
+_Tensor = tuple[Record, PaletteArray]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Layer:
     """None where the tensor is stored under its name."""
 
 
-def read_version1(data: bytes, header: dict[str, Any]) -> Contents:
+def read_version1(data: bytes, header: dict[str, Any]) -> Elements:
     """Decode a file.
 
     Raises:
@@ -52,43 +52,47 @@ def read_version1(data: bytes, header: dict[str, Any]) -> Contents:
     """
     _check_checksum(data, header)
     layers, sigmas, metadata = _read_description(header)
-    base = 8 + int.from_bytes(data[:8], "little")
-    tensors = _read_tensors(data, base, header)
+    stored = _read_tensors(data, 8 + int.from_bytes(data[:8], "little"), header)
     own = {}
     for name, dtype in OWN.items():
-        if name not in tensors or tensors[name].dtype != DTYPES[dtype]:
+        if name not in stored or stored[name][0].dtype != dtype:
             raise malformed(f"no tensor {name} of type {dtype}")
-        own[name] = tensors.pop(name).numpy()
-    _check_layers([*layers, *sigmas], tensors, own, len(data))
+        record, bits = stored.pop(name)
+        own[name] = bits.view(np.float32 if dtype == "F32" else bits.dtype).reshape(record.shape)
+    _check_layers([*layers, *sigmas], stored, own, len(data))
     try:
         decoded = _decode([*layers, *sigmas], own)
     except ValueError as error:
         raise malformed(str(error)) from error
-    found = {each.name: decoded.get(each.name, tensors.get(each.name, torch.empty(0))) for each in [*layers, *sigmas]}
-    fixed = {each.name: found[each.name] for each in layers}
-    narrow = (torch.float16, torch.bfloat16)
-    rest = {name: tensor for name, tensor in tensors.items() if name not in found}
-    stored = sum(found[each.name].nbytes for each in layers if each.table is None)
-    sigma_bytes = sum(found[each.name].nbytes for each in sigmas if each.table is None)
+    found = [_entry(layer, Role.FIXED, decoded, stored) for layer in layers]
+    found += [_entry(layer, Role.SIGMA, decoded, stored) for layer in sigmas]
+    names = {layer.name for layer in (*layers, *sigmas)}
+    rest = [(record, bits) for record, bits in stored.values() if record.name not in names]
+    found += [(_narrowed(record), bits) for record, bits in rest]
     words = own["pwfn.words"].nbytes
     sizes = Sizes(
         file=len(data),
         codebook=sum(array.nbytes for array in own.values()) - words,
         symbols=words,
-        stored=stored,
-        rest=sum(tensor.nbytes for tensor in rest.values()),
-        sigmas=sigma_bytes,
+        stored=sum(stored[layer.name][1].nbytes for layer in layers if layer.table is None),
+        rest=sum(bits.nbytes for _, bits in rest),
+        sigmas=sum(stored[layer.name][1].nbytes for layer in sigmas if layer.table is None),
     )
-    return Contents(
-        version=1,
-        metadata=metadata,
-        fixed=fixed,
-        rest={name: tensor.float() if tensor.dtype in narrow else tensor for name, tensor in rest.items()},
-        sigmas={each.name.removeprefix(SIGMA_PREFIX): found[each.name] for each in sigmas},
-        coded=frozenset(each.name for each in layers if each.table is not None),
-        narrowed=frozenset(name for name, tensor in rest.items() if tensor.dtype in narrow),
-        measure=lambda: sizes,
-    )
+    return Elements(1, metadata, [record for record, _ in found], [bits for _, bits in found], lambda: sizes)
+
+
+def _entry(layer: _Layer, role: Role, decoded: dict[str, Any], stored: dict[str, _Tensor]) -> _Tensor:
+    name = layer.name.removeprefix(SIGMA_PREFIX) if role == Role.SIGMA else layer.name
+    if layer.table is None:
+        record, bits = stored[layer.name]
+        return Record(name, role, record.dtype, record.shape, record.coding), bits
+    return Record(name, role, "F32", layer.shape, Coding(Kind.PALETTE)), decoded[layer.name].view(np.uint32)
+
+
+def _narrowed(record: Record) -> Record:
+    """Version 1 widened every tensor of half precision."""
+    role = Role.NARROWED if record.dtype in ("F16", "BF16") else Role.REST
+    return Record(record.name, role, record.dtype, record.shape, record.coding)
 
 
 def _check_checksum(data: bytes, header: dict[str, Any]) -> None:
@@ -146,7 +150,7 @@ def _is_shape(value: Any) -> bool:
     return isinstance(value, list) and len(value) <= 16 and all(map(_is_size, value))
 
 
-def _read_tensors(data: bytes, base: int, header: dict[str, Any]) -> dict[str, Tensor]:
+def _read_tensors(data: bytes, base: int, header: dict[str, Any]) -> dict[str, _Tensor]:
     """Read all tensors, which must fill the data one after the other, the checksum last."""
     for name, entry in header.items():
         right = isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"} and _is_shape(entry["shape"])
@@ -156,23 +160,18 @@ def _read_tensors(data: bytes, base: int, header: dict[str, Any]) -> dict[str, T
     tensors = {}
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, stop = entry["data_offsets"]
-        dtype = DTYPES.get(entry["dtype"]) if isinstance(entry["dtype"], str) else None
-        if start != end or dtype is None or prod(entry["shape"]) * dtype.itemsize != stop - start:
+        size = SIZES[DTYPES.index(entry["dtype"])] if entry["dtype"] in DTYPES else 0
+        if start != end or not size or prod(entry["shape"]) * size != stop - start or base + stop > len(data):
             raise malformed(f"tensor {name!r}: {entry['dtype']} {entry['shape']} at bytes {start} to {stop}")
-        if base + stop > len(data):
-            break
-        raw = bytearray(data[base + start : base + stop])
-        tensors[name] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
-        tensors[name] = tensors[name].reshape(entry["shape"])
+        bits = np.frombuffer(bytearray(data[base + start : base + stop]), f"<u{size}")
+        tensors[name] = Record(name, Role.REST, entry["dtype"], tuple(entry["shape"]), Coding(Kind.STORED)), bits
         end = stop
-    if base + end != len(data) or len(tensors) < len(header) or list(tensors)[-1:] != [CHECKSUM]:
-        raise malformed("the tensors do not fill the file")
-    if tensors.pop(CHECKSUM).shape != (CHECKSUM_BYTES,):
+    if base + end != len(data) or list(tensors)[-1:] != [CHECKSUM] or len(tensors.pop(CHECKSUM)[1]) != CHECKSUM_BYTES:
         raise malformed("the tensors do not fill the file")
     return tensors
 
 
-def _check_layers(layers: list[_Layer], tensors: dict[str, Tensor], own: dict[str, Any], num_bytes: int) -> None:
+def _check_layers(layers: list[_Layer], tensors: dict[str, _Tensor], own: dict[str, Any], num_bytes: int) -> None:
     spans, tables, codebook = own["pwfn.spans"], own["pwfn.tables"], own["pwfn.codebook"]
     if any(own[name].ndim != 1 for name in OWN if name != "pwfn.spans") or spans.shape[1:] != (2,):
         raise malformed("a tensor of the coder has a wrong shape")
@@ -189,7 +188,7 @@ def _check_layers(layers: list[_Layer], tensors: dict[str, Tensor], own: dict[st
     for layer in layers:
         stored = tensors.get(layer.name)
         if layer.table is None:
-            if stored is None or tuple(stored.shape) != layer.shape or stored.dtype != torch.float32:
+            if stored is None or stored[0].shape != layer.shape or stored[0].dtype != "F32":
                 raise malformed(f"layer {layer.name!r} has no tensor of its shape")
         elif stored is not None or layer.table >= len(spans):
             raise malformed(f"layer {layer.name!r} has table {layer.table}")
@@ -204,10 +203,9 @@ def _frequencies(table: ByteArray) -> npt.NDArray[np.int64]:
     return np.asarray(np.diff(edges * (TOTAL - len(table)) // edges[-1]) + 1)
 
 
-def _decode(layers: list[_Layer], own: dict[str, Any]) -> dict[str, Tensor]:
+def _decode(layers: list[_Layer], own: dict[str, Any]) -> dict[str, npt.NDArray[np.float32]]:
     try:
-        from constriction.stream.model import Categorical
-        from constriction.stream.stack import AnsCoder
+        import constriction
     except ImportError as error:
         raise UserError(
             f"files of format version 1 need one more package: pip install constriction ({error})"
@@ -218,25 +216,25 @@ def _decode(layers: list[_Layer], own: dict[str, Any]) -> dict[str, Tensor]:
     shares = [_frequencies(table) - 1 for table in parts]
     # constriction gives a symbol of share p the frequency 1 + p (TOTAL - num_symbols), by differences of rounded
     # cumulative sums. Shares that are whole numbers with that very sum come through exactly, on any platform.
-    models = [None if len(each) == 1 else Categorical(each.astype(np.float64), perfect=False) for each in shares]
-    coder = AnsCoder(words) if words.size else AnsCoder()
+    models = [None if len(each) == 1 else constriction.stream.model.Categorical(each.astype(np.float64), perfect=False) for each in shares]
+    coder = constriction.stream.stack.AnsCoder(words) if words.size else constriction.stream.stack.AnsCoder()
     found = {}
     for layer in layers:
         if layer.table is not None:
             first, length = spans[layer.table].tolist()
             values = codebook[first : first + length]
-            found[layer.name] = _decode_tensor(coder, models[layer.table], values, prod(layer.shape)).reshape(layer.shape)
+            found[layer.name] = _decode_tensor(coder, models[layer.table], values, prod(layer.shape))
     if not coder.is_empty():
         raise ValueError("the stream of indices does not end where the last tensor does")
     return found
 
 
-def _decode_tensor(coder: Any, model: Any, values: npt.NDArray[np.float32], num_weights: int) -> Tensor:
+def _decode_tensor(coder: Any, model: Any, values: npt.NDArray[np.float32], num_weights: int) -> npt.NDArray[np.float32]:
     tensor = np.empty(num_weights, dtype=np.float32)
     if model is None:
         tensor[:] = values[0]
-        return torch.from_numpy(tensor)
+        return tensor
     for start in range(0, num_weights, PIECE):
         piece = tensor[start : start + PIECE]
         np.take(values, coder.decode(model, len(piece)), out=piece)
-    return torch.from_numpy(tensor)
+    return tensor
