@@ -11,13 +11,9 @@ import pandas as pd
 
 from analysis.feasible import FINISHED, judged
 from analysis.front import Objectives
+from analysis.metrics import SPREAD
 from analysis.study import Study
 
-SPREAD = (
-    "val_top1", "test_top1", "val_top5", "test_top5", "unique_values", "entropy_bits", "size_bytes", "mean_order",
-    "sparsity",
-)  # fmt: skip
-"""Metrics whose lowest and highest seed are kept: `NAME_low` and `NAME_high`."""
 SUBJECT = "pwfn"
 """The method that the others are baselines of."""
 

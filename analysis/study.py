@@ -12,9 +12,9 @@ import pandas as pd
 
 from analysis.errors import AnalysisError
 from analysis.feasible import Constraints, judged, violation
-from analysis.metrics import METRICS
 from analysis.parquet import is_compacted, read_table
 from analysis.storage import Folder
+from pwfn.metrics import METRICS
 
 DEFAULT_OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 DIRECTIONS = ("maximize", "minimize")
@@ -34,7 +34,7 @@ class Study:
     """What is known about a study at one moment."""
 
     name: str
-    """That of its folder, by which the launchers find it."""
+    """That of its folder, by which the commands find it."""
     card: Mapping[str, Any]
     """study.json; empty if it is missing."""
     objectives: Mapping[str, str]

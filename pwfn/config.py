@@ -2,7 +2,7 @@
 
 The defaults of `PwfnConfig` and `TrainingConfig` are the ImageNet setting of PWFN (NeurIPS 2023, section 4), so that
 an empty search space is the paper's run. A field's docstring gives its meaning, unit and range; the search space
-(`pwfn.search.space`) names fields by dotted path, `method.b` or `training.lr`.
+(`pwfn.space.space`) names fields by dotted path, `method.b` or `training.lr`.
 """
 
 from __future__ import annotations

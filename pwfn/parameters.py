@@ -6,6 +6,7 @@ section 3). Everything else (norm layers, tokens, embeddings, raw parameters) st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from pwfn.errors import UserError
 
 FIXABLE_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+MIN_SIGMA = 2.0**-30
+"""Smallest sigma of weight noise, of a posterior and of the sigmas in an exported file: it keeps the gradient of sigma
+alive without moving any weight in float32."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,16 @@ def as_factor(mask: Tensor, like: Tensor) -> Tensor:
     numbers from bytes faster than from bools.
     """
     return mask.view(torch.uint8).to(like.dtype)
+
+
+def quantile(values: Tensor, q: float) -> Tensor:
+    """Linearly interpolated quantile over the last dimension, of any size; torch.quantile refuses more than 2^24."""
+    size = values.shape[-1]
+    position = q * (size - 1)
+    below = math.floor(position)
+    low = values.kthvalue(below + 1).values
+    high = values.kthvalue(min(below + 2, size)).values
+    return low + (high - low) * (position - below)
 
 
 class FlatParameters:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pwfn.config import shared_data_folder
-from pwfn.search.cluster import prepare_environment
+from pwfn.sweep.cluster import prepare_environment
 
 # A shell's background job ignores Ctrl-C, and so would the commands that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

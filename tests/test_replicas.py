@@ -12,8 +12,8 @@ import torch.multiprocessing as mp
 from pwfn.config import DataConfig, ModelConfig, PwfnConfig, TrainingConfig, TrialConfig, WfnConfig
 from pwfn.data import open_source
 from pwfn.methods import run_rounds
-from pwfn.methods.pwfn import Pwfn
-from pwfn.methods.wfn import Wfn
+from pwfn.methods.pwfn.method import Pwfn
+from pwfn.methods.wfn.method import Wfn
 from pwfn.models import build_network, preprocessing_of
 from pwfn.replicas import Replicas
 from pwfn.task import Task

@@ -1,8 +1,7 @@
-"""What `launchers/export.py` does: a trial's network, or a checkpoint of any tool, to a checked file and its report."""
+"""What `pwfn export` does: a trial's network, or a checkpoint of any tool, to a checked file and its report."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pwfn.export.metadata import ModelMetadata, Scalar, describe_network
 from pwfn.export.network import RestDtype, build_from, decode_sigmas, encode_state, naming, read_contents, stored_state
 from pwfn.export.onnx import check_scores, share_codebook, to_onnx
 from pwfn.export.report import describe_file, describe_hardware, measure_file
+from pwfn.invocation import command_line
 from pwfn.models import build_network
 from pwfn.models.checkpoints import read_state
 from pwfn.parameters import split_parameters
@@ -78,9 +78,10 @@ def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
         raise UserError(f"study {store.study}: trial {trial_id} is {row['state']}; only a complete one can be exported")
     content = store.read_model(trial_id)
     if content is None:
+        again = command_line("train", "--results", store.results, "--study", store.study, "--trial", trial_id)
         raise UserError(
-            f"study {store.study}: the network of trial {trial_id} was not kept; run it again with its own seed: "
-            f"launchers/train.py --results {shlex.quote(store.results)} --study {store.study} --trial {trial_id}"
+            f"study {store.study}: the network of trial {trial_id} was not kept; "
+            f"run it again with its own seed: {again}"
         )
     with naming(store.model_path(trial_id)):
         contents = unpack(content)

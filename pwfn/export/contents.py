@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from pwfn.errors import UserError
+from pwfn.export.elements import Sizes
 from pwfn.export.layout import Kind, PaletteArray, Record, Role
 from pwfn.export.metadata import ModelMetadata
-from pwfn.export.reading import Sizes, read_elements
+from pwfn.export.reading import read_elements
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 """Where a file comes from: its path, its bytes, or a file opened in binary mode."""

@@ -11,7 +11,7 @@ from pwfn.config import DataConfig
 from pwfn.data import open_source
 from pwfn.errors import UserError
 from pwfn.models import preprocessing_of
-from pwfn.posterior import MIN_SIGMA
+from pwfn.parameters import MIN_SIGMA
 from pwfn.replicas import Replicas
 from pwfn.seeds import generator
 from pwfn.training import Accuracy, Batches, count_hits, evaluate

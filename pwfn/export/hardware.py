@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pwfn.metrics import Codebook, IntArray, value_orders
+from pwfn.codebook import Codebook, IntArray, value_orders
 from pwfn.parameters import FIXABLE_LAYERS
 
 FLOAT_BITS = 32

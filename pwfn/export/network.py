@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from pwfn.errors import UserError
-from pwfn.export.building import build
 from pwfn.export.contents import Contents, Source, naming, read_contents
 from pwfn.export.metadata import Architecture, ModelMetadata
 from pwfn.export.state import RestDtype, encode_state
+from pwfn.models.plain import build_plain
 from pwfn.parameters import split_parameters
 
 NAMES_SHOWN = 3
@@ -69,7 +69,7 @@ def build_from(contents: Contents) -> nn.Module:
     if architecture is None:
         raise UserError("the file names no architecture; read its tensors with pwfn.export.load_state")
     _check_before_building(architecture, contents)
-    network = build(architecture)
+    network = _build(architecture)
     _check_names(architecture.name, network, contents)
     network.load_state_dict(_with_shared_names(network, contents.state))
     _set_preprocessing(network, contents.metadata)
@@ -84,6 +84,16 @@ def stored_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in parameters.items()} | buffers
 
 
+def _build(architecture: Architecture) -> nn.Module:
+    return build_plain(
+        architecture.name,
+        num_classes=architecture.num_classes,
+        in_channels=architecture.in_channels,
+        size=architecture.size,
+        kwargs=architecture.kwargs,
+    )
+
+
 def _device(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
@@ -95,7 +105,7 @@ def _check_before_building(architecture: Architecture, contents: Contents) -> No
     """Compare names and shapes with a skeleton without memory: a small file must not make us build a huge network."""
     try:
         with torch.device("meta"):
-            skeleton = build(architecture)
+            skeleton = _build(architecture)
     except UserError as error:
         if "meta" in str(error):
             return  # no fault of the file: this architecture computes with real numbers while it is built

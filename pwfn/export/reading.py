@@ -3,42 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pwfn.export.container import TENSOR, Unpacked, malformed, read_envelope, unpack
-from pwfn.export.layout import Coding, Kind, PaletteArray, Record, Role, write_layout
-from pwfn.export.metadata import ModelMetadata, metadata_from_json
+from pwfn.export.elements import Elements, Sizes
+from pwfn.export.layout import Coding, Kind, Record, Role, write_layout
+from pwfn.export.metadata import metadata_from_json
 from pwfn.export.stream import code_bits, stored_bytes
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Bytes of a file by what they hold."""
-
-    file: int
-    codebook: int
-    """Palettes, tables and contexts."""
-    symbols: int
-    """Coded symbols of the fixed set and its sigmas."""
-    stored: int
-    """Tensors of the fixed set whose values are not shared."""
-    rest: int
-    """Tensors outside the fixed set."""
-    sigmas: int
-    """Sigmas whose values are not shared."""
-
-
-@dataclass(frozen=True)
-class Elements:
-    """What a file holds, decoded: `elements` are flat bit patterns, one array per record."""
-
-    version: int
-    metadata: ModelMetadata
-    records: Sequence[Record]
-    elements: Sequence[PaletteArray]
-    measure: Callable[[], Sizes]
-    """Counts the file's bytes."""
+from pwfn.export.version1 import read_version1
 
 
 def read_elements(data: bytes) -> Elements:
@@ -49,8 +21,6 @@ def read_elements(data: bytes) -> Elements:
     """
     header = read_envelope(data)
     if TENSOR not in header:
-        from pwfn.export.version1 import read_version1  # late: it reads the element types of this module's records
-
         return read_version1(data, header)
     unpacked = unpack(data, header)
     try:

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from pwfn.codebook import Codebook, CodebookMetrics, measure_codebook
 from pwfn.export.contents import contents_from
 from pwfn.export.hardware import FLOAT_BITS, HardwareCost
 from pwfn.export.state import zip_bytes
-from pwfn.metrics import Codebook, CodebookMetrics, measure_codebook
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-from pwfn.methods.gpfq import Gpfq
-from pwfn.methods.kmeans import Kmeans
-from pwfn.methods.msq import Msq
-from pwfn.methods.pwfn import Pwfn
+from pwfn.methods.gpfq.method import Gpfq
+from pwfn.methods.gpfq.msq import Msq
+from pwfn.methods.kmeans.method import Kmeans
+from pwfn.methods.pwfn.method import Pwfn
 from pwfn.methods.rounds import Fixing, Method, RoundRecord, State, run_rounds
-from pwfn.methods.wfn import Wfn
+from pwfn.methods.wfn.method import Wfn
 from pwfn.task import Task
 
 METHODS: Mapping[str, Callable[[Task], Method]] = {"pwfn": Pwfn, "gpfq": Gpfq, "msq": Msq, "wfn": Wfn, "kmeans": Kmeans}

@@ -45,7 +45,7 @@ from pwfn.results.schema import (
 )
 
 if TYPE_CHECKING:
-    from pwfn.metrics import Codebook
+    from pwfn.codebook import Codebook
 
 Result = TypeVar("Result")
 
@@ -170,7 +170,7 @@ class ResultsStore:
 
     def write_values(self, trial_id: str, codebook: Codebook) -> None:
         """Write a trial's codebook: each value, how many weights have it and its order."""
-        from pwfn.metrics import value_orders  # the caller has imported it with torch; a reader of results has not
+        from pwfn.codebook import value_orders  # the caller has imported it with torch; a reader of results has not
 
         orders = value_orders(codebook.values)
         columns = [[trial_id] * len(orders), codebook.values, codebook.counts, orders]

@@ -1,1 +1,1 @@
-"""The search: what may vary, who proposes, who runs. Imports nothing, so that a space loads without Ray."""
+"""Who proposes trials, and what becomes of their results: the study. The only package that imports Optuna."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import pandas as pd
 
 from analysis.front import front
-from pwfn.search.constraints import total_violation
-from pwfn.search.rows import Row
-from pwfn.search.space import SearchSpace
+from pwfn.space.constraints import total_violation
+from pwfn.space.space import SearchSpace
+from pwfn.trial.rows import Row
 
 
 def feasible_front(rows: Iterable[Row], space: SearchSpace) -> list[Row]:

@@ -12,31 +12,20 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pwfn.search.constraints import total_violation
-from pwfn.search.declaration import Direction, PruningConfig
+from pwfn.metrics import METRICS, Direction
 from pwfn.search.ranking import costs, depths
-from pwfn.search.space import SearchSpace
+from pwfn.space.constraints import total_violation
+from pwfn.space.declaration import PruningConfig
+from pwfn.space.space import SearchSpace
 
-FORETOLD_BY = {"unique_values": "entropy_bits", "unique_nonzero": "entropy_nonzero_bits"}
-"""What stands for a metric after a few rounds. The weights that are fixed first are the easy ones: of how many values
-all will have, their entropy tells more than their count."""
+FORETOLD_BY = {name: metric.foretold_by for name, metric in METRICS.items() if metric.foretold_by is not None}
+"""What stands for a metric after a few rounds."""
 RUNG_SPACING = 3
 """Each rung comes after so many times as many rounds."""
-
-
-class Verdict(IntEnum):
-    """What a trial hears after a round."""
-
-    CONTINUE = 0
-    PRUNE = 1
-    """Others are better; the trial ends here."""
-    STOP = 2
-    """The whole sweep ends; the trial goes on from this round in the next one."""
 
 
 class Rung(NamedTuple):

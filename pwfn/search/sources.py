@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-ROOTS = ("pwfn.search.trial", "pwfn.search.distributed", "pwfn.search.optuna_search")
+ROOTS = ("pwfn.trial.run", "pwfn.sweep.distributed", "pwfn.search.proposer")
 """What computes a trial's row, alone and on several workers, and what proposes trials."""
 HEX_DIGITS = 8
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
-from pwfn.search.rows import Trial, commit, versions
 from pwfn.search.sources import source_digests
-from pwfn.search.space import SearchSpace
+from pwfn.space.space import SearchSpace
+from pwfn.trial.rows import Trial, commit, versions
 
 log = logging.getLogger(__name__)
 

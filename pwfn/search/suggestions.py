@@ -9,9 +9,9 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.trial import BaseTrial, FixedTrial
 
-from pwfn.search.domains import Choice
-from pwfn.search.space import SearchSpace
-from pwfn.search.variation import Params
+from pwfn.space.domains import Choice
+from pwfn.space.space import SearchSpace
+from pwfn.space.variation import Params
 
 
 def suggest(space: SearchSpace, trial: BaseTrial) -> Params:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
-from pwfn.search.constraints import is_finite
-from pwfn.search.fields import show
-from pwfn.search.space import SearchSpace
-from pwfn.search.variation import Params
+from pwfn.space.constraints import is_finite
+from pwfn.space.fields import show
+from pwfn.space.space import SearchSpace
+from pwfn.space.variation import Params
 
 if TYPE_CHECKING:
     from pwfn.search.study import Study  # it imports torch, which a dry run need not wait for

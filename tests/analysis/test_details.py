@@ -16,9 +16,9 @@ from analysis.payload import compressed, numbers, payload
 from analysis.series import panels
 from analysis.storage import Folder
 from analysis.study import load
+from pwfn.codebook import Codebook, measure_codebook
 from pwfn.export.metadata import ModelMetadata
 from pwfn.export.network import encode_network
-from pwfn.metrics import Codebook, measure_codebook
 
 
 def test_details_are_read_in_order(record: Record, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from analysis.figure import draw
 from analysis.report import write_report
 from analysis.seeds import front_probability
 from analysis.series import panels
-from pwfn.search.constraints import read_constraints, total_violation
-from pwfn.search.declaration import Source
+from pwfn.space.constraints import read_constraints, total_violation
+from pwfn.space.declaration import Source
 
 CONSTRAINTS = {"val_top1": {"max_drop": 0.03, "min": 0.9}, "unique_values": {"max": 50}}
 CARD = {

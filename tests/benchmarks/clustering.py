@@ -28,15 +28,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "clustering"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "methods" / "pwfn" / "clustering"))
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
 from printed import hardware
 from slow_clustering import slow_cluster_round
 
-from pwfn.clustering import cluster_round
 from pwfn.config import PWFN_FRACTIONS, PwfnConfig
-from pwfn.posterior import initial_sigma
+from pwfn.methods.pwfn.clustering import cluster_round
+from pwfn.methods.pwfn.posterior import initial_sigma
 
 NUM_LAYERS = 10
 BIAS_SHARE = 0.003

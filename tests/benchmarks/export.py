@@ -25,7 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from pwfn.metrics import entropy_bits
+from pwfn.codebook import entropy_bits
 
 CODERS = (
     "pwfn",

@@ -25,6 +25,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pwfn.baseline import make_baseline
+from pwfn.codebook import measure_codebook
 from pwfn.config import (
     BaselineConfig,
     DataConfig,
@@ -36,10 +37,9 @@ from pwfn.config import (
     shared_data_folder,
 )
 from pwfn.methods import METHODS
-from pwfn.metrics import measure_codebook
 from pwfn.replicas import Replicas
-from pwfn.search.trial import open_task
 from pwfn.task import Task
+from pwfn.trial.run import open_task
 
 VARIANTS: list[dict[str, object]] = [
     {},

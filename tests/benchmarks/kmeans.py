@@ -35,12 +35,12 @@ from clustering import peak_bytes, realistic_weights, reset_peak_bytes
 from printed import hardware
 
 from pwfn.config import DataConfig, KmeansConfig, ModelConfig, TrialConfig, shared_data_folder
-from pwfn.methods.kmeans import Kmeans
-from pwfn.quantization.kmeans import kmeans_values, nearest_values
+from pwfn.methods.kmeans.method import Kmeans
+from pwfn.methods.kmeans.values import kmeans_values, nearest_values
 from pwfn.replicas import Replicas
-from pwfn.search.trial import open_task
 from pwfn.task import Task
 from pwfn.training import evaluate
+from pwfn.trial.run import open_task
 
 KNOWN = {("plain", 64): "91.8", ("plain", 32): "91.4", ("plain", 16): "90.3", ("plain", 8): "26"}
 KNOWN |= {("fisher", 32): "91.2", ("fisher", 8): "58"}

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not ins
 from printed import hardware
 
 from pwfn.results.store import ResultsStore
-from pwfn.search.rows import commit
+from pwfn.trial.rows import commit
 
 LAUNCHER = Path(__file__).parents[2] / "launchers" / "search.py"
 STUDY = "occupancy"

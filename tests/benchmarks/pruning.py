@@ -30,13 +30,13 @@ from rich.console import Console
 
 from analysis.front import hypervolume
 from pwfn.results.store import ResultsStore
-from pwfn.search.cluster import prepare_environment
-from pwfn.search.constraints import total_violation
-from pwfn.search.declaration import PruningConfig
 from pwfn.search.pruning import Referee
-from pwfn.search.rows import Row, commit
-from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
+from pwfn.space.constraints import total_violation
+from pwfn.space.declaration import PruningConfig
+from pwfn.space.space import SearchSpace
+from pwfn.sweep.cluster import prepare_environment
+from pwfn.trial.rows import Row, commit
 
 RULES = [(1, 2.0), (2, 2.0), (3, 2.0), (3, 3.0), (4, 2.0), (5, 2.0)]
 """Grace rounds and reduction factors that are replayed."""
@@ -98,7 +98,7 @@ def show_live(arguments: argparse.Namespace, results: str) -> None:
 def run(arguments: argparse.Namespace, results: str, seed: int, pruning: str, name: str) -> ResultsStore:
     """Run one search."""
     prepare_environment(local=True)  # before Ray is imported
-    from pwfn.search.sweep import search
+    from pwfn.sweep.sweep import search
 
     overrides = ["search.sampler=random", f"search.pruning={pruning}", *arguments.overrides]
     space = SearchSpace.load(arguments.space, overrides, seed=seed, trials=arguments.trials)

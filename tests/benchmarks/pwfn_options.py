@@ -30,10 +30,10 @@ from printed import hardware, spread, standard_error
 from pwfn.config import TrialConfig
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
-from pwfn.search.pruning import Verdict
-from pwfn.search.rows import Row, Trial, commit
-from pwfn.search.space import SearchSpace
-from pwfn.search.trial import run_trial
+from pwfn.space.space import SearchSpace
+from pwfn.trial.rows import Row, Trial, commit
+from pwfn.trial.run import run_trial
+from pwfn.trial.verdict import Verdict
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "the setting itself": {},

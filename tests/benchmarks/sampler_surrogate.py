@@ -31,10 +31,10 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import cross_val_predict
 
 from pwfn.results.store import ResultsStore
-from pwfn.search.optuna_search import Proposer
+from pwfn.search.proposer import Proposer
 from pwfn.search.pruning import FORETOLD_BY, referee_of
-from pwfn.search.rows import Row, commit
-from pwfn.search.space import SearchSpace
+from pwfn.space.space import SearchSpace
+from pwfn.trial.rows import Row, commit
 
 FOLDS = 5
 TREES = 100

@@ -28,11 +28,11 @@ from rich.console import Console
 import analysis
 from analysis.front import Objectives
 from pwfn.results.store import ResultsStore
-from pwfn.search.cluster import prepare_environment
-from pwfn.search.declaration import PruningConfig
-from pwfn.search.rows import commit
-from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
+from pwfn.space.declaration import PruningConfig
+from pwfn.space.space import SearchSpace
+from pwfn.sweep.cluster import prepare_environment
+from pwfn.trial.rows import commit
 
 CONTESTANTS: dict[str, dict[str, Any]] = {
     "tpe": {"sampler": "tpe"},
@@ -75,7 +75,7 @@ def space_of(space: SearchSpace, contestant: str, seed: int, num_trials: int) ->
 
 def run(space: SearchSpace, results: str, contestant: str) -> pd.DataFrame:
     """Run one search, or read it where it is kept; return its trials."""
-    from pwfn.search.sweep import search
+    from pwfn.sweep.sweep import search
 
     name = f"{contestant.replace(', ', '-')}-{space.search.seed}"
     study = open_study(space, ResultsStore(results, name), command="benchmark")

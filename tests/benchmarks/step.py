@@ -33,12 +33,12 @@ from printed import hardware
 
 from pwfn.config import ModelConfig, PwfnConfig, TrainingConfig
 from pwfn.descent import Descent
-from pwfn.methods.pwfn import PosteriorLearner
+from pwfn.methods.pwfn.method import PosteriorLearner
+from pwfn.methods.pwfn.posterior import Posterior
 from pwfn.models import build_network
-from pwfn.posterior import Posterior
 from pwfn.replicas import Replicas
-from pwfn.search.rows import commit
 from pwfn.training import Learner, train_epoch
+from pwfn.trial.rows import commit
 
 NUM_CLASSES = 1000
 VARIANTS = {"plain": None, "0 %": 0.0, "50 %": 0.5}

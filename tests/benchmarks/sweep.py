@@ -26,11 +26,11 @@ from printed import hardware
 from rich.console import Console
 
 from pwfn.results.store import ResultsStore
-from pwfn.search.cluster import prepare_environment
-from pwfn.search.declaration import Source
-from pwfn.search.rows import commit
-from pwfn.search.space import SearchSpace
 from pwfn.search.study import open_study
+from pwfn.space.declaration import Source
+from pwfn.space.space import SearchSpace
+from pwfn.sweep.cluster import prepare_environment
+from pwfn.trial.rows import commit
 
 LIMIT = 0.5
 """Seconds of overhead per trial that are allowed."""
@@ -61,7 +61,7 @@ def run(results: str, sampler: str, num_trials: int) -> float:
     """Search, or go on; return the CPU seconds of this process."""
     before = time.process_time()
     prepare_environment(local=True)  # before Ray is imported
-    from pwfn.search.sweep import search
+    from pwfn.sweep.sweep import search
 
     declared = {
         "fixed": {

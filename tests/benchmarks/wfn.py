@@ -24,15 +24,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "wfn"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "methods" / "wfn"))
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
 from slow_wfn import slow_expected_distances
 
 from pwfn.config import WFN_FRACTIONS, TrainingConfig
 from pwfn.descent import Descent
+from pwfn.methods.wfn import Pull, assign, centres
 from pwfn.replicas import Replicas
-from pwfn.wfn import Pull, assign, centres
 
 ZERO_DISTANCE = 2.0**-7
 REPETITIONS = 5

@@ -18,6 +18,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE
 from ray.scripts.scripts import start as ray_start
 
+from pwfn import __version__
+
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "launchers" / "cluster"
 SCRIPTS = [*sorted(CLUSTER.glob("*.sh")), *sorted((Path(__file__).parent / "stand_ins").iterdir())]
@@ -38,7 +40,7 @@ def test_images_and_versions_are_those_the_project_is_tested_with():
     python = PROJECT["tool"]["mypy"]["python_version"].replace(".", "")
     assert images == {(name, f"{pinned('ray')}-py{python}-gpu") for name in ("aws.yaml", "Dockerfile")}
     own = {(name, tag) for name, text in texts.items() for tag in re.findall(r"/pwfn:([^\s/]+)", text)}
-    assert own == {(name, PROJECT["project"]["version"]) for name in ("README.md", "Dockerfile", "kuberay.yaml")}
+    assert own == {(name, __version__) for name in ("README.md", "Dockerfile", "kuberay.yaml")}
     assert rayjob()["spec"]["rayClusterSpec"]["rayVersion"] == pinned("ray")
 
 

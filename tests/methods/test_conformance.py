@@ -6,11 +6,11 @@ import pytest
 import torch
 from method_cases import NETWORKS, SHORT, make_task
 
+from pwfn.codebook import Codebook, measure_codebook
 from pwfn.config import GpfqConfig, KmeansConfig, MsqConfig, PwfnConfig, TrainingConfig, WfnConfig
 from pwfn.errors import NonFiniteLossError
 from pwfn.export import encode_network, load_state
 from pwfn.methods import METHODS, run_rounds
-from pwfn.metrics import Codebook, measure_codebook
 from pwfn.parameters import split_parameters
 
 CONFIGS = {

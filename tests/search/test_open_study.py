@@ -9,12 +9,12 @@ import pytest
 
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
-from pwfn.search.rows import versions
 from pwfn.search.sources import PACKAGE, source_digests
-from pwfn.search.space import SearchSpace
 from pwfn.search.study import MOST_SHOWN, check_inputs, open_study
+from pwfn.space.space import SearchSpace
+from pwfn.trial.rows import versions
 
-SPACE = Path(__file__).with_name("small_space.yaml")
+SPACE = Path(__file__).parents[1] / "small_space.yaml"
 INPUTS = {"digits_mlp-1": {"number of training images": "1438", "training labels": "aa"}}
 
 
@@ -75,12 +75,12 @@ def test_another_space_is_refused_with_the_difference(store):
 
 def test_other_code_is_refused_and_the_files_are_named(store):
     begin(store)
-    source = {**store.read_study()["source"], "pwfn/posterior.py": "00000000", "pwfn/gone.py": "11111111"}
-    now = source_digests()["pwfn/posterior.py"]
+    source = {**store.read_study()["source"], "pwfn/methods/pwfn/posterior.py": "00000000", "pwfn/gone.py": "11111111"}
+    now = source_digests()["pwfn/methods/pwfn/posterior.py"]
     edit(store, source=source, commit="0123456789ab")
     message = refusal(store)
     assert "was begun otherwise (pwfn/gone.py: 11111111 -> nothing (commit 0123456789ab -> " in message
-    assert f"; pwfn/posterior.py: 00000000 -> {now});" in message
+    assert f"; pwfn/methods/pwfn/posterior.py: 00000000 -> {now});" in message
 
 
 def test_another_commit_of_the_same_code_is_the_same_study(store):
@@ -175,10 +175,10 @@ def edited(package, name, before, after):
 @pytest.mark.parametrize(
     ("name", "before", "after"),
     [
-        ("posterior.py", "return ", "return 0 or "),
-        ("methods/wfn.py", "import ", "import os, "),
+        ("methods/pwfn/posterior.py", "return ", "return 0 or "),
+        ("methods/wfn/method.py", "import ", "import os, "),
         ("__init__.py", "import annotations", "import annotations, division"),
-        ("search/optuna_search.py", "multivariate=True", "multivariate=False"),
+        ("search/proposer.py", "multivariate=True", "multivariate=False"),
         ("export/codec.py", "return ", "return 0 or "),
     ],
 )
@@ -189,11 +189,11 @@ def test_code_that_a_number_depends_on_counts(package, name, before, after):
 @pytest.mark.parametrize(
     ("name", "before", "after"),
     [
-        ("posterior.py", '"""', '"""Said in other words. '),
+        ("methods/pwfn/posterior.py", '"""', '"""Said in other words. '),
         ("config.py", '    """', '    """Said in other words. '),
         ("training.py", "\n\n\ndef ", "\n\n\n# a comment\n\n\ndef   "),
-        ("search/sweep.py", "verbose=0", "verbose=1"),
-        ("search/progress.py", "return ", "return 0 or "),
+        ("sweep/sweep.py", "verbose=0", "verbose=1"),
+        ("sweep/progress.py", "return ", "return 0 or "),
     ],
 )
 def test_comments_docstrings_format_and_what_only_shows_or_starts_do_not_count(package, name, before, after):

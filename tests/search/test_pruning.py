@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from pwfn.search.declaration import PruningConfig
 from pwfn.search.pruning import Referee
+from pwfn.space.declaration import PruningConfig
 
 OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 

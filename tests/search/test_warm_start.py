@@ -9,8 +9,8 @@ from test_optuna_search import accuracy_and_values, known_trials, sweep, toy_spa
 
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
-from pwfn.search.optuna_search import OptunaSearch
 from pwfn.search.warm_start import borrow, warm_start
+from pwfn.sweep.searchers import OptunaSearch
 
 
 def record(folder, name, space, trials, **columns):

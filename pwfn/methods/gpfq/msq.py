@@ -1,0 +1,60 @@
+"""MSQ: nearest rounding to GPFQ's alphabet, its memoryless baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pwfn.config import AlphabetConfig, MsqConfig
+from pwfn.errors import UserError
+from pwfn.methods.gpfq.alphabet import LayerAlphabets, alphabets_of
+from pwfn.methods.gpfq.layers import Layer, fixable_layers
+from pwfn.methods.rounds import Fixing, Method
+from pwfn.task import Task
+
+
+class Msq(Method):
+    """Memoryless scalar quantisation of a task's network: one round that fixes all weights, without any data."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        assert isinstance(task.config.method, MsqConfig)
+        self.config = task.config.method
+
+    def fix(self, index: int) -> Fixing:
+        """Round every weight and bias to the nearest level of its layer's alphabet."""
+        network = self.task.network
+        for layer, alphabet in layer_alphabets(network, self.config).items():
+            round_to_nearest_(network, layer, alphabet)
+        return Fixing.of_all(network)
+
+
+def layer_alphabets(network: nn.Module, config: AlphabetConfig) -> Mapping[Layer, LayerAlphabets]:
+    """Build the alphabets of every layer of a network, from the weights as they are now.
+
+    Raises:
+        UserError: a layer that is not zero has the radius 0.
+    """
+    layers = fixable_layers(network)
+    modules = [layer.module(network) for layer in layers]
+    weights = [cast(Tensor, module.weight) for module in modules]
+    biases = [module.bias if isinstance(module.bias, Tensor) else weights[0].new_empty(0) for module in modules]
+    alphabets = dict(zip(layers, alphabets_of(weights, biases, config), strict=True))
+    for (layer, both), weight in zip(alphabets.items(), weights, strict=True):
+        if both.weight.step == 0 and bool(weight.any()):
+            raise UserError(
+                f"method.radius={config.radius}: too many weights of layer {layer.name} are zero, its radius is 0 and "
+                "all would become zero; use method.radius=percentile with a larger method.percentile"
+            )
+    return alphabets
+
+
+@torch.no_grad()
+def round_to_nearest_(network: nn.Module, layer: Layer, alphabets: LayerAlphabets) -> None:
+    """Round all of a layer's own parameters to the nearest level, in place."""
+    for name, parameter in zip(layer.own, layer.parameters(network), strict=True):
+        alphabet = alphabets.bias if name == "bias" else alphabets.weight
+        parameter.copy_(alphabet.nearest(parameter))

@@ -1,0 +1,1 @@
+"""k-means: a codebook for the weights as they are, without training."""

@@ -1,0 +1,44 @@
+"""The one cut of a round: which weights are left out when more are within reach than are needed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pwfn.methods.pwfn.clustering.intervals import Weights
+
+
+def furthest(weights: Weights, centre: int, *, num: int, b: int, zero_rule: bool) -> Tensor:
+    """Find the `num` weights that are furthest from a centre; of equally far ones those of highest index.
+
+    Args:
+        weights: all weights that the centre reached.
+        centre: in lattice units of 2^-b.
+        num: how many to find, from 1 to all but one.
+        b: a unit is 2^-b.
+        zero_rule: weights with |mu| < 2^-b are at distance zero from zero.
+
+    Returns:
+        Their places among all weights, integers `(num,)`.
+    """
+    distance = _distances(weights, centre, b=b, zero_rule=zero_rule)
+    return weights.places(slice(0, len(weights)), largest(distance, num))
+
+
+def largest(distance: Tensor, num: int) -> Tensor:
+    """Indices of the `num` largest of `(num_weights,)` distances, at most all but one; of equal ones the highest."""
+    edge = distance.kthvalue(len(distance) - num).values  # the largest that does not belong to them, or equals it
+    beyond = (distance > edge).nonzero().squeeze(1)
+    on_edge = (distance == edge).nonzero().squeeze(1)
+    return torch.cat([beyond, on_edge[len(on_edge) + len(beyond) - num :]])
+
+
+def _distances(weights: Weights, centre: int, *, b: int, zero_rule: bool) -> Tensor:
+    """|c - x| / s of each weight, float64 `(num_weights,)`."""
+    distance = torch.empty(len(weights), dtype=torch.float64, device=weights.all_mu.device)
+    for chunk in weights.chunks():
+        x = weights.position(chunk, b)
+        distance[chunk] = (centre - x).abs_().div_(weights.scale(chunk))
+        if zero_rule and centre == 0:
+            distance[chunk].masked_fill_(x.abs_() < 1, 0)
+    return distance

@@ -1,0 +1,109 @@
+"""The greedy choice of centres, on classes of weights that reach the same candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pwfn.methods.pwfn.clustering.candidates import IntArray
+from pwfn.methods.pwfn.clustering.chunks import chunks
+from pwfn.methods.pwfn.clustering.steps import FREE
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Free weights grouped by the candidates they reach, those that reach none left out.
+
+    Int64 `(num_classes,)` each, sorted by `low`: `size` weights reach exactly the candidates low <= c < high.
+    """
+
+    low: IntArray
+    high: IntArray
+    size: IntArray
+    code: IntArray
+    """What the weights of each class carry."""
+    num_codes: int
+    """Weights carry codes in [0, num_codes)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The centres that one stage chose, `(num_steps,)` in the order chosen."""
+
+    centre: IntArray
+    """Index among the candidates."""
+    count: IntArray
+    """Free weights that the centre reached when it was chosen."""
+    step_of_code: npt.NDArray[np.int32]
+    """The step that takes the weights with each code, int32 `(num_codes,)`; FREE for none."""
+
+
+def group_codes(codes: Tensor, base: int) -> Classes:
+    """Group weights by their code low * base + high.
+
+    `codes` `(num_weights,)` keep their meaning while a histogram of all possible ones is no larger than the weights
+    are many. Where candidates abound, they are overwritten by their rank among those present.
+    """
+    if base**2 <= len(codes):
+        num_codes = base**2
+        size = torch.bincount(codes, minlength=num_codes).cpu().numpy()
+        number = present = np.flatnonzero(size)
+        size = size[present]
+    else:
+        present, size = _rank_(codes)
+        num_codes = len(present)
+        number = np.arange(num_codes)
+    low, high = np.divmod(present, base)
+    some = low < high
+    return Classes(low[some], high[some], size[some], number[some], num_codes)
+
+
+def _rank_(codes: Tensor) -> tuple[IntArray, IntArray]:
+    """Overwrite codes by their rank; return the distinct ones, ascending, and how often each occurs."""
+    pieces = [torch.unique(codes[chunk], return_counts=True) for chunk in chunks(len(codes), codes.device)]
+    present, rank = torch.unique(torch.cat([distinct for distinct, _ in pieces]), return_inverse=True)
+    size = torch.zeros(len(present), dtype=torch.int64, device=codes.device)
+    size.scatter_add_(0, rank, torch.cat([counts for _, counts in pieces]))
+    for chunk in chunks(len(codes), codes.device):
+        codes[chunk] = torch.searchsorted(present, codes[chunk])
+    return present.long().cpu().numpy(), size.cpu().numpy()
+
+
+def choose_centres(classes: Classes, *, num_candidates: int, need: int, first_step: int) -> Choice:
+    """Choose the candidate that reaches most free weights, take them, and so on until `need` weights are taken.
+
+    The first of equally good candidates wins. The last centre may reach more weights than are needed. Ends early when
+    no candidate reaches a free weight: then every class is taken. Steps are numbered from `first_step`.
+    """
+    low, high, size = classes.low, classes.high.copy(), classes.size
+    widest = int((high - low).max(initial=0))
+    first_class = np.searchsorted(low, np.arange(num_candidates + 1))
+    reached = _num_reached(low, high, size, num_candidates)
+    step_of_code = np.full(classes.num_codes, FREE, dtype=np.int32)
+    centre: list[int] = []
+    count: list[int] = []
+    while need > 0:
+        best = int(reached.argmax())
+        if reached[best] == 0:
+            break
+        begin, end = max(best - widest + 1, 0), min(best + widest, num_candidates)  # no class at `best` leaves these
+        near = slice(first_class[begin], first_class[best + 1])
+        members = near.start + (high[near] > best).nonzero()[0]
+        step_of_code[classes.code[members]] = first_step + len(centre)
+        centre.append(best)
+        count.append(int(reached[best]))
+        need -= count[-1]
+        reached[begin:end] -= _num_reached(low[members] - begin, high[members] - begin, size[members], end - begin)
+        high[members] = 0  # taken
+    return Choice(np.array(centre, dtype=np.int64), np.array(count, dtype=np.int64), step_of_code)
+
+
+def _num_reached(low: IntArray, high: IntArray, size: IntArray, num_candidates: int) -> npt.NDArray[np.float64]:
+    """How many weights reach each candidate: intervals begun less intervals ended; exact, as all sums are < 2^53."""
+    begun = np.bincount(low, size, num_candidates + 1)
+    begun -= np.bincount(high, size, num_candidates + 1)
+    return begun.cumsum()[:num_candidates]

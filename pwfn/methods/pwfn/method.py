@@ -1,0 +1,216 @@
+"""PWFN: training under learned weight noise alternates with fixing ever more weights (PWFN, algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pwfn.codebook import Codebook
+from pwfn.config import PwfnConfig
+from pwfn.descent import Descent
+from pwfn.methods.kmeans.method import finite_array, relative_importance
+from pwfn.methods.kmeans.optimal import DoubleArray
+from pwfn.methods.kmeans.values import kmeans_values
+from pwfn.methods.pwfn.clustering import ClusterRound, cluster_round, nearest_round
+from pwfn.methods.pwfn.clustering.intervals import SMALLEST_SIGMA
+from pwfn.methods.pwfn.posterior import Posterior
+from pwfn.methods.pwfn.settling import SharedValuesLearner
+from pwfn.methods.rounds import Fixing, Method, State
+from pwfn.parameters import quantile, split_parameters
+from pwfn.task import Task, epochs_and_steps
+from pwfn.training import count_hits
+
+SIGMA_QUANTILES = {"sigma_q05": 0.05, "sigma_q25": 0.25, "sigma_q50": 0.5, "sigma_q75": 0.75, "sigma_q95": 0.95}
+
+
+class Pwfn(Method):
+    """Probabilistic weight fixing of a task's network."""
+
+    def __init__(self, task: Task) -> None:
+        assert isinstance(task.config.method, PwfnConfig)
+        self.config = task.config.method
+        super().__init__(task, self.config.fractions)
+        self.posterior = Posterior(task.network, self.config)
+        self.lattice = self.posterior.mu.clone() if self.config.codebook == "free" else None
+        """Where each fixed weight was chosen to be, when its value has moved from there to a mean."""
+        self.radii = np.linspace(self.config.start_sigma, self.config.end_sigma, len(self.fractions)).tolist()
+
+    def train(self, index: int) -> float | None:
+        """Train mu, sigma and the other parameters under noise, and show the network the mean."""
+        training, posterior = self.task.config.training, self.posterior
+        if index == 0 and self.config.prior and self.config.sigma_init == "fisher":
+            posterior.start_from_fisher_(self.task.fisher(self.config.fisher_images))
+        num_epochs, num_steps = epochs_and_steps(training, index, self.task.num_steps(training))
+        generator = self.task.generator("noise", index)
+        # Together, or first everything but sigma and then sigma alone.
+        parts = [(True, False), (False, True)] if self.config.alternate else [(True, True)]
+        losses = []
+        for mu, sigma in parts:
+            descent = Descent(
+                posterior.values,
+                posterior.gradient,
+                training,
+                num_steps=num_epochs * num_steps,
+                replicas=self.task.replicas,
+                held=posterior.held(mu=mu, sigma=sigma),
+            )
+            learner = PosteriorLearner(posterior, descent, generator)
+            for epoch in range(num_epochs):
+                label = f"round {index + 1} epoch {epoch + 1}" + ("" if mu else " (sigma)")
+                losses.append(
+                    self.task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=training.batch_size)
+                )
+        posterior.show_mean_()
+        return float(np.mean(losses)) if losses else None
+
+    def fix(self, index: int) -> Fixing:
+        """Assign the round's share of all weights to the codebook."""
+        config, posterior = self.config, self.posterior
+        numbers = quantiles_of_free(posterior)
+        clustering = self._cluster(index)
+        clustering.apply_(posterior.mu, posterior.sigma, config.sigma_join)
+        assigned = clustering.step_of_weight >= 0
+        posterior.fixed.copy_(posterior.fixed | assigned if config.recluster == "free" else assigned)
+        posterior.show_mean_()
+        if config.codebook != "kmeans":
+            numbers |= {"radius_start": self.radii[index], "radius_end": clustering.radius_end}
+        is_last = index == len(self.fractions) - 1
+        return Fixing(
+            num_fixed=int(posterior.fixed.sum()),
+            codebook=Codebook.of(posterior.mu) if is_last else clustering.codebook,
+            numbers=numbers,
+        )
+
+    def _cluster(self, index: int) -> ClusterRound:
+        """Choose the values of the round's share of all weights.
+
+        With a free codebook the weights fixed before are clustered where they were chosen to be: from their mean, which
+        no candidate need be near, the radius would have to grow before they are reached again.
+        """
+        config, posterior = self.config, self.posterior
+        if config.codebook == "kmeans":
+            return nearest_round(posterior.mu, posterior.sigma, self._means(), fraction=self.fractions[index])
+        mu = posterior.mu if self.lattice is None else torch.where(posterior.fixed, self.lattice, posterior.mu)
+        clustering = cluster_round(
+            mu,
+            posterior.sigma,
+            fraction=self.fractions[index],
+            radius=self.radii[index],
+            radius_growth=config.radius_growth,
+            b=config.b,
+            zero_rule=config.zero_rule,
+            max_order=config.max_order,
+            fixed=posterior.fixed,
+            recluster=config.recluster,
+            growth=config.growth,
+        )
+        if self.lattice is None:
+            return clustering
+        clustering.move_(mu)
+        self.lattice.copy_(mu)
+        return clustering.at_means(posterior.mu)
+
+    def _means(self) -> DoubleArray:
+        """Find the values with the least sum of squared distances of all weights, in sigmas; ascending."""
+        weights = finite_array("the weights", self.posterior.mu)
+        sigma = finite_array("the sigmas", self.posterior.sigma.clamp(min=SMALLEST_SIGMA))
+        return kmeans_values(weights, self.config.num_values, relative_importance(sigma**-2)).astype(np.float64)
+
+    def settle(self, fixing: Fixing) -> Fixing:
+        """Train the norm layers, and the values but zero of a codebook that is free, where the schedule asks for it."""
+        training, posterior = self.task.config.training, self.posterior
+        if training.settle_epochs == 0:
+            return fixing
+        held = posterior.held(sigma=False)
+        if self.config.codebook != "lattice":
+            held[: posterior.num_weights] = posterior.mu == 0
+        _, num_steps = epochs_and_steps(training, len(self.fractions), self.task.num_steps(training))
+        descent = Descent(
+            posterior.values,
+            posterior.gradient,
+            training,
+            num_steps=training.settle_epochs * num_steps,
+            replicas=self.task.replicas,
+            held=held,
+        )
+        learner = SharedValuesLearner(posterior, descent)
+        for epoch in range(training.settle_epochs):
+            label = f"settling epoch {epoch + 1}"
+            self.task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=training.batch_size)
+        posterior.show_mean_()
+        return replace(fixing, codebook=Codebook.of(posterior.mu))
+
+    def state(self) -> State:
+        """Copy the posterior, and where a free codebook's weights were chosen to be."""
+        lattice = {} if self.lattice is None else {"lattice": self.lattice.cpu().clone()}
+        return {**self.posterior.state(), **lattice}
+
+    def load_state(self, state: State) -> None:
+        """Restore them."""
+        self.posterior.load_state(state)
+        if self.lattice is not None:
+            self.lattice.copy_(state["lattice"])
+
+    def sigmas(self) -> Mapping[str, Tensor] | None:
+        """Keep sigma where the ensemble is measured, so that the file can measure it again."""
+        if self.task.config.evaluation.ensemble_draws == 0:
+            return None
+        fixable = split_parameters(self.task.network).fixable
+        pieces = self.posterior.weights.pieces(self.posterior.sigma)
+        return {name: piece.view_as(p) for (name, p), piece in zip(fixable.items(), pieces, strict=True)}
+
+    def ensemble_test_top1(self) -> float | None:
+        """Measure the mean prediction over posterior draws, the authors' second evaluation; None if unasked."""
+        evaluation, posterior = self.task.config.evaluation, self.posterior
+        if evaluation.ensemble_draws == 0:
+            return None
+        generator = self.task.generator("ensemble")
+        posterior.network.eval()
+        hits = torch.zeros(3, dtype=torch.int64, device=self.task.device)
+        with torch.no_grad():
+            for images, labels in self.task.batches("test", batch_size=evaluation.batch_size):
+                mean = torch.zeros((), device=self.task.device)
+                for _ in range(evaluation.ensemble_draws):
+                    posterior.draw_(generator)
+                    mean = mean + posterior.network(images).softmax(dim=1)
+                hits += count_hits(mean, labels)
+        posterior.show_mean_()
+        top1, _, num_images = self.task.replicas.sum_(hits).tolist()
+        return float(top1 / num_images)
+
+
+class PosteriorLearner:
+    """Trains mu and sigma on the cross-entropy of one sampled network per step."""
+
+    def __init__(self, posterior: Posterior, descent: Descent, generator: torch.Generator) -> None:
+        self.network = posterior.network
+        self.posterior = posterior
+        self.descent = descent
+        self.generator = generator
+
+    def prepare(self) -> None:
+        """Clear the gradients and draw the weights of this step."""
+        self.posterior.gradient.zero_()
+        if self.posterior.config.noise:
+            self.posterior.draw_(self.generator)
+        else:
+            self.posterior.show_mean_()
+
+    def penalty(self, loss: Tensor) -> Tensor:
+        """Add nothing: the regulariser acts on the gradient of sigma alone."""
+        return torch.zeros_like(loss)
+
+    def step(self) -> None:
+        """Update mu, sigma and the other parameters."""
+        self.posterior.fill_sigma_gradient_()
+        self.descent.step()
+
+
+def quantiles_of_free(posterior: Posterior) -> dict[str, float]:
+    """Quantiles of sigma over the weights that are not fixed yet; empty if there are none."""
+    free = posterior.sigma[~posterior.fixed]
+    return {name: float(quantile(free, q)) for name, q in SIGMA_QUANTILES.items()} if free.numel() else {}

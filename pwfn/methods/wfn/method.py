@@ -1,0 +1,154 @@
+"""WFN: training with a pull towards the fixed values alternates with fixing ever more weights (WFN, algorithm 1)."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pwfn.codebook import Codebook
+from pwfn.config import WfnConfig
+from pwfn.descent import Descent
+from pwfn.methods.rounds import Fixing, Method, State
+from pwfn.methods.wfn import Pull, assign
+from pwfn.parameters import FlatParameters
+from pwfn.task import Task, epochs_and_steps
+
+
+class Wfn(Method):
+    """Weight fixing of a task's network by relative distances.
+
+    `values` is float32 `(N + M,)`: the N weights of the fixed set, then the M other parameters; `gradient` has the
+    same layout. `weights` is the view of the N, `fixed` is bool `(N,)`: a weight that was fixed keeps its value.
+    """
+
+    def __init__(self, task: Task) -> None:
+        assert isinstance(task.config.method, WfnConfig)
+        self.config = task.config.method
+        super().__init__(task, self.config.fractions)
+        sets = task.parameter_sets
+        flat = FlatParameters([*sets.fixable.values(), *sets.rest.values()])
+        self.values, self.gradient = flat.values, flat.gradient
+        self.weights = self.values[: sets.num_fixable]
+        self.fixed = torch.zeros_like(self.weights, dtype=torch.bool)
+
+    def allowed_distance(self, index: int) -> float:
+        """Relative distance that a group of weights may move on average in round `index`: it shrinks to `delta`."""
+        return self.config.delta * (len(self.fractions) - index)
+
+    def train(self, index: int) -> float | None:
+        """Train the free weights and the other parameters, with the pull once there are fixed values."""
+        training = self.task.config.training
+        num_epochs, num_steps = epochs_and_steps(training, index, self.task.num_steps(training))
+        labels = [f"round {index + 1} epoch {epoch + 1}" for epoch in range(num_epochs)]
+        return self._descend(labels, num_steps, self._pull())
+
+    def settle(self, fixing: Fixing) -> Fixing:
+        """Train the parameters outside the fixed set, where the schedule asks for it."""
+        training = self.task.config.training
+        _, num_steps = epochs_and_steps(training, len(self.fractions), self.task.num_steps(training))
+        self._descend([f"settling epoch {epoch + 1}" for epoch in range(training.settle_epochs)], num_steps, None)
+        return fixing
+
+    def _descend(self, labels: list[str], num_steps: int, pull: Pull | None) -> float | None:
+        """Train an epoch for each label; return the mean loss, None for no epoch."""
+        if not labels:
+            return None
+        training = self.task.config.training
+        held = torch.zeros_like(self.values, dtype=torch.bool)
+        held[: len(self.fixed)] = self.fixed
+        descent = Descent(
+            self.values,
+            self.gradient,
+            training,
+            num_steps=len(labels) * num_steps,
+            replicas=self.task.replicas,
+            held=held,
+        )
+        learner = PulledLearner(
+            self.task.network, descent, self.fixed.logical_not(), pull, self.config.regularization_ratio
+        )
+        losses = [
+            self.task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=training.batch_size)
+            for label in labels
+        ]
+        return float(np.mean(losses))
+
+    def _pull(self) -> Pull | None:
+        """Tabulate the pull towards the values that weights have been fixed to so far; None before the first."""
+        config = self.config
+        if config.regularization_ratio == 0 or not self.fixed.any():
+            return None
+        return Pull(
+            Codebook.of(self.weights[self.fixed]).values,
+            temperature=config.temperature,
+            zero_distance=config.zero_distance,
+            largest=float(self.weights.abs().max()),
+            device=self.weights.device,
+        )
+
+    def fix(self, index: int) -> Fixing:
+        """Fix free weights until the round's share of all weights is fixed."""
+        need = ceil(len(self.weights) * self.fractions[index]) - int(self.fixed.sum())
+        groups = assign(
+            self.weights,
+            self.fixed,
+            need=need,
+            allowed=self.allowed_distance(index),
+            zero_distance=self.config.zero_distance,
+        )
+        with torch.no_grad():
+            for group in groups:
+                self.weights[group.places] = group.value
+                self.fixed[group.places] = True
+        return Fixing(num_fixed=int(self.fixed.sum()), codebook=Codebook.of(self.weights[self.fixed]))
+
+    def state(self) -> State:
+        """Copy the parameters, which of them are fixed, and BatchNorm's buffers."""
+        buffers = {f"buffer.{name}": buffer for name, buffer in self.task.network.named_buffers()}
+        tensors = {"values": self.values, "fixed": self.fixed, **buffers}
+        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+    def load_state(self, state: State) -> None:
+        """Restore them."""
+        self.values.copy_(state["values"])
+        self.fixed.copy_(state["fixed"])
+        for name, buffer in self.task.network.named_buffers():
+            buffer.copy_(state[f"buffer.{name}"])
+
+
+class PulledLearner:
+    """Trains a network on the cross-entropy and the pull of its free weights towards the fixed values."""
+
+    def __init__(self, network: nn.Module, descent: Descent, free: Tensor, pull: Pull | None, ratio: float) -> None:
+        self.network = network
+        self.descent = descent
+        self.free = free.nonzero().squeeze(1)
+        """Indices of the free weights, int64 `(num_free,)`."""
+        self.pull = pull
+        self.ratio = ratio
+        """Of the penalty to the cross-entropy."""
+
+    def prepare(self) -> None:
+        """Clear the gradients."""
+        self.descent.gradient.zero_()
+
+    @torch.no_grad()
+    def penalty(self, loss: Tensor) -> Tensor:
+        """Add the gradient of alpha L by hand, alpha = ratio loss / L a constant, and return alpha L.
+
+        L is the mean expected distance of the free weights; they feel no pull where it is zero.
+        """
+        if self.pull is None:
+            return torch.zeros_like(loss)
+        distance, slope = self.pull(self.descent.values[self.free])
+        mean = distance.mean()
+        alpha = torch.where(mean > 0, self.ratio * loss / mean, 0)
+        self.descent.gradient.index_add_(0, self.free, alpha / len(self.free) * slope)
+        return alpha * mean
+
+    def step(self) -> None:
+        """Update what is free."""
+        self.descent.step()

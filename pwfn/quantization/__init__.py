@@ -1,1 +1,0 @@
-"""Codebooks for given weights, without training."""

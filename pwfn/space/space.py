@@ -1,0 +1,314 @@
+"""A search space: what is fixed, what varies and how, what is optimised; read from YAML and checked whole.
+
+    fixed:                                    # fields of TrialConfig, nested
+      data: {name: digits}
+    vary:                                     # dotted field -> domain: float, log_float, int, log_int or choice
+      method.b: {int: [3, 8]}
+      training.optimizer: {choice: [sgd, adam]}
+      training.momentum: {float: [0, 0.95], when: {training.optimizer: sgd}}
+    objectives: {val_top1: maximize, unique_values: minimize}
+    constraints: {val_top1: {max_drop: 0.05}} # min, max, or max_drop: at most so far below the float network
+    search: {sampler: tpe, trials: 64, seed: 0}
+    start_with: [{method.b: 7}]               # known good settings; what one leaves out has its default
+
+Only this module reads YAML. It imports neither torch nor Ray nor Optuna, so that a plan shows in a moment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, cast
+
+import yaml
+
+from pwfn.config import ResourcesConfig, TrialConfig
+from pwfn.errors import UserError, nearest_names
+from pwfn.metrics import Direction
+from pwfn.seeds import derive_seed
+from pwfn.space.constraints import Constraint, declared_constraints, read_constraints
+from pwfn.space.declaration import (
+    Override,
+    SearchConfig,
+    Source,
+    check_parts,
+    check_pruning,
+    read_fixed,
+    read_objectives,
+    read_search,
+    read_vary,
+)
+from pwfn.space.domains import Choice
+from pwfn.space.fields import Fields, show
+from pwfn.space.variation import Params, Variation
+
+_INSTALLED = Path(__file__).parents[1] / "search_spaces"
+SHIPPED = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "search_spaces"
+"""Where the shipped spaces lie: inside the installed package, or at the root of a checkout."""
+
+TRIAL_FIELDS = Fields(TrialConfig)
+
+
+class PlanRow(NamedTuple):
+    """One line of the plan that a dry run shows: a part of the space, a name in it, and its value as text."""
+
+    part: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """A checked search space; whatever it proposes is a valid `TrialConfig`."""
+
+    name: str
+    variation: Variation
+    objectives: dict[str, Direction]
+    constraints: tuple[Constraint, ...]
+    search: SearchConfig
+    start_with: tuple[Params, ...]
+
+    @classmethod
+    def load(
+        cls,
+        path_or_name: str | Path,
+        overrides: Sequence[str] = (),
+        seed: int | None = None,
+        trials: int | None = None,
+    ) -> SearchSpace:
+        """Read a YAML file, or a shipped space by its name; what the command line gives comes before the file.
+
+        Args:
+            path_or_name: A file, or `NAME` or `NAME.yaml` of search_spaces/.
+            overrides: `FIELD=VALUE`, the value in YAML. A field that varies becomes fixed; `search.*` can be set too.
+            seed: Takes the place of search.seed.
+            trials: Takes the place of search.trials.
+
+        Raises:
+            UserError: naming file, field, value, what is allowed and the nearest right name.
+        """
+        path = find_space(path_or_name)
+        given = dict(map(_read_override, overrides))
+        if seed is not None:
+            given["search.seed"] = Override("--seed", seed)
+        if trials is not None:
+            given["search.trials"] = Override("--trials", trials)
+        return cls.read(path.stem, _read_yaml(path), Source(path.name, given))
+
+    @classmethod
+    def from_resolved(cls, resolved: Mapping[str, Any]) -> SearchSpace:
+        """Rebuild the space that `resolved` describes, as study.json keeps it."""
+        parts = {key: value for key, value in resolved.items() if key != "name"}
+        return cls.read(resolved["name"], parts, Source("study.json"))
+
+    @classmethod
+    def read(cls, name: str, declared: Any, source: Source, fields: Fields = TRIAL_FIELDS) -> SearchSpace:
+        """Check a declaration as parsed from YAML, for configurations with these fields.
+
+        Raises:
+            UserError: naming file, field, value, what is allowed and the nearest right name.
+        """
+        parts = check_parts(declared, source)
+        vary = read_vary(parts["vary"], source, fields)
+        variation = Variation.checked(read_fixed(parts["fixed"], source, fields), vary, fields, source)
+        space = cls(
+            name=name,
+            variation=variation,
+            objectives=read_objectives(parts["objectives"], source),
+            constraints=read_constraints(parts["constraints"], source),
+            search=read_search(parts["search"], source),
+            start_with=_read_start(parts["start_with"], parts["vary"].keys() - variation.vary.keys(), variation),
+        )
+        check_pruning(space.search, space.told_metrics, source)
+        return space
+
+    def start_settings(self) -> list[Params]:
+        """Known good settings, complete, in the order in which they run before anything else."""
+        return [dict(setting) for setting in self.start_with]
+
+    def trial_config(self, params: Mapping[str, Any], number: int, replicate: int = 0) -> TrialConfig:
+        """Configure trial `number`, or a replicate of it (from 1), whose seed alone differs.
+
+        The seed follows from the study's seed, the number and the replicate.
+
+        Raises:
+            UserError: a value that its field does not allow.
+        """
+        seed = self.search.seed
+        split_seed = self.variation.value("data.split_seed", params)
+        derived = {
+            "seed": derive_seed(seed, "trial", number, *(("replicate", replicate) if replicate else ())),
+            "data.split_seed": seed if split_seed is None else split_seed,
+        }
+        return cast(TrialConfig, self.variation.config({**params, **derived}))
+
+    def float_networks(self) -> list[TrialConfig]:
+        """Give one configuration for each way in which trials differ before they are compressed.
+
+        Raises:
+            UserError: such a field varies over a range, so that each trial would need a float network of its own.
+        """
+        options = {}
+        for name, varied in self.variation.vary.items():
+            if name.partition(".")[0] in ("model", "data", "baseline"):
+                if not isinstance(varied.domain, Choice):
+                    where = self.variation.source.at("vary", name)
+                    raise UserError(f"{where} must be a choice: every value needs a float network of its own")
+                options[name] = varied.domain.options
+        chosen = (dict(zip(options, values, strict=True)) for values in product(*options.values()))
+        return [self.trial_config(self.variation.example(forced), 0) for forced in chosen]
+
+    @property
+    def told_metrics(self) -> tuple[str, ...]:
+        """Columns of a trial's row that the search learns from: objectives, and what decides the constraints."""
+        deciding = (column for constraint in self.constraints for column in constraint.columns)
+        return tuple(dict.fromkeys([*self.objectives, *deciding]))
+
+    @property
+    def resources(self) -> ResourcesConfig:
+        """What each trial occupies."""
+        return self.trial_config(self.variation.example({}), 0).resources
+
+    def resolved(self) -> dict[str, Any]:
+        """The space as JSON data in the form of its file, overrides included; `from_resolved` reads it."""
+        return {
+            "name": self.name,
+            "fixed": self.variation.fields.nest(self.variation.fixed),
+            "vary": {name: varied.declaration for name, varied in self.variation.vary.items()},
+            "objectives": dict(self.objectives),
+            **({"constraints": declared_constraints(self.constraints)} if self.constraints else {}),
+            "search": self.search.model_dump(mode="json"),
+            "start_with": self.start_settings(),
+        }
+
+    def plan(self) -> list[PlanRow]:
+        """List what would run: the search, the objectives, the resources of a trial, and every field."""
+        resources = self.resources.model_dump(mode="json")
+        settings = (
+            ", ".join(f"{name}={show(value)}" for name, value in setting.items()) for setting in self.start_with
+        )
+        rows = [
+            ("search", self.search.model_dump(mode="json").items()),
+            ("objective", self.objectives.items()),
+            ("constraint", ((constraint.metric, str(constraint)) for constraint in self.constraints)),
+            ("resources per trial", resources.items()),
+            ("fixed", self.variation.fixed.items()),
+            ("varied", ((name, str(varied)) for name, varied in self.variation.vary.items())),
+            ("starts with", enumerate(settings)),
+        ]
+        return [
+            PlanRow(part, str(name), v if isinstance(v, str) else show(v)) for part, items in rows for name, v in items
+        ]
+
+
+def find_space(path_or_name: str | Path) -> Path:
+    """Find a file as given, or a shipped space by its name.
+
+    Raises:
+        UserError: there is none; lists those there are.
+    """
+    given = Path(path_or_name)
+    for path in (given, SHIPPED / given, SHIPPED / f"{given}.yaml"):
+        if path.is_file():
+            return path
+    names = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+    hint = nearest_names(given.stem, names, count=1)
+    raise UserError(f"no search space {str(path_or_name)!r}: neither a file nor one of {', '.join(names)}{hint}")
+
+
+def _read_override(text: str) -> tuple[str, Override]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set {text}: write FIELD=VALUE, such as method.b=7")
+    name = name.strip()
+    return name, Override(f"--set {name}", _parse(value, f"--set {text}"))
+
+
+def _read_start(declared: Sequence[Any], gone: set[str], variation: Variation) -> tuple[Params, ...]:
+    """Complete each setting; fields that the command line fixed (`gone`) are left out, and so are repetitions."""
+    settings: list[Params] = []
+    for index, setting in enumerate(declared):
+        where = f"{variation.source.file}: start_with[{index}]"
+        if not isinstance(setting, dict):
+            raise UserError(f"{where} is {show(setting)}, but must be a mapping such as {{method.b: 7}}")
+        params = variation.complete({name: value for name, value in setting.items() if name not in gone}, where)
+        if params not in settings:
+            settings.append(params)
+    return tuple(settings)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    return _parse(text, path.name)
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
+        problem = ", ".join(filter(None, (error.context, error.problem)))
+        raise UserError(f"{where}: not valid YAML at {place}: {problem}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply") from None
+
+
+class _Loader(yaml.BaseLoader):
+    """YAML 1.2's core types and nothing else: 1e-4 is a number, `no` and 2024-01-01 are text; keys are distinct texts.
+
+    (PyYAML by itself reads 1e-4 as text, `no` as false, 010 as eight, and lets the last of two equal keys win.)
+    """
+
+    def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        """Build a mapping, its keys text and each there once."""
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                self.refuse(key_node, f"the key {show(key)} is no text; put it in quotes")
+            if key in result:
+                self.refuse(key_node, f"the key {key} stands twice")
+            result[key] = self.construct_object(value_node, deep=True)
+        return result
+
+    def sequence(self, node: yaml.SequenceNode) -> list[Any]:
+        """Build a list."""
+        return [self.construct_object(item, deep=True) for item in node.value]
+
+    def scalar(self, node: yaml.ScalarNode) -> Any:
+        """Build a text, a number, true, false or null."""
+        kind = node.tag.removeprefix(CORE_TAG)
+        if kind not in SCALARS:
+            self.refuse(node, f"the tag {node.tag} is not allowed")
+        if not re.fullmatch(SCALARS[kind][0], node.value, re.DOTALL):
+            self.refuse(node, f"{show(node.value)} is no {kind}")
+        return SCALARS[kind][1](node.value)
+
+    def refuse(self, node: yaml.Node, problem: str) -> NoReturn:
+        """Raise PyYAML's error with the place of a node."""
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+CORE_TAG = "tag:yaml.org,2002:"
+SCALARS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "null": (r"(?:~|null|Null|NULL)?", lambda text: None),
+    "bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    "int": (r"[-+]?[0-9]{1,18}", int),
+    "float": (r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", float),
+    "str": (r".*", str),
+}
+for _kind, (_pattern, _) in SCALARS.items():
+    if _kind != "str":
+        _Loader.add_implicit_resolver(CORE_TAG + _kind, re.compile(f"(?:{_pattern})$"), None)
+_Loader.add_constructor(f"{CORE_TAG}map", _Loader.mapping)
+_Loader.add_constructor(f"{CORE_TAG}seq", _Loader.sequence)
+_Loader.add_constructor(None, _Loader.scalar)

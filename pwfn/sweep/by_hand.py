@@ -1,0 +1,121 @@
+"""One trial without a search: in this process, or on a cluster where it has several workers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+
+from pwfn.baseline import baseline_key
+from pwfn.config import TrialConfig
+from pwfn.errors import UserError
+from pwfn.replicas import Replicas
+from pwfn.results.store import ResultsStore
+from pwfn.search.study import code_card, of_code, of_inputs, show
+from pwfn.space.space import SearchSpace
+from pwfn.trial.inputs import fingerprint_inputs
+from pwfn.trial.rows import Row, Trial
+from pwfn.trial.run import own_device, run_trial
+from pwfn.trial.verdict import Verdict
+
+log = logging.getLogger(__name__)
+
+
+def config_of_space(space: SearchSpace) -> TrialConfig:
+    """Take a space's first known good setting, or its defaults; fields set on the command line no longer vary."""
+    settings = space.start_settings()
+    params = settings[0] if settings else space.variation.complete({}, f"{space.name}: the default setting")
+    return space.trial_config(params, 0)
+
+
+def config_of_trial(store: ResultsStore, trial_id: str) -> TrialConfig:
+    """Read the configuration of a recorded trial, its seed included.
+
+    Raises:
+        UserError: the study has no such trial.
+    """
+    row = store.read_trial(trial_id)
+    if row is None:
+        known = [each["trial_id"] for each in store.read_trials()]
+        some = f"it has {known[0]} to {known[-1]}" if known else "it has none"
+        raise UserError(f"study {store.study} in {store.results} has no finished trial {trial_id}; {some}")
+    return TrialConfig.model_validate_json(row["config_json"])
+
+
+def start_like(origin: ResultsStore, config: TrialConfig, store: ResultsStore) -> None:
+    """Take over a study's float network, so that its recorded trial starts from the same one again."""
+    key = baseline_key(config)
+    kept = origin.read_baseline(key)
+    if kept is not None and store.read_baseline(key) is None:
+        store.write_baseline(key, *kept)
+
+
+def warn_of_differences(origin: ResultsStore, config: TrialConfig) -> None:
+    """Log what differs from what computed a study's recorded trial, as its numbers may then differ as well.
+
+    The data of a trial of several workers is not compared: it may be where this process is not.
+    """
+    known = origin.read_study() or {}
+    inputs = {baseline_key(config): fingerprint_inputs(config)} if config.resources.workers == 1 else {}
+    differences = [*of_code(known), *of_inputs(known, inputs)]
+    if differences:
+        log.warning("warning: study %s was made otherwise (%s); numbers may differ", origin.study, show(differences))
+
+
+def run_by_hand(
+    config: TrialConfig, store: ResultsStore, *, address: str | None, command: str, origin: ResultsStore | None = None
+) -> Row:
+    """Run a trial under the next free number of a study, which is begun where it does not exist.
+
+    Args:
+        config: what to run.
+        store: where its results go.
+        address: of a Ray cluster, for a trial of several workers; None starts Ray here.
+        command: what the user typed.
+        origin: the study that has recorded this trial; its float network is taken over.
+
+    Raises:
+        UserError: the results cannot be written, or the cluster cannot hold the trial.
+    """
+    if store.read_study() is None:
+        store.create()
+        store.write_study(
+            {
+                "study": store.study,
+                **code_card(),
+                "created_at": dt.datetime.now(dt.UTC).isoformat(),
+                "command": command,
+            }
+        )
+    if origin is not None:
+        warn_of_differences(origin, config)
+        start_like(origin, config, store)
+    number = len(store.read_proposals())
+    trial = Trial(f"{number:04d}", number, store.study, config)
+    store.write_proposal(trial.trial_id, {"trial_id": trial.trial_id, "number": number, "config": config.model_dump()})
+    if config.resources.workers == 1:
+        device = own_device(config.resources)
+        row = run_trial(trial, store, device=device, replicas=Replicas(), on_round=_nobody_else_is_told)
+    else:
+        row = _run_on_cluster(trial, store, address)
+    assert row is not None, "nobody tells it to stop"
+    return row
+
+
+def _run_on_cluster(trial: Trial, store: ResultsStore, address: str | None) -> Row | None:
+    from pwfn.sweep.cluster import connected
+
+    with connected(address, dashboard=True):
+        from pwfn.sweep.distributed import run_distributed
+        from pwfn.sweep.placement import check_resources
+        from pwfn.sweep.sweep import make_baselines
+
+        check_resources(trial.config.resources)
+        make_baselines([trial.config], store)
+        row = run_distributed(trial, store, _nobody_else_is_told)
+    store.delete_scratch()
+    return row
+
+
+def _nobody_else_is_told(row: Row, summary: str) -> Verdict:
+    """The row on disk and the log line are all that a trial by hand leaves of a round."""
+    return Verdict.CONTINUE

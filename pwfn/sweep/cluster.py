@@ -1,0 +1,93 @@
+"""Starts or joins Ray. Nothing here imports Ray at the top: its environment has to be set first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pwfn.errors import UserError
+
+PACKAGE = Path(__file__).parents[1]
+
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; the sweep shows its progress itself
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # Tune's CSV, JSON and TensorBoard copies; the rows are the record
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: trials finish their rounds
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+}
+_TRAIN = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # how soon a lost worker is noticed
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a space mean the same in every process
+}
+_LOOPBACK = {
+    # Ray listens on every interface otherwise; `_node_ip_address` does not prevent it (Ray 2.60).
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "RAY_AUTH_MODE": "token",
+}
+
+
+def prepare_environment(*, local: bool) -> None:
+    """Set what Ray reads when it is imported; a variable that is set already stays. Call before importing Ray."""
+    for name, value in {**_QUIET, **_TRAIN, **(_LOOPBACK if local else {})}.items():
+        os.environ.setdefault(name, value)
+
+
+def checkout() -> list[str]:
+    """The root of the checkout that runs, where Ray's processes find a pwfn that is not installed; none for a wheel."""
+    root = PACKAGE.parent
+    return [str(root)] if (root / "pyproject.toml").is_file() else []
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse to start Ray in a folder with another pwfn: Ray's processes would import that one, whatever runs here.
+
+    Raises:
+        UserError: names both.
+    """
+    other = folder / PACKAGE.name
+    if (other / "__init__.py").is_file() and not other.samefile(PACKAGE):
+        raise UserError(
+            f"{folder} holds another pwfn than the one that runs, {PACKAGE}; start in another folder, or run the one "
+            f"here: python {folder / 'launchers' / 'search.py'}"
+        )
+
+
+@contextmanager
+def connected(address: str | None, *, dashboard: bool) -> Iterator[None]:
+    """Join the cluster at an address, or start Ray on this machine, on loopback only; leave it in the end.
+
+    Args:
+        address: as in `ray.init`; None starts Ray here. A Ray that this process has joined already is used as it is.
+        dashboard: start the dashboard with a local Ray. Ray Train needs its State API to release a lost trial's
+            workers; trials with one worker do without.
+
+    Raises:
+        UserError: Ray's processes would import another pwfn than this one.
+    """
+    prepare_environment(local=address is None)
+    import ray
+    from ray.job_config import JobConfig
+
+    if ray.is_initialized():
+        yield
+        return
+    check_folder(Path.cwd())
+    try:
+        ray.init(
+            address=address or "local",  # None would join whatever cluster runs on this machine
+            include_dashboard=dashboard if address is None else None,
+            log_to_driver=False,
+            logging_level="ERROR",
+            job_config=JobConfig(_py_driver_sys_path=checkout()),
+            runtime_env={"env_vars": {name: os.environ[name] for name in {**_QUIET, **_TRAIN}}},
+        )
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,82 @@
+"""The rows of trials whose own processes can write none any more."""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+from typing import Any
+
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+
+from pwfn.errors import first_line
+from pwfn.results.store import ResultsStore
+from pwfn.trial.attempts import Attempt, cost, read_attempts
+from pwfn.trial.rows import Row, Trial, failure, trial_row
+
+
+def lost_row(trial: Trial, store: ResultsStore, outcome: Row) -> Row:
+    """Write and return the row of a trial that is given up, unless it has one."""
+    written = store.read_trial(trial.trial_id)
+    if written is not None:
+        return written
+    rounds = store.read_rounds(trial.trial_id)
+    now = dt.datetime.now(dt.UTC)
+    attempts = read_attempts(store, trial.trial_id) or [Attempt(now, now)]  # none where it never came to start
+    spent = cost(attempts, rounds, num_gpus=trial.num_gpus, is_lost=True)
+    row = trial_row(trial, {"rounds_done": len(rounds), **outcome}, spent)
+    store.write_trial(row)
+    store.delete_checkpoint(trial.trial_id)
+    store.delete_attempts(trial.trial_id)
+    return row
+
+
+def cause_of_loss(error: Exception | None) -> Row:
+    """Turn what ended a process for good into an outcome: its own error, or what Ray says of a lost one."""
+    if is_out_of_memory(error):
+        return failed("oom", "a node ran out of memory, and Ray killed the trial's process each time")
+    if isinstance(error, RayTaskError):
+        return failure(error.cause)
+    if error is None or isinstance(error, RayActorError):
+        reason = "unknown" if error is None else first_line(error)
+        return failed("lost", f"its process was lost each time it was started, the last time: {reason}")
+    return failure(error)
+
+
+def failed(failure_class: str, message: str) -> Row:
+    """Build the outcome of a failure."""
+    return {"state": "failed", "failure_class": failure_class, "failure_message": message}
+
+
+class ProcessLostError(RayActorError):  # type: ignore[misc]  # Ray is untyped
+    """Ray ended a trial's process for a reason of its own."""
+
+    def __init__(self, message: str, ran_out_of_memory: bool) -> None:
+        super().__init__(error_msg=message)
+        self.ran_out_of_memory = ran_out_of_memory
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep both through a pickle."""
+        return type(self), (self.error_msg, self.ran_out_of_memory)
+
+
+def is_out_of_memory(error: Exception | None) -> bool:
+    """Whether Ray's memory monitor killed the process."""
+    return isinstance(error, ProcessLostError) and error.ran_out_of_memory
+
+
+@functools.cache
+def teach_tune_of_killed_processes() -> None:
+    """Let Tune start a trial again whose process Ray killed, by its memory monitor say.
+
+    Tune knows such a kill only as an error of no class that it handles, and ends the whole sweep (Ray 2.60,
+    `RayActorManager._actor_task_failed`); here it becomes what it is, the loss of an actor.
+    """
+    known = RayActorManager._actor_task_failed
+
+    def handle(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            exception = ProcessLostError(first_line(exception), isinstance(exception, OutOfMemoryError))
+        known(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = handle

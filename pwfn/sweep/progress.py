@@ -1,0 +1,136 @@
+"""What a person sees while a sweep runs: how far it is, what each trial is doing, the best front so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+import ray
+from ray import tune
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from analysis.metrics import metric, show
+from pwfn.search.front import feasible_front
+from pwfn.search.study import Study
+from pwfn.trial.rows import Row
+
+REFRESH_SECONDS = 1.0
+LONGEST_FRONT = 8
+"""Members of the front that are shown; the report has them all."""
+
+
+class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
+    """Follows a sweep: a live panel on a terminal, one line per finished trial elsewhere.
+
+    Use it as a context around the sweep and give it to Tune as a callback.
+
+    Args:
+        study: whose trials run.
+        desk: where they report.
+        console: where to show them.
+        ended: rows of the trials that ended before this sweep.
+        num_left: trials that are planned besides.
+    """
+
+    def __init__(self, study: Study, desk: Any, console: Console, ended: Iterable[Row], num_left: int) -> None:
+        self._study = study
+        self._desk = desk
+        self._console = console
+        self._rows = list(ended)
+        self._num_known = len(self._rows)
+        self._num_planned = self._num_known + num_left
+        self._running: dict[str, str] = {}
+        self._started = self._refreshed = time.monotonic()
+        self._first_trial_started: float | None = None
+        self._live = Live(console=console, get_renderable=self._panel, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Progress:
+        """Begin to show, on a terminal."""
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the panel away: what lasts is printed after it."""
+        if kind is None:
+            self._show_notes()
+        self._live.stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore that we do not use; a terminal cannot be pickled."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Show a trial as running."""
+        self._first_trial_started = self._first_trial_started or time.monotonic()
+        self._running[trial.config["trial_id"]] = "starting"
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Take up the row that the trial has written."""
+        self._end(trial.config["trial_id"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Take up a trial whose process was lost for good."""
+        self._end(trial.config["trial_id"])
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Ask the trials' desk for news, once a second."""
+        if time.monotonic() - self._refreshed < REFRESH_SECONDS:
+            return
+        self._refreshed = time.monotonic()
+        self._show_notes()
+        if self._live.is_started:
+            rounds: dict[str, str] = ray.get(self._desk.summaries.remote())
+            self._running |= {trial_id: rounds[trial_id] for trial_id in self._running if trial_id in rounds}
+            self._live.refresh()
+
+    def _show_notes(self) -> None:
+        for note in ray.get(self._desk.take_notes.remote()):
+            self._console.print(note, soft_wrap=True)
+
+    def _end(self, trial_id: str) -> None:
+        self._running.pop(trial_id, None)
+        row = self._study.store.read_trial(trial_id)
+        if row is None:
+            return
+        self._rows.append(row)
+        if not self._console.is_terminal:
+            self._console.print(f"{self._counts()}: trial {trial_id} {self._result(row)}", soft_wrap=True)
+
+    def _panel(self) -> Group:
+        lines = [Text(f"{self._study.store.study}  {self._counts()}", style="bold")]
+        lines += [Text(f"  trial {trial_id}  {state}") for trial_id, state in sorted(self._running.items())]
+        members = feasible_front(self._rows, self._study.space)
+        lines += [Text("front so far" if members else "no trial is on the front yet", style="bold")]
+        lines += [Text(f"  {self._result(row)}") for row in members[:LONGEST_FRONT]]
+        if len(members) > LONGEST_FRONT:
+            lines.append(Text(f"  and {len(members) - LONGEST_FRONT} more"))
+        return Group(*lines)
+
+    def _counts(self) -> str:
+        failed = sum(row["state"] == "failed" for row in self._rows)
+        done, planned = len(self._rows), self._num_planned
+        now = time.monotonic()
+        parts = [f"{done}/{planned} done, {len(self._running)} running, {failed} failed"]
+        parts.append(f"{_clock(now - self._started)} elapsed")
+        if done > self._num_known and self._first_trial_started is not None:
+            each = (now - self._first_trial_started) / (done - self._num_known)
+            parts.append(f"about {_clock(each * (planned - done))} left")
+        return ", ".join(parts)
+
+    def _result(self, row: Mapping[Any, Any]) -> str:
+        if row["state"] != "complete":
+            return f"{row['state']}: {row['failure_class']}: {row['failure_message']}"
+        objectives = self._study.space.objectives
+        return ", ".join(f"{metric(name).label} {show(name, row[name])}" for name in objectives)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"

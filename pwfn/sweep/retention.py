@@ -1,0 +1,108 @@
+"""Bounds what a study keeps on disk: the networks of its best trials, and nothing of what crashes left behind.
+
+At any time there are at most `search.keep_models` compressed networks, one more for each trial that is just ending, and
+one checkpoint for each trial that has not ended. Rows, rounds and codebooks are kept of all trials, so that each can be
+reported, and run again where its network is wanted after all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from ray import tune
+from rich.filesize import decimal
+
+from pwfn.search.ranking import costs, rank
+from pwfn.search.study import Study
+from pwfn.space.constraints import total_violation
+from pwfn.sweep.confirm import replicate_of
+from pwfn.trial.rows import Row
+
+
+class Kept(NamedTuple):
+    """A trial whose network is on disk."""
+
+    values: tuple[float, ...]
+    """Of the objectives, to be minimised."""
+    violation: float
+    """Of the constraints; 0 where all hold."""
+    num_bytes: int
+
+
+class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
+    """Deletes networks that are not among the best, after each trial; give it to Tune as a callback.
+
+    The best are the first by non-dominated sorting, spread over the last front that has room. A network that went is
+    never among the best later: those that put it out are better, or spread the front further. Replicates take the room
+    that these leave, in the order of their trials: a seed's luck keeps no network and puts out none.
+
+    Args:
+        study: whose networks there are.
+        ended: rows of the trials that ended before this sweep.
+    """
+
+    def __init__(self, study: Study, ended: Iterable[Row]) -> None:
+        self._space = study.space
+        self._store = study.store
+        self._kept: dict[str, Kept] = {}
+        self.num_deleted = 0
+        rows = {row["trial_id"]: row for row in ended}
+        self._all = [costs(row, self._space.objectives) for row in rows.values() if row["state"] == "complete"]
+        """Objectives of all complete trials, which measure the gaps between those that are kept."""
+        self._store.clear_leftovers(rows.keys())
+        for trial_id, num_bytes in self._store.model_sizes().items():
+            if trial_id in rows:  # else it has not ended: it writes its network again, then its row
+                self._take(rows[trial_id], num_bytes)
+        self._delete_the_rest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore that we do not use."""
+        return {}
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Take up a trial's network, and delete the worst where there are too many."""
+        row = self._store.read_trial(trial.config["trial_id"])
+        if row is not None and row["size_bytes"] is not None:
+            self._all.append(costs(row, self._space.objectives))
+            self._take(row, row["size_bytes"])
+            self._delete_the_rest()
+
+    @property
+    def summary(self) -> str:
+        """What is kept, in words."""
+        size = decimal(sum(kept.num_bytes for kept in self._kept.values()))
+        words = f"kept {len(self._kept)} network{'' if len(self._kept) == 1 else 's'} ({size})"
+        if self.num_deleted:
+            words += f", deleted {self.num_deleted}; --set search.keep_models=null keeps all"
+        return words
+
+    def _take(self, row: Mapping[str, Any], num_bytes: int) -> None:
+        if row["state"] != "complete":  # it failed after its network was written
+            self._store.delete_model(row["trial_id"])
+            return
+        violation = total_violation(self._space.constraints, row)
+        self._kept[row["trial_id"]] = Kept(costs(row, self._space.objectives), violation, num_bytes)
+
+    def _delete_the_rest(self) -> None:
+        limit = self._space.search.keep_models
+        if limit is None or len(self._kept) <= limit:
+            return
+        for trial_id in self._best_first()[limit:]:
+            self._store.delete_model(trial_id)
+            del self._kept[trial_id]
+            self.num_deleted += 1
+
+    def _best_first(self) -> list[str]:
+        searched = {trial_id: kept for trial_id, kept in self._kept.items() if not replicate_of(trial_id).seed_index}
+        values = np.array([kept.values for kept in searched.values()])
+        violations = np.array([kept.violation for kept in searched.values()])
+        ranks = rank(values, violations, among=np.array(self._all)) if searched else ()
+        places = dict(zip(searched, ranks, strict=True))
+
+        def key(trial_id: str) -> tuple[int, int, str]:
+            of_trial, seed_index = replicate_of(trial_id)
+            return seed_index, int(places.get(of_trial, len(places))), trial_id
+
+        return sorted(self._kept, key=key)

@@ -1,0 +1,100 @@
+"""Optuna proposes, Tune places: the bridge between them.
+
+Ray's own OptunaSearch tells early-stopped trials as complete, leaves trials with a NaN running for ever, and cannot
+start from known trials when there are several objectives; here every trial ends in the state that it deserves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from pwfn.search.proposer import Proposal, Proposer
+from pwfn.search.study import Study
+from pwfn.trial.rows import Row
+
+log = logging.getLogger(__name__)
+
+
+class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
+    """Gives Tune the proposals of a `Proposer`, as plain `{"number": 7, "trial_id": "0007", "params": {...}}`.
+
+    Goes on where the study's folder stands: trials of other studies (`warm_start`) and finished ones are told, those
+    that were interrupted come first, and each new proposal is written there before its trial starts.
+
+    Args:
+        study: what is searched.
+        ended: rows of the trials that have ended; None reads them.
+    """
+
+    def __init__(self, study: Study, ended: Iterable[Row] | None = None) -> None:
+        super().__init__()
+        self._store = study.store
+        self.proposer = Proposer(study.space)
+        self._interrupted: list[dict[str, Any]] = []
+        self._numbers: dict[str, int] = {}
+        self._is_stopped = False
+        self.num_left = 0
+        """Trials that had not ended when this search began."""
+        borrowed = (self._store.read_warm_start() or {"trials": []})["trials"]
+        self.proposer.add_complete((trial["params"], trial["metrics"]) for trial in borrowed)
+        self._take_up(study.proposals(), self._store.read_trials() if ended is None else ended)
+
+    def _take_up(self, proposals: list[dict[str, Any]], ended: Iterable[Row]) -> None:
+        rows = {row["trial_id"]: row for row in ended}
+        self.num_left = self.proposer.space.search.trials - sum(each["trial_id"] in rows for each in proposals)
+        known = [
+            each
+            for each in proposals
+            if self.proposer.reopen(Proposal(each["number"], each["params"], each.get("attributes", {})))
+        ]
+        for proposal in known:
+            if (row := rows.get(proposal["trial_id"])) is not None:
+                self.proposer.tell(proposal["number"], row["state"], row)
+        self._interrupted = [proposal for proposal in known if proposal["trial_id"] not in rows]
+        if len(known) < len(proposals):
+            log.warning(
+                "%d trials lie outside the space and are neither told nor finished", len(proposals) - len(known)
+            )
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next proposal, FINISHED when there is none, None when it has to wait for trials that run."""
+        if self._is_stopped:
+            return str(Searcher.FINISHED)
+        if not self._interrupted and self.proposer.must_wait:
+            return None
+        proposal = self._interrupted.pop(0) if self._interrupted else self._propose()
+        if proposal is None:
+            return str(Searcher.FINISHED)
+        self._numbers[trial_id] = proposal["number"]
+        return {name: proposal[name] for name in ("number", "trial_id", "params")}
+
+    def _propose(self) -> dict[str, Any] | None:
+        new = self.proposer.ask()
+        if new is None:
+            return None
+        trial_id = f"{new.number:04d}"
+        proposal = {"trial_id": trial_id, **new._asdict()}
+        self._store.write_proposal(trial_id, proposal)
+        return proposal
+
+    def stop(self) -> None:
+        """Propose nothing from now on."""
+        self._is_stopped = True
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Take the last result, which has `state` and the metrics to tell; an error or no state is a failure.
+
+        An interrupted trial has not ended: it goes on in the next run, so nothing is told.
+        """
+        result = result or {}
+        state: Any = "failed" if error else result.get("state", "failed")
+        number = self._numbers.pop(trial_id, -1)
+        if state != "interrupted":
+            self.proposer.tell(number, state, result)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing into Tune's snapshots: the study's folder has all that a new search needs."""

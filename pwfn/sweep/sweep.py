@@ -1,0 +1,223 @@
+"""A sweep: Optuna proposes trials, Ray Tune places them, each writes its own results.
+
+The driver knows nothing that is not in the results folder: a proposal is written before its trial starts, so the
+same command finishes what an earlier one began.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from rich.console import Console
+
+from pwfn.baseline import baseline_key
+from pwfn.config import ResourcesConfig, TrialConfig
+from pwfn.errors import UserError
+from pwfn.replicas import Replicas
+from pwfn.results.store import ResultsStore
+from pwfn.search.pruning import referee_of
+from pwfn.search.study import Study, check_inputs
+from pwfn.sweep.cluster import connected
+from pwfn.sweep.confirm import Confirmation
+from pwfn.sweep.desk import Desk, DeskListener, warnings_noted
+from pwfn.sweep.lost import teach_tune_of_killed_processes
+from pwfn.sweep.placement import resources_of_trial, slots_asked_for
+from pwfn.sweep.progress import Progress
+from pwfn.sweep.retention import Retention
+from pwfn.sweep.searchers import OptunaSearch
+from pwfn.sweep.supervision import Supervisor, signals_stop
+from pwfn.trial.inputs import Fingerprint, fingerprint_inputs
+from pwfn.trial.rows import Row, Trial, failure
+from pwfn.trial.run import ensure_baseline, own_device, run_trial
+
+RESTARTS = 3
+"""Times that a trial whose process was lost is started again; it goes on from its last round."""
+PATIENCE = 600.0
+"""Seconds for which a sweep waits for a store that is full or away."""
+
+
+def run_sweep(
+    study: Study, searcher: Searcher, desk: Any, supervisor: Supervisor, callbacks: Sequence[tune.Callback], slots: int
+) -> None:
+    """Run what the searcher proposes on the Ray that is joined, in so many slots, until it proposes nothing more.
+
+    Raises:
+        UserError: input that no trial can use, or trials that all fail alike; what is finished is kept.
+    """
+    teach_tune_of_killed_processes()
+    with tempfile.TemporaryDirectory(prefix="pwfn-") as scratch:
+        tuner = tune.Tuner(
+            # Not `tune.with_parameters`: what it stores has to be fetched from the driver's node, and Ray (2.60) was
+            # seen to wait for that for ever. Both are small and can travel with the function.
+            tune.with_resources(
+                functools.partial(run_proposal, study=study, desk=desk), resources_of_trial(study.space.resources)
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                num_samples=-1,  # the searcher knows the end
+                max_concurrent_trials=slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=study.store.study,
+                storage_path=scratch,  # Tune's own bookkeeping; ours is the results folder
+                verbose=0,
+                callbacks=[supervisor, *callbacks],  # it writes the rows of lost trials; the others read them
+                stop=supervisor,
+                failure_config=tune.FailureConfig(max_failures=RESTARTS),
+            ),
+        )
+        tuner.fit()
+    if supervisor.error is not None:
+        raise UserError(supervisor.error)
+
+
+def run_proposal(proposal: dict[str, Any], *, study: Study, desk: Any) -> None:
+    """Run one proposed trial from the process that Tune gave it, and tell Tune what its row says."""
+    try:
+        row = _run_or_recall(study.trial(proposal), study, desk)
+    except UserError as error:  # the results cannot be written, so there is no row
+        row = failure(error)
+    told = ("state", "failure_class", "failure_message", "gpu_seconds", *study.space.told_metrics)
+    tune.report({name: row.get(name) for name in told})
+
+
+def _run_or_recall(trial: Trial, study: Study, desk: Any) -> Row:
+    """Run a trial, unless it has ended already: its process may be lost when its row is written, and none of it twice.
+
+    Returns its row, or a state alone for a trial that was told to stop and goes on in a later sweep.
+    """
+    written = study.store.read_trial(trial.trial_id)
+    if written is not None:
+        return written
+    row = None
+    if ray.get(desk.arrive.remote(trial.trial_id, ray.get_runtime_context().current_actor)):
+        try:
+            with warnings_noted(desk, trial.trial_id):
+                row = _run(trial, study.store, DeskListener(desk))
+        finally:
+            desk.leave.remote(trial.trial_id)
+    return row or {"state": "interrupted"}
+
+
+def _run(trial: Trial, store: ResultsStore, listener: DeskListener) -> Row | None:
+    if trial.config.resources.workers > 1:
+        from pwfn.sweep.distributed import run_distributed  # seconds of import that a lone worker does without
+
+        return run_distributed(trial, store, listener)
+    device = own_device(trial.config.resources)
+    return run_trial(trial, store, device=device, replicas=Replicas(), on_round=listener)
+
+
+def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore) -> dict[str, Fingerprint]:
+    """Make each float network that trials start from, once, where a trial would run; return what each comes from.
+
+    Raises:
+        UserError: the model or the data cannot be used.
+    """
+    distinct = {baseline_key(config): config for config in configs}
+    remote = ray.remote(_make_baseline)
+    pending = [remote.options(**_task_options(config.resources)).remote(config, store) for config in distinct.values()]
+    inputs = {}
+    for key, found in zip(distinct, ray.get(pending), strict=True):
+        if isinstance(found, str):
+            raise UserError(found)
+        inputs[key] = found
+    return inputs
+
+
+def _make_baseline(config: TrialConfig, store: ResultsStore) -> Fingerprint | str:
+    """Return the message of a user's error: an exception would arrive with a remote traceback in its text."""
+    try:
+        ensure_baseline(config, store, own_device(config.resources), Replicas())
+        return fingerprint_inputs(config)
+    except UserError as error:
+        return str(error)
+
+
+def _task_options(resources: ResourcesConfig) -> dict[str, Any]:
+    return {
+        "num_cpus": resources.cpus_per_worker,
+        "num_gpus": resources.gpus_per_worker,
+        "resources": resources.custom,
+    }
+
+
+def search(study: Study, *, address: str | None, console: Console, force: bool = False, confirm: int = 0) -> str | None:
+    """Run the trials that a study still lacks and show how it goes; return why it stopped before, if it did.
+
+    With `confirm`, the trials on the front then run again, each with so many other seeds, until the front of the means
+    has no other members.
+
+    Raises:
+        UserError: input that no trial can use, a cluster that cannot hold a trial, or other data than the study began
+            with where this is not to be forced; what is finished is kept.
+        KeyboardInterrupt: a second Ctrl-C or SIGTERM; trials go on from their last rounds with the same command.
+    """
+    since = time.monotonic()
+    space, store = study.space, study.store
+    with connected(address, dashboard=space.resources.workers > 1):
+        slots = slots_asked_for(space, address, console)
+        configs = space.float_networks()
+        with console.status(f"making {len({*map(baseline_key, configs)})} float networks"):
+            inputs = make_baselines(configs, store)
+        check_inputs(store, inputs, force=force)
+        study = replace(study, store=replace(store, patience=PATIENCE))
+        ended = store.read_trials()
+        stopped_because = _run_all(study, OptunaSearch(study, ended), ended, slots, since, console)
+        while confirm and stopped_because is None:
+            ended = store.read_trials()
+            replicates = Confirmation(study, confirm, ended)
+            if replicates.num_left == 0:
+                break
+            stopped_because = _run_all(_unpruned(study), replicates, ended, slots, since, console)
+    store.delete_scratch()
+    return stopped_because
+
+
+def _run_all(
+    study: Study,
+    searcher: OptunaSearch | Confirmation,
+    ended: Sequence[Row],
+    slots: int,
+    since: float,
+    console: Console,
+) -> str | None:
+    retention = Retention(study, ended)
+    stopped_because = None
+    if searcher.num_left > 0:  # Tune would start and write snapshots of nothing
+        with open_desk(study) as desk:
+            supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since, ended=ended)
+            progress = Progress(study, desk, console, ended, searcher.num_left)
+            with signals_stop(supervisor, say=console.print), progress:
+                run_sweep(study, searcher, desk, supervisor, [progress, retention], slots)
+        stopped_because = supervisor.stopped_because
+    console.print(retention.summary)
+    return stopped_because
+
+
+def _unpruned(study: Study) -> Study:
+    search = study.space.search.model_copy(update={"pruning": None})
+    return replace(study, space=replace(study.space, search=search))
+
+
+@contextmanager
+def open_desk(study: Study) -> Iterator[Any]:
+    """Keep a desk on the driver's own node, so that no lost node takes it along; if it dies, it starts anew."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk)
+    desk = remote.options(scheduling_strategy=here).remote(referee_of(study.space), study)
+    try:
+        yield desk
+    finally:
+        ray.kill(desk)  # Tune still refers to it, so that it would stay, with half a gigabyte

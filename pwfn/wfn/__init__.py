@@ -1,7 +1,0 @@
-"""Weight fixing with relative distances (WFN): the grid, the greedy assignment, the pull towards fixed values."""
-
-from pwfn.wfn.assignment import Group, assign
-from pwfn.wfn.grid import centres, round_to_powers
-from pwfn.wfn.pull import Pull
-
-__all__ = ["Group", "Pull", "assign", "centres", "round_to_powers"]

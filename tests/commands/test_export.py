@@ -1,0 +1,298 @@
+"""The two commands end to end: a trial's network, and checkpoints of other tools, to a file that loads."""
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import pwfn
+from pwfn.commands import run
+from pwfn.config import DataConfig, ModelConfig, TrialConfig
+from pwfn.export import describe_network, encode_network, load_state
+from pwfn.export.container import unpack
+from pwfn.export.evaluation import TestImages, evaluate_mean
+from pwfn.models import build_network
+from pwfn.parameters import split_parameters
+from pwfn.results.store import ResultsStore
+
+CONFIG = TrialConfig(model=ModelConfig(name="digits_cnn"), data=DataConfig(name="digits", split_seed=0))
+
+
+export, evaluate = (functools.partial(run, name) for name in ("export", "evaluate"))
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A network that was trained for a moment, then rounded to few values."""
+    network = build_network(ModelConfig(name="digits_cnn"), num_classes=10, in_channels=1)
+    images = TestImages(CONFIG.data, network, batch_size=512).data
+    pixels, labels = next(images.batches("train", batch_size=600))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    network.train()
+    for _ in range(25):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(pixels), labels).backward()
+        optimizer.step()
+    with torch.no_grad():
+        for parameter in split_parameters(network).fixable.values():
+            parameter.copy_((parameter * 32).round() / 32 + 0.0)
+    return network.eval()
+
+
+@pytest.fixture
+def store(tmp_path, network):
+    store = ResultsStore(str(tmp_path / "results"), "digits")
+    store.create()
+    write_trial(store, network)
+    return store
+
+
+def write_trial(store, network, trial_id="0007", sigmas=None, **changes):
+    weights = torch.cat([p.detach().flatten() for p in split_parameters(network).fixable.values()])
+    row = {
+        "trial_id": trial_id,
+        "state": "complete",
+        "config_json": CONFIG.model_dump_json(),
+        "test_top1": evaluate_mean(network, TestImages(CONFIG.data, network, batch_size=512)).top1,
+        "float_test_top1": 0.97,
+        "unique_values": len(weights.unique()),
+    } | changes
+    store.write_trial(row)
+    store.write_model(trial_id, encode_network(network, describe_network(network), sigmas=sigmas))
+    return row
+
+
+def run_trial_export(store, out, *options):
+    return export(["--results", store.results, "--study", "digits", "--trial", "7", "--out", str(out), *options])
+
+
+def printed(capsys):
+    """Labels and texts of the report."""
+    lines = (line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    return {label.strip(): text.strip() for label, text in lines}
+
+
+def test_a_trial_is_exported_checked_and_reported(store, network, tmp_path, capsys):
+    out = tmp_path / "model.pwfn.safetensors"
+    assert run_trial_export(store, out) == 0
+    lines = printed(capsys)
+    row = store.read_trial("0007")
+    assert row["test_top1"] > 0.5
+    assert lines["values"].startswith(f"{row['unique_values']} (")
+    assert f"top-1 {row['test_top1']:.2%}" in lines["accuracy before"]
+    assert f"top-1 {row['test_top1']:.2%}" in lines["accuracy after"]
+    assert lines["float accuracy"] == "97.00%"
+    assert lines["bytes"].startswith(f"{out.stat().st_size:,}: indices")
+    assert {"entropy", "bits per weight", "float32 file", "its zip", "multiplications", "Huffman reads"} <= lines.keys()
+    loaded = pwfn.load(out).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in network.state_dict().items())
+    assert list(tmp_path.glob(".*")) == []
+
+
+def test_untouched_tensors_may_be_narrow(store, tmp_path):
+    out = tmp_path / "model.pwfn.safetensors"
+    assert run_trial_export(store, out, "--rest-dtype", "float16") == 0
+    dtypes = {tensor.dtype for tensor in unpack(out.read_bytes()).untouched.values()}
+    assert dtypes == {torch.float16, torch.int64}
+
+
+def test_onnx_files_lie_beside(store, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "model.pwfn.safetensors"
+    assert run_trial_export(store, out, "--onnx", str(tmp_path / "model.onnx")) == 0
+    assert (tmp_path / "model.onnx").stat().st_size < (tmp_path / "model.dense.onnx").stat().st_size
+    assert "scores alike" in printed(capsys)["onnx"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unique_values": 3}, r"check failed: \d+ values in the file, 3 on record; no file was written"),
+        ({"test_top1": 0.999}, "on record; is the data the same"),
+        ({"state": "pruned"}, "study digits: trial 0007 is pruned; only a complete one can be exported"),
+        ({"config_json": '{"model": 3}'}, "trial 0007: its configuration is of another version of pwfn: model"),
+    ],
+)
+def test_a_failed_check_is_an_error_and_leaves_no_file(store, network, tmp_path, capsys, changes, message):
+    write_trial(store, network, **changes)
+    out = tmp_path / "model.pwfn.safetensors"
+    out.write_bytes(b"an earlier file")
+    assert run_trial_export(store, out) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert re.search(message, error)
+    assert out.read_bytes() == b"an earlier file"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pwfn.safetensors", "results"]
+
+
+def test_a_trial_that_is_not_there_is_named(store, tmp_path, capsys):
+    arguments = ["--results", store.results, "--study", "digits", "--out", str(tmp_path / "x")]
+    assert export([*arguments, "--trial", "12"]) == 2
+    where = f"study digits in {store.results}"
+    assert f"{where} has no finished trial 0012; it has 0007 to 0007" in capsys.readouterr().err
+    assert export([*arguments, "--trial", "../7"]) == 2
+    assert "error: trial '../7' cannot name a file: letters, digits and" in capsys.readouterr().err
+    assert export(["--results", store.results, "--study", "digit", "--out", "x", "--trial", "7"]) == 2
+    assert "study digit in " in (error := capsys.readouterr().err)
+    assert error.endswith("has no finished trial 0007; it has none\n")
+    store.delete_model("0007")
+    assert export([*arguments, "--trial", "7"]) == 2
+    assert (
+        "the network of trial 0007 was not kept; run it again with its own seed: pwfn train "
+        f"--results {store.results} --study digits --trial 0007"
+    ) in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_named(store, tmp_path, capsys):
+    assert run_trial_export(store, tmp_path / "none" / "x.safetensors") == 2
+    assert "x.safetensors cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_tool_is_exported(network, tmp_path, capsys):
+    torch.save(network.state_dict(), tmp_path / "clustered.pth")
+    out = tmp_path / "model.pwfn.safetensors"
+    source = ["--state-dict", str(tmp_path / "clustered.pth"), "--model", "digits_cnn", "--out", str(out)]
+    assert export([*source, "--data", "digits"]) == 0
+    assert "loaded from the file" in printed(capsys)["accuracy after"]
+    assert all(torch.equal(t, network.state_dict()[name]) for name, t in pwfn.load(out).state_dict().items())
+    assert export(source) == 0
+    assert "not measured: give --data" in printed(capsys)["accuracy"]
+
+
+def test_a_state_dict_of_unknown_architecture_is_coded(tmp_path, capsys):
+    state = {"a": torch.randint(3, (80, 70)) / 4, "b": torch.randn(40), "scale": torch.tensor(2.0)}
+    save_file(state, tmp_path / "any.safetensors")
+    out = tmp_path / "any.pwfn.safetensors"
+    assert export(["--state-dict", str(tmp_path / "any.safetensors"), "--out", str(out)]) == 0
+    assert "40 weights share too few values" in printed(capsys)["not coded"]
+    assert all(torch.equal(tensor, state[name]) for name, tensor in load_state(out).items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_coded_where_they_share_values(dtype, tmp_path, capsys):
+    shared, free = torch.randint(3, (80, 70)) / 4, torch.randn(30, 30).to(dtype)
+    torch.save({"shared": shared.to(dtype), "free": free}, tmp_path / "any.pth")
+    out = tmp_path / "any.pwfn.safetensors"
+    assert export(["--state-dict", str(tmp_path / "any.pth"), "--out", str(out)]) == 0
+    assert printed(capsys)["values"].startswith("3 (2 not zero) over 5,600 weights")
+    assert out.stat().st_size < 5_600 / 4 + free.nbytes + 1_500
+    loaded = load_state(out)
+    assert torch.equal(loaded["shared"], shared)
+    assert torch.equal(loaded["free"].to(dtype), free)
+
+
+def test_doubles_that_float32_lacks_are_stored_as_they_are(tmp_path):
+    state = {"third": torch.randint(3, (80, 70), dtype=torch.float64) / 3}
+    torch.save(state, tmp_path / "any.pth")
+    out = tmp_path / "any.pwfn.safetensors"
+    assert export(["--state-dict", str(tmp_path / "any.pth"), "--out", str(out)]) == 0
+    assert torch.equal(load_state(out)["third"], state["third"])
+
+
+def test_files_are_kept_apart(store, network, tmp_path, capsys):
+    out = tmp_path / "model.onnx"
+    assert run_trial_export(store, out, "--onnx", str(out)) == 2
+    assert f"{out} would be written twice, or over what is exported" in capsys.readouterr().err
+    source = tmp_path / "clustered.safetensors"
+    save_file(network.state_dict(), source)
+    content = source.read_bytes()
+    assert export(["--state-dict", str(source), "--out", str(source)]) == 2
+    assert f"{source} would be written twice, or over what is exported" in capsys.readouterr().err
+    assert source.read_bytes() == content
+    assert not out.exists()
+
+
+def test_all_files_are_written_or_none(store, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "model.pwfn.safetensors"
+    assert run_trial_export(store, out, "--onnx", str(tmp_path / "none" / "model.onnx")) == 2
+    assert "model.onnx cannot be written: No such file or directory" in capsys.readouterr().err
+    (tmp_path / "model.dense.onnx").mkdir()
+    assert run_trial_export(store, out, "--onnx", str(tmp_path / "model.onnx")) == 2
+    assert "model.dense.onnx cannot be written: Is a directory" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.dense.onnx", "results"]
+
+
+def test_an_exported_file_is_evaluated(store, network, tmp_path, capsys):
+    out = tmp_path / "model.pwfn.safetensors"
+    assert run_trial_export(store, out) == 0
+    capsys.readouterr()
+    assert evaluate([str(out), "--data", "digits", "--data-test-images", "200"]) == 0
+    lines = printed(capsys)
+    expected = evaluate_mean(network, TestImages(DataConfig(name="digits", test_images=200), network, batch_size=99))
+    assert f"top-1 {expected.top1:.2%}" in lines["accuracy"]
+    assert "on 200 images" in lines["accuracy"]
+    assert "ensemble of 20" not in lines
+
+
+def test_a_kept_posterior_is_evaluated(store, network, tmp_path, capsys):
+    sigmas = {name: torch.zeros_like(p) for name, p in split_parameters(network).fixable.items()}
+    write_trial(store, network, sigmas=sigmas)
+    out = tmp_path / "model.pwfn.safetensors"
+    assert run_trial_export(store, out) == 0
+    capsys.readouterr()
+    assert evaluate([str(out), "--data", "digits", "--ensemble-draws", "2"]) == 0
+    lines = printed(capsys)
+    assert lines["accuracy"].startswith(lines["ensemble of 2"])
+
+
+def test_values_and_sizes_need_no_data(store, tmp_path, capsys):
+    assert evaluate([store.model_path("0007")]) == 0
+    assert "accuracy" not in printed(capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "parquet"], "--data: root is missing: data.name=parquet reads a folder"),
+        (["--data", "digits", "--data-test-images", "0"], "--data-test-images: Input should be greater than or equal"),
+        (["--data-root", "/nowhere/at/all"], "folder /nowhere/at/all does not exist"),
+        (["--device", "warp"], "--device warp: "),
+    ],
+)
+def test_wrong_options_are_named(store, capsys, options, message):
+    assert evaluate([store.model_path("0007"), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trial", "7"], "--study and --trial go together"),
+        (["--trial", "7", "--study", "s", "--data", "digits"], "--model and --data go with --state-dict"),
+        (["--state-dict", "f", "--onnx", "g"], "--onnx and --data need --model"),
+        ([], "one of the arguments --trial --state-dict is required"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(capsys, options, message):
+    with pytest.raises(SystemExit, match="2"):
+        export([*options, "--out", "x"])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--batch-size", "0"], ["--batch-size", "-3"], ["--ensemble-draws", "1.5"]])
+def test_numbers_that_count_nothing_are_refused(store, capsys, options):
+    with pytest.raises(SystemExit, match="2"):
+        evaluate([store.model_path("0007"), *options])
+    assert f"{options[0]}: '{options[1]}' is not a whole number of at least" in capsys.readouterr().err
+
+
+def test_a_damaged_file_is_one_line(store, capsys):
+    path = Path(store.model_path("0007"))
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 4
+    path.write_bytes(content)
+    assert evaluate([str(path)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {path}: the file is damaged: its bytes do not match its checksum; fetch it again\n"
+    )
+
+
+def test_a_checkpoint_without_a_classifier_is_named(tmp_path, capsys):
+    save_file({"w": torch.zeros(2, 2, 3, 3)}, tmp_path / "odd.safetensors")
+    source = ["--state-dict", str(tmp_path / "odd.safetensors"), "--model", "digits_cnn", "--out", str(tmp_path / "x")]
+    assert export(source) == 2
+    assert "has no tensor of one or two dimensions, so no classifier; leave --model out" in capsys.readouterr().err

@@ -1,0 +1,238 @@
+"""The commands `search` and `train` as a user meets them: real processes, real messages, real exit codes."""
+
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+import analysis
+from pwfn import commands
+from pwfn.commands.search import suggestion
+from pwfn.results.store import ResultsStore
+from pwfn.search.study import open_study
+from pwfn.space.space import SearchSpace
+
+ROOT = Path(__file__).parents[2]
+SPACE = ROOT / "tests" / "small_space.yaml"
+
+
+def launch(name: str, *arguments: object, cwd: Path, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "launchers" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture
+def main(tmp_path, monkeypatch, capsys):
+    """Run a command in this process, in an empty folder; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(name: str, *arguments: object) -> tuple[int, str, str]:
+        code = commands.main([name, *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize("space", sorted(path.name for path in (ROOT / "search_spaces").glob("*.yaml")))
+def test_every_shipped_space_has_a_plan(main, space, tmp_path):
+    code, output, _ = main("search", "--space", space, "--dry-run")
+    assert code == 0
+    for part in ("search", "objective", "resources per trial", "fixed"):
+        assert part in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_tells_of_a_warm_start_and_of_replicates(main, tmp_path):
+    store = ResultsStore(str(tmp_path / "results"), "old")
+    store.create()
+    store.write_study({"study": "old"})
+    code, output, _ = main(
+        "search", "--space", SPACE, "--dry-run", "--warm-start", "results/old", "--confirm", 3,
+        "--set", "search.batch=4",
+    )  # fmt: skip
+    assert code == 0
+    for expected in ("told 0 of 0 trials of old", "3 more for each trial on the front", "batch"):
+        assert expected in output
+
+
+def test_a_dry_run_starts_neither_torch_nor_ray(tmp_path):
+    store = ResultsStore(str(tmp_path / "results"), "old")
+    store.create()
+    store.write_study({"study": "old"})
+    code = (
+        "import sys; from pwfn.commands import main\n"
+        "assert main(['search', '--space', 'digits', '--dry-run', '--warm-start', 'results/old']) == 0\n"
+        "assert not {'torch', 'ray', 'optuna', 'timm'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--space", "digit"], "no search space 'digit'"),
+        (["--space", SPACE, "--set", "method.bb=7"], "method.bb is not a field of"),
+        (["--space", SPACE, "--set", "method.b=seven"], "must be a valid integer"),
+        (["--space", SPACE, "--set", "method.b=30"], "less than or equal to 20"),
+        (["--space", SPACE, "--set", "method.sigma_join=mean_mu"], "mean_mu"),
+        (["--space", SPACE, "--set", "search.sampler=bayes"], "'tpe', 'nsga2', 'nsga3', 'gp' or 'random'"),
+        (["--space", SPACE, "--trials", "0"], "greater than or equal to 1"),
+        (["--space", SPACE, "--confirm", "-1"], "--confirm is -1, but must be at least 0"),
+        (
+            ["--space", SPACE, "--dry-run", "--warm-start", "results/none"],
+            "--warm-start results/none: there is no study",
+        ),
+        (["--space", SPACE, "--warm-start", "results/none"], "--warm-start results/none: there is no study"),
+        (
+            ["--space", "methods_digits", "--set", "method.name=kmeans", "method.delta=0.1"],
+            "--set method.delta is a field of WfnConfig, but method.name selects KmeansConfig",
+        ),
+        (["--space", SPACE, "--results", "/proc/results"], "/proc/results"),
+        (["--space", SPACE, "--study", "a/b"], "is not a name"),
+    ],
+)
+def test_what_a_search_refuses(main, arguments, expected, tmp_path):
+    code, _, errors = main("search", *arguments)
+    assert code == 2
+    assert errors.startswith("error: ")
+    assert expected in errors
+    assert len(errors.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_begun_by_other_code_is_refused_before_anything_starts(main, tmp_path):
+    store = ResultsStore(str(tmp_path / "results"), "small_space")
+    open_study(SearchSpace.load(SPACE), store, command="test")
+    store.write_study({**store.read_study(), "versions": {**store.read_study()["versions"], "torch": "1.0"}})
+    code, _, errors = main("search", "--space", SPACE)
+    assert code == 2
+    assert "small_space was begun otherwise (torch: 1.0 -> " in errors
+    assert "--force-resume" in errors
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.cluster
+def test_a_model_that_does_not_exist_ends_the_process_with_one_line(tmp_path):
+    done = launch("search", "--space", SPACE, "--set", "model.name=digits_mpl", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "did you mean digits_mlp" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.glob("results/*/trials/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--space", SPACE, "--set", "model.checkpoint=none.safetensors"], "none.safetensors"),
+        (["--space", SPACE, "--set", "resources.gpus_per_worker=1"], "--set resources.gpus_per_worker=0"),
+        (["--study", "none", "--trial", "7"], "has no finished trial 0007"),
+    ],
+)
+def test_what_a_trial_by_hand_refuses(main, arguments, expected):
+    code, _, errors = main("train", *arguments)
+    assert code == 2
+    assert errors.strip().splitlines()[-1].startswith("error: ")
+    assert expected in errors.strip().splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The same small search twice, one trial at a time, in two processes that know nothing of each other."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "other")]
+    settings = ["--set", "search.max_concurrent=1", "search.keep_models=2"]
+    done = [launch("search", "--space", SPACE, *settings, cwd=folder) for folder in folders]
+    assert [each.returncode for each in done] == [0, 0], done[0].stderr
+    return folders, done
+
+
+@pytest.mark.cluster
+def test_a_search_ends_with_the_front_the_report_and_the_export_command(searched):
+    folders, done = searched
+    output = done[0].stdout
+    assert "3/3 done" in output
+    assert "digits_mlp on digits" in output
+    reports = [line.removeprefix("report: ") for line in output.splitlines() if line.startswith("report: ")]
+    assert reports
+    assert all(Path(report).is_file() for report in reports)
+    shown = next(line for line in output.splitlines() if line.startswith("export a point: "))
+    arguments = shlex.split(shown.removeprefix("export a point: "))
+    assert arguments[:2] == [sys.executable, str(ROOT / "launchers" / "export.py")]
+    exported = subprocess.run(arguments, cwd=folders[0], capture_output=True, text=True, timeout=280)
+    assert exported.returncode == 0, exported.stderr
+    assert (folders[0] / arguments[arguments.index("--out") + 1]).is_file()
+
+
+@pytest.mark.cluster
+def test_the_same_seed_gives_identical_rows(searched):
+    columns = (
+        "* EXCLUDE (wall_seconds, gpu_seconds, train_seconds, data_seconds, started_at, finished_at, host, commit, "
+        "size_bytes, compression_ratio)"
+    )
+    rounds = "* EXCLUDE (train_seconds, data_seconds, fix_seconds, eval_seconds, finished_at)"
+    trials, histories = [], []
+    for folder in searched[0]:
+        study = folder / "results" / "small_space"
+        trials.append(duckdb.sql(f"SELECT {columns} FROM '{study}/trials/*.parquet' ORDER BY number").fetchall())
+        histories.append(duckdb.sql(f"SELECT {rounds} FROM '{study}/rounds/*.parquet' ORDER BY ALL").fetchall())
+    assert len(trials[0]) == 3
+    assert trials[0] == trials[1]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.cluster
+def test_a_trial_whose_network_was_deleted_runs_again_to_the_same_numbers_and_is_exported(searched):
+    folder, output = searched[0][0], searched[1][0].stdout
+    study = folder / "results" / "small_space"
+    assert ", deleted 1; --set search.keep_models=null keeps all" in output
+    (deleted,) = {f"{number:04d}" for number in range(3)} - {path.stem for path in study.glob("models/*")}
+    refused = launch("export", "--study", "small_space", "--trial", deleted, "--out", "x", cwd=folder)
+    assert refused.returncode == 2
+    done = launch("train", *refused.stderr.strip().partition("launchers/train.py ")[2].split(), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    query = "SELECT val_top1, test_top1, float_test_top1, unique_values, entropy_bits, seed FROM '{}'"
+    original = duckdb.sql(query.format(study / "trials" / f"{deleted}.parquet")).fetchall()
+    again = duckdb.sql(query.format(folder / "results" / "small_space-by-hand" / "trials" / "0000.parquet")).fetchall()
+    assert again == original
+    exported = launch("export", *done.stdout.partition("launchers/export.py ")[2].split(), cwd=folder)
+    assert exported.returncode == 0, exported.stderr
+    assert "loaded from the file" in exported.stdout
+
+
+def test_the_trial_to_export_is_chosen_by_the_mean_of_its_seeds(tmp_path):
+    space = SearchSpace.load(SPACE)
+    store = ResultsStore(str(tmp_path), "confirmed")
+    open_study(space, store, command="test")
+    assert suggestion(analysis.load(str(tmp_path / "confirmed"))) is None
+
+    def end(number: int, replicate: int, values: int, accuracy: float) -> None:
+        config = space.trial_config(space.variation.example({"method.b": 3 + number}), number, replicate)
+        mark = f"-r{replicate}" if replicate else ""
+        store.write_trial(
+            {
+                "trial_id": f"{number:04d}{mark}", "number": number, "state": "complete", "seed": config.seed,
+                "method": "pwfn", "model": "digits_mlp", "data": "digits", "config_json": config.model_dump_json(),
+                "val_top1": accuracy, "float_val_top1": 0.98, "unique_values": values,
+            }
+        )  # fmt: skip
+
+    end(0, 0, values=20, accuracy=0.975)
+    end(1, 0, values=10, accuracy=0.96)
+    end(1, 1, values=10, accuracy=0.98)  # lucky
+    end(1, 2, values=11, accuracy=0.95)
+    assert suggestion(analysis.load(str(tmp_path / "confirmed"))) == "0000"
+    end(2, 0, values=16, accuracy=0.96)
+    end(2, 1, values=15, accuracy=0.99)
+    assert suggestion(analysis.load(str(tmp_path / "confirmed"))) == "0002"
+
+
+def test_a_plan_takes_a_moment(tmp_path):
+    """A generous bound: importing torch or Ray alone takes several times as long as the whole plan."""
+    started = time.monotonic()
+    assert launch("search", "--space", "deit", "--dry-run", cwd=tmp_path).returncode == 0
+    assert time.monotonic() - started < 20

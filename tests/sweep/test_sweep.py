@@ -1,0 +1,242 @@
+"""Sweeps on a real Ray cluster of two nodes on this machine, on loopback."""
+
+import os
+import shutil
+import signal
+import socket
+import threading
+import time
+from io import StringIO
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+from test_trial import SPACE, make_trial, result
+
+from analysis import front, load
+from analysis.series import panels
+from pwfn.errors import UserError
+from pwfn.results.store import ResultsStore
+from pwfn.search.study import open_study
+from pwfn.space.space import SearchSpace
+from pwfn.sweep.cluster import prepare_environment
+
+pytestmark = [
+    pytest.mark.cluster,
+    # Ray leaves sockets and processes for the garbage collector, and warns of its own deprecations.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    prepare_environment(local=True)
+    import ray
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True, "dashboard_port": free_port()}
+    )
+    nodes.add_node(num_cpus=1)
+    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
+    yield nodes
+    ray.shutdown()
+    nodes.shutdown()
+
+
+def sweep(folder, *overrides, trials=3, name="small", space=SPACE, confirm=0):
+    from pwfn.sweep.sweep import search
+
+    space = SearchSpace.load(space, overrides, trials=trials)
+    study = open_study(space, ResultsStore(str(folder), name), command="test")
+    output = StringIO()
+    search(study, address=None, console=Console(file=output, width=200), confirm=confirm)
+    return study.store, output.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished(cluster, tmp_path_factory):
+    """A sweep of three trials that other tests look at."""
+    folder = tmp_path_factory.mktemp("finished")
+    return (*sweep(folder), folder)
+
+
+def test_every_trial_is_placed_and_written(cluster, finished):
+    store, output, _ = finished
+    rows = store.read_trials()
+    assert [row["trial_id"] for row in rows] == ["0000", "0001", "0002"]
+    assert {row["state"] for row in rows} == {"complete"}
+    assert len({row["seed"] for row in rows}) == 3
+    assert (rows[0]["method.b"], rows[0]["training.lr"]) == (7, 0.001)  # the paper's setting comes first
+    assert {row["data.split_seed"] for row in rows} == {1}
+    assert "3/3 done, 0 running, 0 failed" in output
+    assert not Path(store.results, "small", "ray").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "slots"),
+    [([], 2), (["search.max_concurrent=1"], 1), (["resources.workers=2"], 1), (["resources.cpus_per_worker=0.5"], 4)],
+)
+def test_as_many_trials_at_once_as_fit(cluster, overrides, slots):
+    from pwfn.sweep.placement import num_slots
+
+    assert num_slots(SearchSpace.load(SPACE, overrides)) == slots
+
+
+def test_the_same_command_again_runs_nothing_twice_and_more_trials_go_on(cluster, finished, tmp_path):
+    finished_store, _, folder = finished
+    before = finished_store.read_trials()
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)  # other tests look at the three trials
+    store, output = sweep(tmp_path)
+    assert store.read_trials() == before
+    assert "trial" not in output
+    _, output = sweep(tmp_path, trials=4)
+    assert store.read_trials()[:3] == before
+    assert [row["trial_id"] for row in store.read_trials()] == ["0000", "0001", "0002", "0003"]
+
+
+@pytest.mark.slow
+def test_the_front_runs_again_with_other_seeds(cluster, tmp_path):
+    """In batches, so that Tune has to ask again; the second command runs the replicates that the first did not."""
+    for confirm in (1, 2):
+        store, output = sweep(tmp_path, "search.batch=2", confirm=confirm)
+        [(_, [one])] = panels([load(f"{tmp_path}/small")])
+        members = front(one.points, one.objectives)
+        assert (members["num_seeds"] == confirm + 1).all()
+        done = len(store.read_trials())
+        assert f"{done}/{done} done" in output
+    assert "trial 0000 " not in output
+    replicated = one.points[one.points["num_seeds"] > 1]
+    for trial_id, seeds in zip(replicated["trial_id"], replicated["trial_ids"], strict=True):
+        assert seeds == [trial_id, f"{trial_id}-r1", f"{trial_id}-r2"][: len(seeds)]
+    assert done == one.points["num_seeds"].sum() == one.trials["seed"].nunique()
+    assert one.trials["float_val_top1"].nunique() == 1
+    assert "trial" not in sweep(tmp_path, "search.batch=2", confirm=2)[1]
+
+
+def test_a_sweep_leaves_no_process_behind_in_a_cluster_that_goes_on(cluster, finished):
+    from ray.util.state import list_actors
+
+    assert {actor.class_name for actor in list_actors(filters=[("state", "=", "ALIVE")])} == set()
+
+
+def test_another_space_is_refused_with_the_difference(cluster, finished):
+    store, _, folder = finished
+    before = store.read_study()
+    with pytest.raises(
+        UserError, match=r"begun otherwise \(fixed.training.batch_size: 64 -> 32\); give this study another"
+    ):
+        sweep(folder, "training.batch_size=32")
+    assert store.read_study() == before
+
+
+def test_a_trial_that_diverges_is_failed_and_the_sweep_goes_on(cluster, tmp_path):
+    store, output = sweep(tmp_path, "training.lr=1e30", "training.clip_norm=null", trials=2)
+    rows = store.read_trials()
+    assert [(row["state"], row["failure_class"]) for row in rows] == [("failed", "nan")] * 2
+    assert "2 failed" in output
+    assert "the training loss is" in output
+
+
+def test_a_sweep_whose_trials_all_fail_alike_stops_and_says_why(cluster, tmp_path):
+    with pytest.raises(
+        UserError, match=r"the first 5 trials all failed alike \(nan\), the last one with: the training"
+    ):
+        sweep(tmp_path, "training.lr=1e30", "training.clip_norm=null", trials=20)
+    assert 5 <= len(ResultsStore(str(tmp_path), "small").read_trials()) < 20
+
+
+@pytest.mark.slow
+def test_a_budget_ends_a_sweep_after_the_running_rounds_and_the_next_one_goes_on(cluster, finished, tmp_path):
+    """A budget that is used up before a trial starts runs none, so each is twice the last; all rounds run once."""
+    undisturbed, _, _ = finished
+    hours = 0.0001
+    store, _ = sweep(tmp_path, f"search.hours={hours}")
+    while len(store.read_trials()) < 3:
+        hours *= 2
+        store, _ = sweep(tmp_path, f"search.hours={hours}")
+    assert hours > 0.0001
+    assert result(store.read_trials()) == result(undisturbed.read_trials())
+    assert not list(Path(tmp_path, "small", "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model.checkpoint=/nowhere.safetensors"], r"/nowhere\.safetensors"),
+        (["data.name=parquet", "data.root=/nowhere"], r"data\.root: folder /nowhere does not exist"),
+    ],
+)
+def test_input_that_no_trial_can_use_ends_the_sweep_before_its_first_trial(cluster, tmp_path, overrides, expected):
+    with pytest.raises(UserError, match=expected):
+        sweep(tmp_path, *overrides)
+    assert not list(Path(tmp_path, "small", "trials").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("resources.gpus_per_worker=1", r"needs 1 GPU .* but the cluster has 0; try --set resources.gpus_per_worker"),
+        ("resources.cpus_per_worker=3", r"needs 3 CPU .* but the cluster has 2; try --set resources.cpus_per_worker"),
+        ("resources.custom={a100: 1}", r"needs 1 a100 .* but the cluster has 0"),
+    ],
+)
+def test_a_trial_that_fits_nowhere_is_refused_at_once(cluster, tmp_path, override, expected):
+    with pytest.raises(UserError, match=expected):
+        sweep(tmp_path, override)
+
+
+def by_hand(trial, folder, name):
+    from pwfn.sweep.by_hand import run_by_hand
+
+    store = ResultsStore(str(folder), name)
+    return run_by_hand(trial.config, store, address=None, command="test"), store
+
+
+def test_two_workers_give_the_result_of_one_without_noise(cluster, tmp_path):
+    alone, store = by_hand(make_trial("method.noise=false"), tmp_path, "alone")
+    together, store2 = by_hand(make_trial("method.noise=false", "resources.workers=2"), tmp_path, "together")
+    assert together["state"] == "complete"
+    for one, two in zip(store.read_rounds("0000"), store2.read_rounds("0000"), strict=True):
+        assert one["train_loss"] == pytest.approx(two["train_loss"], rel=1e-4)
+        assert one["unique_values"] == pytest.approx(two["unique_values"], abs=1)
+        assert one["num_fixed"] == two["num_fixed"]
+        assert one["val_top1"] == pytest.approx(two["val_top1"], abs=0.01)
+    for name in ("test_top1", "float_test_top1", "num_weights", "coverage"):
+        assert alone[name] == pytest.approx(together[name], abs=0.01)
+
+
+def test_a_sweep_of_two_worker_trials_survives_the_kill_of_a_worker(cluster, tmp_path):
+    """SIGKILL of one data-parallel worker after the first round; the trial ends like one that nobody disturbed."""
+    undisturbed, _ = sweep(tmp_path / "undisturbed", "resources.workers=2", "training.rest_epochs=100", trials=1)
+    store = ResultsStore(str(tmp_path / "disturbed"), "small")
+    killed = []
+
+    def kill_a_worker() -> None:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and not killed:
+            time.sleep(0.02)
+            if not store.read_rounds("0000"):
+                continue
+            mine = psutil.Process().children(recursive=True) or psutil.process_iter()
+            for process in mine:
+                if "RayTrainWorker" in process.name():  # a zombie has a name, but no command line
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+                    break
+
+    thread = threading.Thread(target=kill_a_worker)
+    thread.start()
+    sweep(tmp_path / "disturbed", "resources.workers=2", "training.rest_epochs=100", trials=1)
+    thread.join()
+    assert killed
+    assert result(store.read_trials()) == result(undisturbed.read_trials())
+    assert result(store.read_rounds("0000")) == result(undisturbed.read_rounds("0000"))
