@@ -31,14 +31,12 @@ class Reader:
         self.place += length
         return self.data[self.place - length : self.place]
 
+    def bytes(self, length: int) -> np.ndarray:
+        return np.frombuffer(self.take(length), "u1")
+
     def number(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.take(1)[0]
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
+        byte = self.take(1)[0]
+        return byte if byte < 128 else byte - 128 + 128 * self.number()
 
     def numbers(self) -> list[int]:
         return [self.number() for _ in range(self.number())]
@@ -55,48 +53,51 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict]:
     header_bytes, _, lanes, num_words = (reader.number() for _ in range(4))
     header = Reader(zlib.decompress(reader.take(header_bytes)))
     metadata, palettes, tables, records = read_header(header)
-    stream = Stream(tables, read_states(reader, lanes), np.frombuffer(reader.take(2 * num_words), "<u2"))
+    stream = Stream(tables, read_states(reader, lanes), reader.bytes(2 * num_words).view("<u2"))
     symbols = [decode_symbols(record, palettes, stream) for record in records]
     stored = Reader((stream.states - 65536).astype("<u2").tobytes() + body[reader.place :])
-    elements: list[np.ndarray] = []
+    tensors = {}
     for record, coded in zip(records, symbols, strict=True):
-        elements.append(decode_elements(record, coded, palettes, stored, elements, records))
-    return {record["name"]: to_numpy(record, bits) for record, bits in zip(records, elements, strict=True)
-            if record["role"] != PART}, metadata  # fmt: skip
+        record["bits"] = decode_elements(record, coded, palettes, stored, records)
+        if record["role"] != PART:
+            tensors["sigma/" * (record["role"] == SIGMA) + record["name"]] = to_numpy(record)
+    return tensors, metadata
 
 
 def read_header(header: Reader) -> tuple[dict, list[np.ndarray], list[np.ndarray], list[dict]]:
+    """Read metadata, palettes, tables and one record per tensor."""
     metadata = json.loads(header.take(header.number()))
     num_palettes, num_tables, num_records = (header.number() for _ in range(3))
     sizes = [(header.number(), header.number()) for _ in range(num_palettes)]
     lengths = [header.number() for _ in range(num_tables)]
-    palettes = [np.frombuffer(header.take(size * length), "u1").reshape(size, length).T.copy().view(f"<u{size}")[:, 0]
-                for size, length in sizes]  # fmt: skip
-    tables = [np.frombuffer(header.take(length), "u1").astype(int) for length in lengths]
-    names = [header.take(header.number()).decode() for _ in range(num_records)]
-    roles, types, kinds = (list(header.take(num_records)) for _ in range(3))
-    shapes = [header.numbers() for _ in range(num_records)]
-    records = []
-    for name, role, dtype, kind, shape in zip(names, roles, types, kinds, shapes, strict=True):
-        record = {"name": "sigma/" * (role == SIGMA) + name, "role": role, "type": dtype, "kind": kind, "shape": shape}
+    planes = [header.bytes(size * length).reshape(size, length) for size, length in sizes]
+    palettes = [np.ascontiguousarray(each.T).view(f"<u{len(each)}")[:, 0] for each in planes]
+    tables = [header.bytes(length).astype(int) for length in lengths]
+    records = [{"name": header.take(header.number()).decode()} for _ in range(num_records)]
+    for field in ("role", "type", "kind"):
+        for record, value in zip(records, header.take(num_records), strict=True):
+            record[field] = value
+    for record in records:
+        record["shape"] = header.numbers()
+    for record in records:
+        kind = record["kind"]
         if kind == DEFLATED:
             record["length"] = header.number()
         elif kind == PLANES:
-            record["planes"] = [header.number() for _ in range(SIZES[dtype])]
+            record["planes"] = [header.number() for _ in range(SIZES[record["type"]])]
         elif kind >= PALETTE:
             record["palette"] = header.number() if kind != GROUPED else None
             record["part"], record["group"] = (header.number(), header.number()) if kind != PALETTE else (None, 1)
             record["kernel"] = header.number(), header.number()
             record["thresholds"], record["tables"] = header.numbers(), np.array(header.numbers(), int)
-        records.append(record)
     return metadata, palettes, tables, records
 
 
 def read_states(reader: Reader, lanes: int) -> np.ndarray:
-    low = np.frombuffer(reader.take(2 * lanes), "<u2").astype(int)
-    pairs = np.frombuffer(reader.take(-(-lanes // 2)), "u1")
-    lengths = np.stack([pairs & 15, pairs >> 4], 1).reshape(-1)[:lanes].astype(int)
-    bits = np.unpackbits(np.frombuffer(reader.take(-(-lengths.sum() // 8)), "u1")).astype(int)
+    low = reader.bytes(2 * lanes).view("<u2").astype(int)
+    pairs = reader.bytes(-(-lanes // 2)).astype(int)
+    lengths = np.stack([pairs & 15, pairs >> 4], 1).reshape(-1)[:lanes]
+    bits = np.unpackbits(reader.bytes(-(-lengths.sum() // 8))).astype(int)
     upper = np.zeros((lanes, 15), int)
     upper[np.arange(15) < lengths[:, None]] = bits[: lengths.sum()]
     return low + 65536 * ((1 << lengths) + (upper << np.arange(15)).sum(1))
@@ -137,8 +138,10 @@ def decode_symbols(record: dict, palettes: list[np.ndarray], stream: Stream) -> 
     number = prod(record["shape"])
     if record["kind"] == PLANES:
         return [stream.decode(np.full(number, table - 1)) if table else None for table in record["planes"]]
-    if record["kind"] < PALETTE or not len(record["tables"]):
-        return None if record["kind"] < PALETTE else np.zeros(number, int)
+    if record["kind"] < PALETTE:
+        return None
+    if not len(record["tables"]):
+        return np.zeros(number, int)
     if record["kind"] != GROUPED and len(palettes[record["palette"]]) > 256:
         high = stream.decode(np.full(number, record["tables"][0]))
         return 256 * high + stream.decode(record["tables"][1:][high])
@@ -154,29 +157,27 @@ def decode_symbols(record: dict, palettes: list[np.ndarray], stream: Stream) -> 
     return rows.T.reshape(-1)
 
 
-def decode_elements(record, coded, palettes, stored, elements, records):  # noqa: ANN001, ANN201
-    number, size = prod(record["shape"]), SIZES[record["type"]]
-    if record["kind"] == STORED:
-        return np.frombuffer(stored.take(number * size), f"<u{size}")
-    if record["kind"] == DEFLATED:
+def decode_elements(record: dict, coded, palettes: list[np.ndarray], stored: Reader, records: list[dict]) -> np.ndarray:
+    number, size, kind = prod(record["shape"]), SIZES[record["type"]], record["kind"]
+    if kind == STORED:
+        return stored.bytes(number * size).view(f"<u{size}")
+    if kind == DEFLATED:
         return np.frombuffer(zlib.decompress(stored.take(record["length"])), f"<u{size}")
-    if record["kind"] == PLANES:
-        planes = [np.frombuffer(stored.take(number), "u1") if each is None else each for each in coded]
+    if kind == PLANES:
+        planes = [stored.bytes(number) if each is None else each for each in coded]
         return np.stack(planes[::-1], 1).astype("u1").reshape(-1).view(f"<u{size}")
-    group = np.arange(number) // record["group"]
-    if record["kind"] == GROUPED:
-        part = elements[record["part"]].reshape(records[record["part"]]["shape"])
-        return part[group % len(part), coded]
-    values = palettes[record["palette"]][coded]
-    if record["kind"] == PALETTE:
-        return values
-    scales = elements[record["part"]].view("<f4")
-    return (values.view("<f4") * scales[group % len(scales)]).view("<u4")
+    if kind == PALETTE:
+        return palettes[record["palette"]][coded]
+    part = records[record["part"]]
+    group = np.arange(number) // record["group"] % part["shape"][0]
+    if kind == GROUPED:
+        return part["bits"].reshape(part["shape"])[group, coded]
+    return (palettes[record["palette"]][coded].view("<f4") * part["bits"].view("<f4")[group]).view("<u4")
 
 
-def to_numpy(record: dict, bits: np.ndarray) -> np.ndarray:
-    kind = TYPES[record["type"]]
-    values = (bits.astype("<u4") << 16).view("<f4") if kind == "bf16" else np.ascontiguousarray(bits).view(kind)
+def to_numpy(record: dict) -> np.ndarray:
+    bits, kind = np.ascontiguousarray(record["bits"]), TYPES[record["type"]]
+    values = (bits.astype("<u4") << 16).view("<f4") if kind == "bf16" else bits.view(kind)
     return (values.astype("<f4") if record["role"] == NARROWED else values).reshape(record["shape"])
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pwfn.errors import UserError
 from pwfn.models.checkpoints import load_checkpoint, read_state
-from pwfn.models.plain import build_plain
+from pwfn.models.plain import build_plain, record_of
 
 DEFAULT_SIZE = 224
 
@@ -36,7 +36,7 @@ def network_of(checkpoint: Path, model: str, given: Given) -> nn.Module:
         UserError: a checkpoint that cannot be read or does not fit, or sizes that have to be given.
     """
     state = read_state(checkpoint)
-    record = _record(model)
+    record = record_of(model)
     channels, side, _ = record.get("input_size") or (3, DEFAULT_SIZE, DEFAULT_SIZE)
     classes = given.num_classes or _size(state, record.get("classifier"), 0)
     if classes is None:
@@ -74,14 +74,6 @@ def parse_kwargs(texts: list[str]) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
-
-
-def _record(model: str) -> Mapping[str, Any]:
-    """timm's record of an architecture; empty where it has none, which building will say."""
-    import timm
-
-    known = timm.get_pretrained_cfg(model) if timm.is_model(model) else None
-    return known.to_dict() if known is not None else {}
 
 
 def _size(state: Mapping[str, Tensor], layers: Any, axis: int) -> int | None:

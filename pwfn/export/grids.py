@@ -54,13 +54,13 @@ class Grouped:
 def groupings(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Yield ways to cut a tensor: number of groups and consecutive elements of each.
 
-    Output channels, blocks within them, input channels, and rows of convolutions.
+    Output channels, blocks of the flattened tensor, input channels, and rows of convolutions.
     """
     size = prod(shape)
     if len(shape) < 2 or not size:
         return
     found = [(shape[0], size // shape[0])]
-    found += [(size // block, block) for block in BLOCKS if (size // shape[0]) % block == 0]
+    found += [(size // block, block) for block in BLOCKS if size % block == 0]
     found += [(shape[1], size // shape[0] // shape[1]), (shape[0] * shape[1], size // shape[0] // shape[1])]
     for num_groups, group in dict.fromkeys(found):
         if num_groups > 1 and (group > 1 or size > num_groups):

@@ -68,10 +68,14 @@ def build_from(contents: Contents) -> nn.Module:
     architecture = contents.metadata.architecture
     if architecture is None:
         raise UserError("the file names no architecture; read its tensors with pwfn.export.load_state")
-    _check_before_building(architecture, contents)
-    network = _build(architecture)
-    _check_names(architecture.name, network, contents)
-    network.load_state_dict(_with_shared_names(network, contents.state))
+    skeleton = _skeleton(architecture)
+    if skeleton is not None:
+        _check_names(architecture.name, skeleton, contents)  # a small file must not make us build a huge network
+    network = None if skeleton is None else _filled(skeleton, contents.state)
+    if network is None:
+        network = _build(architecture)
+        _check_names(architecture.name, network, contents)
+        network.load_state_dict(_with_shared_names(network, contents.state))
     _set_preprocessing(network, contents.metadata)
     return network
 
@@ -101,16 +105,37 @@ def _device(device: str | torch.device) -> torch.device:
         raise UserError(f"device {device}: {str(error).splitlines()[0]}") from error
 
 
-def _check_before_building(architecture: Architecture, contents: Contents) -> None:
-    """Compare names and shapes with a skeleton without memory: a small file must not make us build a huge network."""
+def _skeleton(architecture: Architecture) -> nn.Module | None:
+    """Build a network without memory; None where its architecture computes with real numbers while it is built."""
     try:
         with torch.device("meta"):
-            skeleton = _build(architecture)
+            return _build(architecture)
     except UserError as error:
         if "meta" in str(error):
-            return  # no fault of the file: this architecture computes with real numbers while it is built
+            return None
         raise
-    _check_names(architecture.name, skeleton, contents)
+
+
+def _filled(skeleton: nn.Module, state: Mapping[str, Tensor]) -> nn.Module | None:
+    """Give a skeleton the file's tensors, which saves drawing random weights; None where it needs more than those.
+
+    Some networks compute tensors of their own (masks, positions), and some share parameters between layers.
+    """
+    num_names = len(list(skeleton.named_parameters(remove_duplicate=False)))
+    if num_names != len(list(skeleton.parameters())) or not state.keys() >= {name for name, _ in skeleton.named_buffers()}:
+        return None
+    skeleton.load_state_dict(state, assign=True)
+    kept = [value for module in skeleton.modules() for value in vars(module).values()]
+    return None if any(map(_is_hollow, kept)) else skeleton
+
+
+def _is_hollow(value: Any) -> bool:
+    """Whether an attribute holds a tensor without memory."""
+    if isinstance(value, Mapping):
+        return any(map(_is_hollow, value.values()))
+    if isinstance(value, list | tuple | set):
+        return any(map(_is_hollow, value))
+    return isinstance(value, Tensor) and value.is_meta
 
 
 def _check_names(architecture: str, network: nn.Module, contents: Contents) -> None:

@@ -68,7 +68,20 @@ def to_onnx(network: nn.Module, image: torch.Tensor) -> bytes:
             do_constant_folding=False,
             opset_version=OPSET,
         )
-    return target.getvalue()
+    return _raise_version(target.getvalue())
+
+
+def _raise_version(model: bytes) -> bytes:
+    """Translate to the version that knows numbers of 4 bits; a network that cannot be translated keeps its own."""
+    onnx, _ = import_onnx()
+    from onnx import version_converter
+
+    try:
+        proto = version_converter.convert_version(onnx.load_from_string(model), OPSET_OF_4_BITS)
+        onnx.checker.check_model(proto)
+    except Exception:  # the converter raises nearly anything
+        return model
+    return bytes(proto.SerializeToString())
 
 
 def share_codebook(model: bytes, names: Iterable[str]) -> bytes:
@@ -91,25 +104,31 @@ def share_codebook(model: bytes, names: Iterable[str]) -> bytes:
             f"onnx: {len(codebook)} distinct values share too little for a codebook; at most 65,536 are possible"
         )
     nodes = []
+    bits_of_index = _bits_of_index(len(codebook), proto.opset_import)
     for name, tensor in dense.items():
         graph.initializer.remove(tensor)
         indices = np.searchsorted(codebook, bits[name])
-        graph.initializer.append(_indices(onnx, f"{name}.indices", indices, len(codebook)))
+        graph.initializer.append(_indices(onnx, f"{name}.indices", indices, bits_of_index))
         cast = onnx.helper.make_node("Cast", [f"{name}.indices"], [f"{name}.positions"], to=onnx.TensorProto.INT32)
         nodes += [cast, onnx.helper.make_node("Gather", [CODEBOOK, f"{name}.positions"], [name])]
     graph.initializer.append(onnx.numpy_helper.from_array(codebook.view(np.float32), CODEBOOK))
     old = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *old])
-    if len(codebook) <= MAX_4_BITS:
-        proto = onnx.version_converter.convert_version(proto, OPSET_OF_4_BITS)
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString())
 
 
-def _indices(onnx: Any, name: str, indices: np.ndarray[Any, Any], num_values: int) -> Any:
-    if num_values > MAX_4_BITS:
-        return onnx.numpy_helper.from_array(indices.astype(np.uint8 if num_values <= 1 << 8 else np.uint16), name)
+def _bits_of_index(num_values: int, opsets: Iterable[Any]) -> int:
+    if num_values > 1 << 8:
+        return 16
+    knows_4_bits = any(each.domain in ("", "ai.onnx") and each.version >= OPSET_OF_4_BITS for each in opsets)
+    return 4 if num_values <= MAX_4_BITS and knows_4_bits else 8
+
+
+def _indices(onnx: Any, name: str, indices: np.ndarray[Any, Any], num_bits: int) -> Any:
+    if num_bits > 4:
+        return onnx.numpy_helper.from_array(indices.astype(np.uint8 if num_bits == 8 else np.uint16), name)
     flat = np.append(indices.reshape(-1), np.zeros(indices.size % 2, indices.dtype)).astype(np.uint8)
     packed = (flat[::2] | flat[1::2] << 4).tobytes()
     return onnx.helper.make_tensor(name, onnx.TensorProto.UINT4, indices.shape, packed, raw=True)

@@ -47,6 +47,12 @@ def build_plain(
     return cast(nn.Module, network)
 
 
+def record_of(name: str) -> dict[str, Any]:
+    """Return timm's record of an architecture (classifier, first convolution, ...); empty where it has none."""
+    known = timm.get_pretrained_cfg(name) if is_model(name) else None
+    return {} if known is None else dict(known.to_dict())
+
+
 def _size_argument(name: str, size: tuple[int, int]) -> dict[str, Any]:
     """Give the size to networks that are built for one."""
     record = timm.get_pretrained_cfg(name)
