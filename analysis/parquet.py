@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.storage import Folder
+from pwfn.naming import age, is_compacted
 
 KNOWN_VERSIONS = (1, 2)
 """The schema versions that this report can read as they are."""
@@ -41,18 +42,8 @@ def read_table(folder: Folder, notes: list[str], columns: Sequence[str] = ()) ->
     return _newest(_read_one_by_one(folder, notes, columns) if frame is None else frame)
 
 
-def is_compacted(file: str) -> bool:
-    """Whether a file holds many trials."""
-    return file.startswith("compacted-")
-
-
-def _age(file: str) -> tuple[bool, str]:
-    """Sorts files from the oldest to the newest word on a trial: compacted ones by their time, then single ones."""
-    return not is_compacted(file), file
-
-
 def _listing(folder: Folder) -> list[str]:
-    return sorted(folder.files(".parquet"), key=_age)
+    return sorted(folder.files(".parquet"), key=age)
 
 
 def _is_local(folder: Folder) -> bool:
@@ -138,7 +129,7 @@ def _note_versions(folder: Folder, found: list[int], notes: list[str]) -> None:
 
 def _newest(frame: pd.DataFrame) -> pd.DataFrame:
     """Keep the rows of the last file that a trial is in: its own, or else the last compacted one."""
-    names = sorted(frame["_file"].unique(), key=_age)
+    names = sorted(frame["_file"].unique(), key=age)
     if names and is_compacted(names[0]):
         place = frame["_file"].map({name: index for index, name in enumerate(names)})
         frame = frame[place == place.groupby(frame["trial_id"]).transform("max")]

@@ -72,7 +72,8 @@ def configurations(trials: pd.DataFrame) -> pd.DataFrame:
     merged = trials[~groups.duplicated()].copy()
     means = trials.select_dtypes("float64").columns.difference(["number"])
     merged[means] = grouped[list(means)].mean().to_numpy()
-    lows, highs = grouped[list(SPREAD)].min().add_suffix("_low"), grouped[list(SPREAD)].max().add_suffix("_high")
+    spread = [name for name in SPREAD if name in trials]
+    lows, highs = grouped[spread].min().add_suffix("_low"), grouped[spread].max().add_suffix("_high")
     ids = grouped["trial_id"].agg(list).rename("trial_ids")
     further = pd.concat([lows, highs, ids.map(len).astype(float).rename("num_seeds"), ids], axis=1)
     return judged(pd.concat([merged, further.set_axis(merged.index)], axis=1))

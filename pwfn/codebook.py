@@ -68,6 +68,12 @@ def measure_codebook(codebook: Codebook) -> CodebookMetrics:
     )
 
 
+def float32_below(numbers: npt.NDArray[np.float64]) -> FloatArray:
+    """Round float64 numbers down to float32; no float32 lies between, so a weight is beyond both or beyond none."""
+    near = numbers.astype(np.float32)
+    return np.where(near > numbers, np.nextafter(near, np.float32(-np.inf)), near)
+
+
 def entropy_bits(counts: IntArray) -> float:
     """Shannon entropy, base 2, of the distribution that positive counts `(num_values,)` describe; 0 for none."""
     if len(counts) == 0:

@@ -25,7 +25,7 @@ class Given:
     num_classes: int | None = None
     in_channels: int | None = None
     image_size: int | None = None
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    model_args: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the network, as timm's `--model-kwargs`."""
 
 
@@ -46,7 +46,7 @@ def network_of(checkpoint: Path, model: str, given: Given) -> nn.Module:
     found_channels = given.in_channels or _size(state, record.get("first_conv"), 1) or channels
     size = given.image_size or side
     network = build_plain(
-        model, num_classes=classes, in_channels=found_channels, size=(size, size), kwargs=given.kwargs
+        model, num_classes=classes, in_channels=found_channels, size=(size, size), model_args=given.model_args
     )
     try:
         load_checkpoint(network, checkpoint)

@@ -71,7 +71,7 @@ def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
         UserError: no such trial, its network was not kept, or a check failed.
     """
     target.keep_apart()
-    row = _read_trial(store, trial_id)
+    row = store.require_trial(trial_id)
     if row["state"] != "complete":
         raise UserError(f"study {store.study}: trial {trial_id} is {row['state']}; only a complete one can be exported")
     content = store.read_model(trial_id)
@@ -104,7 +104,7 @@ def export_checkpoint(checkpoint: Path, model: str, target: Target, data: DataCo
     network = network_of(checkpoint, model, given).to(target.device)
     images = None if data is None else TestImages(data, network, batch_size=target.batch_size)
     names = list(split_parameters(network).fixable)
-    metadata = describe_network(network, provenance={"checkpoint": checkpoint.name}, kwargs=given.kwargs)
+    metadata = describe_network(network, provenance={"checkpoint": checkpoint.name})
     return _export(network, names, metadata, target, images=images, recorded={}, sigmas={})
 
 
@@ -216,18 +216,6 @@ def _percent(share: float | None) -> str:
 
 def _num_parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _read_trial(store: ResultsStore, trial_id: str) -> dict[str, Any]:
-    try:
-        row = store.read_trial(trial_id)
-    except ValueError as error:  # a name that no file can have
-        raise UserError(f"trial {error}") from error
-    if row is None:
-        ended = [each["trial_id"] for each in store.read_trials()]
-        some = f"it has {ended[0]} to {ended[-1]}" if ended else "it has none"
-        raise UserError(f"study {store.study} in {store.results} has no finished trial {trial_id}; {some}")
-    return row
 
 
 def _trial_config(store: ResultsStore, trial_id: str, row: Mapping[str, Any]) -> TrialConfig:

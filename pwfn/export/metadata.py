@@ -21,8 +21,14 @@ MAX_PIXELS = 1 << 24
 """Largest input, over all channels, that a file may ask for: building a network passes one image through it."""
 MAX_COUNT = 1 << 24
 NAME = re.compile(r"^[A-Za-z0-9_.\-]{1,200}$")
-MAX_DEPTH = 4
-"""Deepest nesting of lists in an architecture's arguments."""
+MAX_DEPTH, MAX_INTEGER, MAX_LENGTH = 2, 1 << 14, 200
+"""Deepest lists, largest whole number and longest text or list among an architecture's arguments: a small file must not
+ask for a huge network."""
+RESERVED = frozenset(
+    {"num_classes", "in_chans", "pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay",
+     "pretrained_model_args", "cache_dir", "scriptable", "exportable", "no_jit"}
+)  # fmt: skip
+"""Arguments that do not describe the architecture, or that would read or fetch something."""
 
 Scalar = float | int | bool | str | None
 """A number or a text; JSON has no NaN, so that is null."""
@@ -40,8 +46,10 @@ class Architecture:
     """Channels of the images."""
     image_size: int | tuple[int, int]
     """Side of the input in pixels, or its height and width."""
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the network, as timm's `--model-kwargs`: numbers, texts, and lists of those."""
+    model_args: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of timm's `create_model`: numbers, texts, and lists of those."""
+    fused: bool = False
+    """Whether timm's fusing for use comes after building, and before the weights."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not NAME.match(self.name):
@@ -52,11 +60,13 @@ class Architecture:
         num_pixels = self.in_channels * self.size[0] * self.size[1]
         if num_pixels > MAX_PIXELS:
             raise ValueError(f"architecture: an input of {num_pixels} numbers; at most {MAX_PIXELS} are allowed")
-        if not isinstance(self.kwargs, dict):
-            raise ValueError(f"architecture.kwargs: {self.kwargs!r} is no object")  # noqa: TRY004  (all are ValueError)
-        for name, value in self.kwargs.items():
-            if not isinstance(name, str) or not name.isidentifier() or not _is_plain(value, MAX_DEPTH):
-                raise ValueError(f"architecture.kwargs.{name}: numbers, texts and lists of them are allowed")
+        if not isinstance(self.model_args, dict) or not isinstance(self.fused, bool):
+            raise ValueError("architecture: model_args is an object and fused a bool")
+        for name, value in self.model_args.items():
+            if not isinstance(name, str) or not name.isidentifier() or name in RESERVED:
+                raise ValueError(f"architecture.model_args: the argument {name} is not one of the architecture")
+            if not _is_plain(value, MAX_DEPTH):
+                raise ValueError(f"architecture.model_args.{name}: small numbers, short texts and lists of them are allowed")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -125,7 +135,7 @@ def metadata_from(found: Any) -> ModelMetadata:
     data = _fields_of("metadata", found, ModelMetadata)
     architecture, preparation, names = data.get("architecture"), data.get("preprocessing"), data.get("class_names")
     if architecture is not None:
-        own = _fields_of("architecture", architecture, Architecture, optional=("kwargs",))
+        own = _fields_of("architecture", architecture, Architecture, optional=("model_args", "fused"))
         data["architecture"] = Architecture(**own | {"image_size": _as_tuple(own["image_size"])})
     if preparation is not None:
         own = _fields_of("preprocessing", preparation, ImagePreparation, optional=("crop_mode",))
@@ -141,8 +151,8 @@ def metadata_from(found: Any) -> ModelMetadata:
 def metadata_to_json(metadata: ModelMetadata) -> str:
     """Write the metadata as JSON, without what is unknown."""
     found = {name: value for name, value in asdict(metadata).items() if value not in (None, {})}
-    if metadata.architecture is not None and not metadata.architecture.kwargs:
-        del found["architecture"]["kwargs"]
+    if metadata.architecture is not None:
+        found["architecture"] = {name: value for name, value in found["architecture"].items() if value not in ({}, False)}
     return json.dumps(found, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -165,9 +175,17 @@ def describe_network(
     class_names: tuple[str, ...] | None = None,
     metrics: Mapping[str, Scalar] | None = None,
     provenance: Mapping[str, Scalar] | None = None,
-    kwargs: Mapping[str, Any] | None = None,
+    model_args: Mapping[str, Any] | None = None,
 ) -> ModelMetadata:
-    """Collect the metadata of a network of `pwfn.models.build_network`, built with the given further arguments."""
+    """Collect the metadata of a network of `pwfn.models.build_network`.
+
+    Args:
+        network: notes as `arguments` and `fused` how it was built.
+        class_names: in the order of the scores.
+        metrics: as measured.
+        provenance: where it comes from.
+        model_args: further arguments that build it again, where it does not note them.
+    """
     from pwfn.models import preprocessing_of
 
     record: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
@@ -177,7 +195,8 @@ def describe_network(
         num_classes=network.num_classes,  # type: ignore[arg-type]
         in_channels=channels,
         image_size=height if height == width else (height, width),
-        kwargs=_as_lists(dict(kwargs or {})),
+        model_args=_as_lists(dict(getattr(network, "arguments", model_args or {}))),
+        fused=bool(getattr(network, "fused", False)),
     )
     preparation = preprocessing_of(network)
     known = {each.name: getattr(preparation, each.name) for each in fields(preparation)}
@@ -232,8 +251,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_plain(value: Any, depth: int) -> bool:
     if isinstance(value, list):
-        return depth > 0 and all(_is_plain(each, depth - 1) for each in value)
-    return value is None or isinstance(value, bool | int | str) or _is_number(value)
+        return depth > 0 and len(value) <= MAX_LENGTH and all(_is_plain(each, depth - 1) for each in value)
+    if isinstance(value, str):
+        return len(value) <= MAX_LENGTH
+    return value is None or isinstance(value, bool) or (_is_number(value) and abs(value) <= MAX_INTEGER)
 
 
 def _as_lists(value: Any) -> Any:

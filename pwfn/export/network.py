@@ -94,7 +94,7 @@ def _build(architecture: Architecture) -> nn.Module:
         num_classes=architecture.num_classes,
         in_channels=architecture.in_channels,
         size=architecture.size,
-        kwargs=architecture.kwargs,
+        model_args=architecture.model_args,
     )
 
 

@@ -15,7 +15,7 @@ from pwfn.models import networks  # noqa: F401  (registers ours with timm)
 
 
 def build_plain(
-    name: str, *, num_classes: int, in_channels: int, size: tuple[int, int], kwargs: Mapping[str, Any] | None = None
+    name: str, *, num_classes: int, in_channels: int, size: tuple[int, int], model_args: Mapping[str, Any] | None = None
 ) -> nn.Module:
     """Build a network with random weights, in evaluation mode; torch's global generator is left as it was.
 
@@ -24,7 +24,7 @@ def build_plain(
         num_classes: class scores.
         in_channels: channels of the images.
         size: height and width of the images.
-        kwargs: further arguments of the network.
+        model_args: further arguments of the network.
 
     Raises:
         UserError: unknown name, arguments or an image size that the network does not take.
@@ -32,7 +32,7 @@ def build_plain(
     if not is_model(name):
         known = timm.list_models()
         raise UserError(f"architecture {name!r} is neither timm's nor ours{nearest_names(name, known)}")
-    arguments = {**_size_argument(name, size), **(kwargs or {})}
+    arguments = {**_size_argument(name, size), **(model_args or {})}
     try:
         with torch.random.fork_rng(devices=[]):
             network: Any = timm.create_model(
@@ -41,6 +41,7 @@ def build_plain(
     except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, AttributeError) as error:
         what = f"{num_classes} classes, {in_channels} channels and {arguments}"
         raise UserError(f"architecture {name} cannot be built for {what}: {first_line(error)}") from error
+    network.arguments = dict(model_args or {})
     network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (in_channels, *size)}
     network.float().eval()
     _check_forward(name, network, num_classes)

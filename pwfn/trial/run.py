@@ -175,7 +175,7 @@ def ensure_baseline(config: TrialConfig, store: ResultsStore, device: torch.devi
     kept = store.read_baseline(key)
     if kept is not None:
         return Baseline.from_bytes(*kept)
-    of_study = config.model_copy(update={"seed": split_seed(config)})
+    of_study = config.model_copy(update={"seed": config.split_seed})
     baseline = make_baseline(open_task(of_study, config.model, device, replicas))
     if replicas.is_first:
         store.write_baseline(key, baseline.to_bytes(), baseline.card)
@@ -186,7 +186,7 @@ def open_task(
     config: TrialConfig, model: ModelConfig, device: torch.device, replicas: Replicas, micro_batches: int = 1
 ) -> Task:
     """Build a network and the data it is given, on a device."""
-    seed = split_seed(config)
+    seed = config.split_seed
     source = _source(config.data, seed)
     network = build_network(
         model,
@@ -197,11 +197,6 @@ def open_task(
     )
     data = _data(config.data, seed, preprocessing_of(network), device)
     return Task(network.to(device), data, config, device, replicas, micro_batches)
-
-
-def split_seed(config: TrialConfig) -> int:
-    """Return the seed of the split and of weights that are not loaded: the study's, or a lone trial's own."""
-    return config.seed if config.data.split_seed is None else config.data.split_seed
 
 
 @functools.lru_cache(maxsize=2)
@@ -231,7 +226,7 @@ def own_device(resources: ResourcesConfig) -> torch.device:
 
 
 def _metadata(trial: Trial, task: Task, outcome: Row) -> ModelMetadata:
-    classes = _source(task.config.data, split_seed(task.config)).class_names
+    classes = _source(task.config.data, task.config.split_seed).class_names
     provenance: dict[str, str | int | None] = {
         "study": trial.study,
         "trial_id": trial.trial_id,

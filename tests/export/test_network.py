@@ -124,7 +124,8 @@ def test_metadata_comes_back():
         "num_classes": 7,
         "in_channels": 1,
         "image_size": 8,
-        "kwargs": {},
+        "model_args": {},
+        "fused": False,
     }
     assert encode_network(network, asdict(metadata)) == encode_network(network, metadata)
 
