@@ -95,7 +95,9 @@ def encode(items: Sequence[Item], metadata: str, *, deflate_all: bool = False) -
         _fall_back(draft)
     tables = _used_tables(drafts, tables)
     layout = Layout(metadata, tuple(palettes), tuple(map(quantize_counts, tables)), tuple(map(_record, drafts)))
-    return layout, encode_stream(layout, [draft.symbols for draft in drafts], b"".join(draft.stored for draft in drafts))
+    return layout, encode_stream(
+        layout, [draft.symbols for draft in drafts], b"".join(draft.stored for draft in drafts)
+    )
 
 
 def _draft(item: Item, place: int) -> list[_Draft]:
@@ -156,7 +158,9 @@ def _share_palettes(drafts: Sequence[_Draft]) -> list[PaletteArray]:
     palettes: list[PaletteArray] = []
     kinds = {(draft.item.dtype, draft.kind) for draft in drafts if draft.distinct is not None}
     for dtype, kind in sorted(kinds):
-        own = [draft for draft in drafts if draft.distinct is not None and (draft.item.dtype, draft.kind) == (dtype, kind)]
+        own = [
+            draft for draft in drafts if draft.distinct is not None and (draft.item.dtype, draft.kind) == (dtype, kind)
+        ]
         joined, palette_of = join_palettes([draft.distinct for draft in own if draft.distinct is not None], dtype)
         for draft, palette in zip(own, palette_of, strict=True):
             draft.palette = len(palettes) + palette
@@ -232,7 +236,8 @@ def _histograms(draft: _Draft) -> list[npt.NDArray[np.float32]]:
     if draft.kind == Kind.PLANES:
         chosen = [place for place, coded in enumerate(draft.planes) if coded]
         return [
-            np.bincount(plane(draft.item.bits, place), minlength=MAX_SYMBOLS).astype(np.float32)[None] for place in chosen
+            np.bincount(plane(draft.item.bits, place), minlength=MAX_SYMBOLS).astype(np.float32)[None]
+            for place in chosen
         ]
     if not isinstance(draft.symbols, np.ndarray) or draft.num_values < 2:
         return []
@@ -286,7 +291,10 @@ def _deflates_well(draft: _Draft) -> bool:
     if draft.distinct is not None:
         ours += draft.distinct.nbytes
     sample = bits[: DEFLATE_SAMPLE // bits.itemsize]
-    if sample.nbytes < MIN_DEFLATED or len(zlib.compress(sample.tobytes())) * bits.size > DEFLATE_MARGIN * ours * sample.size:
+    if (
+        sample.nbytes < MIN_DEFLATED
+        or len(zlib.compress(sample.tobytes())) * bits.size > DEFLATE_MARGIN * ours * sample.size
+    ):
         return False
     return len(zlib.compress(bits.tobytes(), 9)) < ours
 

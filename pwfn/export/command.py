@@ -88,9 +88,7 @@ def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
     seed = config.seed if config.data.split_seed is None else config.data.split_seed
     images = TestImages(config.data, network, batch_size=target.batch_size, seed=seed)
     names = list(contents.fixed)
-    lines = _export(
-        network, names, contents.metadata, target, images=images, recorded=row, sigmas=contents.sigmas
-    )
+    lines = _export(network, names, contents.metadata, target, images=images, recorded=row, sigmas=contents.sigmas)
     return [("float accuracy", _percent(row["float_test_top1"])), *lines]
 
 

@@ -152,7 +152,11 @@ def _shared_levels(groups: FloatArray) -> tuple[FloatArray, FloatArray] | None:
 
 
 def _exact_levels(
-    groups: FloatArray, scales: FloatArray, ratios: DoubleArray, starts: npt.NDArray[np.intp], level_of: npt.NDArray[np.intp]
+    groups: FloatArray,
+    scales: FloatArray,
+    ratios: DoubleArray,
+    starts: npt.NDArray[np.intp],
+    level_of: npt.NDArray[np.intp],
 ) -> FloatArray | None:
     """Choose each level among the float32 numbers near its ratios such that all its products are right to the bit."""
     guess = (np.add.reduceat(ratios, starts) / np.diff(starts, append=len(ratios))).astype(np.float32)

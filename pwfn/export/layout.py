@@ -130,7 +130,13 @@ class Layout:
 def write_layout(layout: Layout) -> bytes:
     """Turn a header into bytes."""
     text = layout.metadata.encode()
-    parts = [number(len(text)), text, number(len(layout.palettes)), number(len(layout.tables)), number(len(layout.records))]
+    parts = [
+        number(len(text)),
+        text,
+        number(len(layout.palettes)),
+        number(len(layout.tables)),
+        number(len(layout.records)),
+    ]
     parts += [number(item) for palette in layout.palettes for item in (palette.itemsize, len(palette))]
     parts += [number(len(table)) for table in layout.tables]
     parts += [_planes(palette) for palette in layout.palettes]
@@ -281,7 +287,11 @@ def _check(layout: Layout) -> None:
     for place, record in enumerate(layout.records):
         coding = record.coding
         if coding.kind == Kind.PLANES:
-            lengths = [len(layout.tables[table - 1]) if table <= len(layout.tables) else None for table in coding.planes if table]
+            lengths = [
+                len(layout.tables[table - 1]) if table <= len(layout.tables) else None
+                for table in coding.planes
+                if table
+            ]
             if None in lengths:
                 raise ValueError(f"tensor {record.name!r} has a table that is not there")
         if coding.kind >= Kind.PALETTE:

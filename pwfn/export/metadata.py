@@ -66,7 +66,9 @@ class Architecture:
             if not isinstance(name, str) or not name.isidentifier() or name in RESERVED:
                 raise ValueError(f"architecture.model_args: the argument {name} is not one of the architecture")
             if not _is_plain(value, MAX_DEPTH):
-                raise ValueError(f"architecture.model_args.{name}: small numbers, short texts and lists of them are allowed")
+                raise ValueError(
+                    f"architecture.model_args.{name}: small numbers, short texts and lists of them are allowed"
+                )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -152,7 +154,9 @@ def metadata_to_json(metadata: ModelMetadata) -> str:
     """Write the metadata as JSON, without what is unknown."""
     found = {name: value for name, value in asdict(metadata).items() if value not in (None, {})}
     if metadata.architecture is not None:
-        found["architecture"] = {name: value for name, value in found["architecture"].items() if value not in ({}, False)}
+        found["architecture"] = {
+            name: value for name, value in found["architecture"].items() if value not in ({}, False)
+        }
     return json.dumps(found, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

@@ -122,7 +122,9 @@ def _filled(skeleton: nn.Module, state: Mapping[str, Tensor]) -> nn.Module | Non
     Some networks compute tensors of their own (masks, positions), and some share parameters between layers.
     """
     num_names = len(list(skeleton.named_parameters(remove_duplicate=False)))
-    if num_names != len(list(skeleton.parameters())) or not state.keys() >= {name for name, _ in skeleton.named_buffers()}:
+    if num_names != len(list(skeleton.parameters())) or not state.keys() >= {
+        name for name, _ in skeleton.named_buffers()
+    }:
         return None
     skeleton.load_state_dict(state, assign=True)
     kept = [value for module in skeleton.modules() for value in vars(module).values()]

@@ -153,7 +153,9 @@ def _is_shape(value: Any) -> bool:
 def _read_tensors(data: bytes, base: int, header: dict[str, Any]) -> dict[str, _Tensor]:
     """Read all tensors, which must fill the data one after the other, the checksum last."""
     for name, entry in header.items():
-        right = isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"} and _is_shape(entry["shape"])
+        right = (
+            isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"} and _is_shape(entry["shape"])
+        )
         if not right or not _is_shape(entry["data_offsets"]) or len(entry["data_offsets"]) != 2:
             raise malformed(f"header entry {name!r}")
     end = 0
@@ -216,7 +218,10 @@ def _decode(layers: list[_Layer], own: dict[str, Any]) -> dict[str, npt.NDArray[
     shares = [_frequencies(table) - 1 for table in parts]
     # constriction gives a symbol of share p the frequency 1 + p (TOTAL - num_symbols), by differences of rounded
     # cumulative sums. Shares that are whole numbers with that very sum come through exactly, on any platform.
-    models = [None if len(each) == 1 else constriction.stream.model.Categorical(each.astype(np.float64), perfect=False) for each in shares]
+    models = [
+        None if len(each) == 1 else constriction.stream.model.Categorical(each.astype(np.float64), perfect=False)
+        for each in shares
+    ]
     coder = constriction.stream.stack.AnsCoder(words) if words.size else constriction.stream.stack.AnsCoder()
     found = {}
     for layer in layers:
@@ -229,7 +234,9 @@ def _decode(layers: list[_Layer], own: dict[str, Any]) -> dict[str, npt.NDArray[
     return found
 
 
-def _decode_tensor(coder: Any, model: Any, values: npt.NDArray[np.float32], num_weights: int) -> npt.NDArray[np.float32]:
+def _decode_tensor(
+    coder: Any, model: Any, values: npt.NDArray[np.float32], num_weights: int
+) -> npt.NDArray[np.float32]:
     tensor = np.empty(num_weights, dtype=np.float32)
     if model is None:
         tensor[:] = values[0]

@@ -187,7 +187,10 @@ def test_what_is_wrong_is_said(case):
         ('{"architecture":{"name":"a"}}', "architecture: num_classes is missing"),
         ('{"class_names":[3]}', "class_names: texts are needed"),
         ('{"metrics":{"a":[]}}', "metrics: numbers and texts by name are needed"),
-        ('{"preprocessing":{"mean":3,"std":[1],"image_size":3,"interpolation":"a","crop_fraction":1}}', "preprocessing.mean"),
+        (
+            '{"preprocessing":{"mean":3,"std":[1],"image_size":3,"interpolation":"a","crop_fraction":1}}',
+            "preprocessing.mean",
+        ),
     ],
 )
 def test_wrong_metadata_are_named(metadata, message):
@@ -204,12 +207,18 @@ def nested(**options):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: torch.eye(3).to_sparse(), "tensor odd is sparse_coo; only dense tensors can be written: call to_dense"),
+        (
+            lambda: torch.eye(3).to_sparse(),
+            "tensor odd is sparse_coo; only dense tensors can be written: call to_dense",
+        ),
         (lambda: torch.eye(3).to_sparse_csr(), "tensor odd is sparse_csr; only dense"),
         (lambda: torch.empty(3, device="meta"), "tensor odd is on the meta device and has no values; load the weights"),
         (lambda: nested(layout=torch.jagged), "tensor odd is jagged; only dense"),
         (nested, "tensor odd is nested; only plain tensors"),
-        (lambda: torch.zeros(2, dtype=torch.complex128), r"tensor odd is torch\.complex128; possible are float64, int64"),
+        (
+            lambda: torch.zeros(2, dtype=torch.complex128),
+            r"tensor odd is torch\.complex128; possible are float64, int64",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Sparse", "ignore:The PyTorch API of nested tensors")
@@ -246,7 +255,9 @@ def test_mutated_files_raise_our_error_only(data):
         place = data.draw(st.integers(0, len(content)))
         length = data.draw(st.integers(0, 40))
         content[place : place + length] = data.draw(st.binary(max_size=40))
-    if data.draw(st.booleans()) and len(content) >= start + 32:  # a true checksum lets the mutation through to the checks
+    if (
+        data.draw(st.booleans()) and len(content) >= start + 32
+    ):  # a true checksum lets the mutation through to the checks
         content = envelop(bytes(content[start:-32]))
     assert read_whatever(bytes(content)) < MAX_PEAK
 
@@ -277,7 +288,9 @@ def test_the_golden_file_is_written_and_read():
     content = encode_state({"w": torch.tensor([0, 0.5, -0.5, 0, 0, 0.25, 0, -0.5] * 40)}, {"n": torch.tensor(3)}, {})
     layout, sizes, rest = take_apart(content)
     assert json.loads(layout.metadata) == {}
-    assert [palette.view(np.float32).tolist() for palette in layout.palettes if palette.itemsize == 4] == [[-0.5, 0, 0.25, 0.5]]
+    assert [palette.view(np.float32).tolist() for palette in layout.palettes if palette.itemsize == 4] == [
+        [-0.5, 0, 0.25, 0.5]
+    ]
     assert [(record.name, record.role, record.dtype, record.shape) for record in layout.records] == [
         ("w", Role.FIXED, "F32", (320,)), ("n", Role.REST, "I64", ())
     ]  # fmt: skip

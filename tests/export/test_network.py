@@ -273,7 +273,9 @@ def test_edited_architectures_raise_our_error_only(changes):
 )
 def test_metadata_that_would_download_or_allocate_are_refused(changes):
     architecture = {"name": "resnet18", "num_classes": 10, "in_channels": 3, "image_size": 32} | changes
-    with pytest.raises(ValueError, match=r"should match pattern|numbers; at most 16777216|is not a whole number from 1"):
+    with pytest.raises(
+        ValueError, match=r"should match pattern|numbers; at most 16777216|is not a whole number from 1"
+    ):
         metadata_from({"architecture": architecture})
 
 
@@ -295,9 +297,9 @@ def test_a_file_is_read_from_bytes_and_from_an_open_file(tmp_path):
 
 def test_a_network_goes_to_a_device(tmp_path):
     network = build("digits_cnn", 1)
-    assert {p.device.type for p in pwfn.load(encode_network(network, describe_network(network)), "meta").parameters()} == {
-        "meta"
-    }
+    assert {
+        p.device.type for p in pwfn.load(encode_network(network, describe_network(network)), "meta").parameters()
+    } == {"meta"}
     with pytest.raises(UserError, match="device warp: "):
         pwfn.load(write(tmp_path / "model", network), device="warp")
 
