@@ -120,7 +120,7 @@ def _draft(item: Item, place: int) -> list[_Draft]:
 
 
 def _palette_bytes(num_values: int, num_elements: int, size: int) -> float:
-    return num_values * (size + ENTRY_BYTES) + num_elements * np.log2(max(num_values, 1)) / 8
+    return float(num_values * (size + ENTRY_BYTES) + num_elements * np.log2(max(num_values, 1)) / 8)
 
 
 def _grouped_drafts(item: Item, place: int) -> list[tuple[float, list[_Draft]]]:
@@ -178,7 +178,7 @@ def _prepare(draft: _Draft, palettes: Sequence[PaletteArray]) -> None:
     if draft.kind == Kind.PLANES:
         draft.planes = _planes_to_code(draft.item)
         return
-    if draft.symbols is None or not 1 < draft.num_values <= MAX_SYMBOLS:
+    if not isinstance(draft.symbols, np.ndarray) or not 1 < draft.num_values <= MAX_SYMBOLS:
         return
     kernel = kernel_of(draft.item.shape)
     if 1 < kernel[0] * kernel[1] <= MAX_KERNEL:
@@ -296,7 +296,7 @@ def _deflates_well(draft: _Draft) -> bool:
         or len(zlib.compress(sample.tobytes())) * bits.size > DEFLATE_MARGIN * ours * sample.size
     ):
         return False
-    return len(zlib.compress(bits.tobytes(), 9)) < ours
+    return bool(len(zlib.compress(bits.tobytes(), 9)) < ours)
 
 
 def _used_tables(drafts: Sequence[_Draft], tables: Sequence[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pwfn.errors import UserError
-from pwfn.export.layout import Kind, Layout, PaletteArray, Role, number, read_layout, write_layout
+from pwfn.export.layout import Layout, PaletteArray, number, read_layout, write_layout
 from pwfn.export.rans import pack_states, unpack_states
 from pwfn.export.stream import (
     Stream,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,13 +68,13 @@ def groupings(shape: Sequence[int]) -> Iterator[tuple[int, int]]:
             yield num_groups, group
 
 
-def as_groups(flat: npt.NDArray[np.generic], num_groups: int, group: int) -> npt.NDArray[np.generic]:
+def as_groups(flat: npt.NDArray[Any], num_groups: int, group: int) -> npt.NDArray[Any]:
     """Arrange elements as `(num_groups, elements of each)`."""
     cut = flat.reshape(-1, num_groups, group)
     return cut[0] if len(cut) == 1 else cut.transpose(1, 0, 2).reshape(num_groups, -1)
 
 
-def from_groups(grouped: npt.NDArray[np.generic], group: int) -> npt.NDArray[np.generic]:
+def from_groups(grouped: npt.NDArray[Any], group: int) -> npt.NDArray[Any]:
     """Undo `as_groups`."""
     return grouped.reshape(len(grouped), -1, group).transpose(1, 0, 2).reshape(-1)
 
@@ -121,7 +122,7 @@ def _smallest_distances(magnitudes: DoubleArray) -> DoubleArray:
     ordered = np.sort(magnitudes, axis=1)
     distances = np.diff(ordered, axis=1, prepend=0.0)
     distances[distances <= GAP * ordered[:, -1:]] = np.inf
-    return distances.min(axis=1)
+    return np.asarray(distances.min(axis=1))
 
 
 def _fits(groups: FloatArray, scales: FloatArray) -> tuple[npt.NDArray[np.bool_], FloatArray]:

@@ -90,7 +90,7 @@ class Coding:
     def num_contexts(self) -> int:
         """How a symbol's neighbours can look."""
         height, width = self.kernel
-        return (self.num_classes + 1) ** ((height > 1) + (width > 1))
+        return int((self.num_classes + 1) ** ((height > 1) + (width > 1)))
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def read_layout(data: bytes) -> Layout:
 
 
 def number(value: int) -> bytes:
-    """Write a whole number: seven bits a byte, the least significant first, the top bit set on all bytes but the last."""
+    """Write a whole number: seven bits a byte, lowest first, the top bit set on all bytes but the last."""
     found = bytearray()
     while value > 127:
         found.append(value & 127 | 128)
@@ -286,14 +286,8 @@ def _check(layout: Layout) -> None:
         raise ValueError("a tensor appears twice")
     for place, record in enumerate(layout.records):
         coding = record.coding
-        if coding.kind == Kind.PLANES:
-            lengths = [
-                len(layout.tables[table - 1]) if table <= len(layout.tables) else None
-                for table in coding.planes
-                if table
-            ]
-            if None in lengths:
-                raise ValueError(f"tensor {record.name!r} has a table that is not there")
+        if any(table > len(layout.tables) for table in coding.planes):
+            raise ValueError(f"tensor {record.name!r} has a table that is not there")
         if coding.kind >= Kind.PALETTE:
             _check_palette(layout, place, record)
 

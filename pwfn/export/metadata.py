@@ -61,7 +61,7 @@ class Architecture:
         if num_pixels > MAX_PIXELS:
             raise ValueError(f"architecture: an input of {num_pixels} numbers; at most {MAX_PIXELS} are allowed")
         if not isinstance(self.model_args, dict) or not isinstance(self.fused, bool):
-            raise ValueError("architecture: model_args is an object and fused a bool")
+            raise ValueError("architecture: model_args is an object and fused a bool")  # noqa: TRY004
         for name, value in self.model_args.items():
             if not isinstance(name, str) or not name.isidentifier() or name in RESERVED:
                 raise ValueError(f"architecture.model_args: the argument {name} is not one of the architecture")

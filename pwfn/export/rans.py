@@ -12,6 +12,7 @@ carry bytes that the file has to store anyway (`carried`). What is left is half 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,7 @@ Batch = tuple[ByteArray, npt.NDArray[np.intp] | int]
 """Symbols `(num_symbols,)`, and the table of each, or one for all."""
 
 
-def quantize_counts(counts: npt.NDArray[np.generic]) -> ByteArray:
+def quantize_counts(counts: npt.NDArray[Any]) -> ByteArray:
     """Round counts `(num_symbols,)`, not all zero, to table bytes; a symbol that occurs never gets 0."""
     scaled = counts / counts.max() * LEVELS[MAX_LEVEL]
     middles = (LEVELS[1 : MAX_LEVEL + 1] + LEVELS[:MAX_LEVEL]) / 2
@@ -64,7 +65,7 @@ def frequencies(table: ByteArray) -> IndexArray:
         raise ValueError(f"a table of {num_symbols} entries, of which {np.count_nonzero(table)} are not zero")
     weights, used = np.cumsum(LEVELS[table]), np.cumsum(table > 0)
     ends = weights * (TOTAL - used[-1]) // weights[-1] + used
-    return np.diff(ends, prepend=0)
+    return np.asarray(np.diff(ends, prepend=0))
 
 
 class SymbolTables:
@@ -163,8 +164,10 @@ class Decoder:
         return symbols
 
     def _pull(self, num_symbols: int, table: npt.NDArray[np.intp] | int) -> npt.NDArray[np.uint16]:
-        """Decode at most STEPS_AT_ONCE symbols per lane. Of each step every call of numpy counts: 1,024 lanes take as
-        long for the calls as for the numbers."""
+        """Decode at most STEPS_AT_ONCE symbols per lane.
+
+        Of each step every call of numpy counts: 1,024 lanes take as long for the calls as for the numbers.
+        """
         places = np.empty(num_symbols, dtype=np.intp)
         np.multiply(table, TOTAL, out=places)
         found = np.empty(num_symbols, dtype=np.uint64)
@@ -181,7 +184,7 @@ class Decoder:
             states *= frequencies[piece]
             states += offsets[piece]
             empty = high == 0
-            words = self._take(np.count_nonzero(empty))
+            words = self._take(int(np.count_nonzero(empty)))
             np.copyto(high, low, where=empty)
             low[empty] = words
         return found.view(np.uint16)[3::4]

@@ -1,4 +1,4 @@
-"""A file's tensors as bit patterns, in either format version. Takes numpy alone, no torch: the report reads files too."""
+"""A file's tensors as bit patterns, in either format version. Takes numpy alone: the report reads files too."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _pull(decoder: Decoder, layout: Layout, record: Record) -> Symbols:
     if coding.kind != Kind.GROUPED and len(layout.palettes[coding.palette]) > MAX_SYMBOLS:
         high = decoder.pull(number, coding.tables[0])
         low = decoder.pull(number, tables[1:][high])
-        return high.astype(np.uint16) << 8 | low
+        return (high.astype(np.uint16) << 8 | low).astype(np.uint16)
     num_positions = coding.kernel[0] * coding.kernel[1]
     rows = np.empty((num_positions, number // num_positions), dtype=np.uint8)
     classes = np.empty_like(rows)
@@ -224,7 +224,7 @@ def _join_planes(planes: Sequence[ByteArray | None], raw: bytes, number: int) ->
     for column, plane in zip(reversed(range(len(planes))), planes, strict=True):
         if number:
             found[:, column] = next(stored) if plane is None else plane
-    return found.reshape(-1).view(f"<u{len(planes)}")
+    return np.asarray(found.reshape(-1).view(f"<u{len(planes)}"))
 
 
 def _grouped(layout: Layout, record: Record, symbols: Any, before: Sequence[PaletteArray]) -> PaletteArray:
@@ -233,7 +233,8 @@ def _grouped(layout: Layout, record: Record, symbols: Any, before: Sequence[Pale
     _check_groups(record, num_groups)
     bases = np.arange(num_groups, dtype=np.intp)[:, None] * length
     places = symbols.reshape(-1, num_groups, record.coding.group) + bases
-    return before[record.coding.part].take(places.reshape(-1))
+    found: PaletteArray = before[record.coding.part].take(places.reshape(-1))
+    return found
 
 
 def _scaled(record: Record, values: PaletteArray, before: Sequence[PaletteArray]) -> PaletteArray:

@@ -6,10 +6,13 @@ then tables are merged, the pair that saves most first, as long as a merge saves
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 Histograms = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 MAX_TABLES = 64
 """Tables per alphabet before merging."""
 LLOYD_STEPS = 8
@@ -41,15 +44,15 @@ def choose_tables(histograms: Histograms) -> tuple[list[npt.NDArray[np.int64]], 
     return [table.astype(np.int64) for table in tables], found
 
 
-def code_bits(histograms: Histograms) -> npt.NDArray[np.float64]:
+def code_bits(histograms: npt.NDArray[Any]) -> Doubles:
     """Bits that each row's symbols take under their own distribution."""
     counts = histograms.astype(np.float64)
     totals = counts.sum(axis=-1)
-    return _plogp(totals) - _plogp(counts).sum(axis=-1)
+    return np.asarray(_plogp(totals) - _plogp(counts).sum(axis=-1))
 
 
 def _plogp(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return counts * np.log2(np.maximum(counts, 1))
+    return np.asarray(counts * np.log2(np.maximum(counts, 1)))
 
 
 def _lloyd(counts: Histograms) -> npt.NDArray[np.intp]:
@@ -74,7 +77,7 @@ def _sums(counts: Histograms, assigned: npt.NDArray[np.intp], num_tables: int) -
     sums = np.add.reduceat(counts[order].astype(np.float64), np.minimum(starts, len(counts) - 1), axis=0)
     empty = np.bincount(assigned, minlength=num_tables) == 0
     sums[empty] = 0
-    return sums
+    return np.asarray(sums)
 
 
 def _merge(counts: Histograms, assigned: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
@@ -105,4 +108,4 @@ def _saved(sums: npt.NDArray[np.float64], own: npt.NDArray[np.float64], row: int
     entries = ((sums > 0) & (sums[row] > 0)).sum(axis=1)
     found = TABLE_BYTES + ENTRY_BYTES * entries - (code_bits(joined) - own - own[row]) / 8
     found[row] = -np.inf
-    return found
+    return np.asarray(found)

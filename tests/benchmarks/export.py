@@ -29,14 +29,14 @@ from safetensors.torch import load_file, save
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from printed import hardware
+from printed import hardware  # noqa: E402
 
-from pwfn.codebook import Codebook, entropy_bits
-from pwfn.export import encode_state, load_state
-from pwfn.export.container import read_envelope, unpack
-from pwfn.export.layout import Coding, Kind, Role, write_layout
-from pwfn.export.state import zip_bytes
-from pwfn.methods.kmeans.values import kmeans_values, nearest_values
+from pwfn.codebook import Codebook, entropy_bits  # noqa: E402
+from pwfn.export import encode_state, load_state  # noqa: E402
+from pwfn.export.container import read_envelope, unpack  # noqa: E402
+from pwfn.export.layout import Coding, Kind, Role, write_layout  # noqa: E402
+from pwfn.export.state import zip_bytes  # noqa: E402
+from pwfn.methods.kmeans.values import kmeans_values, nearest_values  # noqa: E402
 
 State = dict[str, torch.Tensor]
 RESNETS, VALUES = (20, 32), (8, 11, 16, 32, 64)

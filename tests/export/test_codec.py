@@ -179,7 +179,7 @@ def test_runs_that_repeat_are_deflated():
 
 
 def test_encoding_is_linear_in_the_number_of_tensors():
-    """Calls of the tables' and palettes' choice do not grow faster than the tensors (seconds would depend on the load)."""
+    """Counted in calls, since seconds depend on the load."""
     import cProfile
     import pstats
 
