@@ -1,4 +1,4 @@
-"""The float network that every trial of a study starts from: loaded or trained once, then kept with the results."""
+"""The float network from which every trial of a study starts: loaded or trained once, then kept with the results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Baseline:
 
     @property
     def card(self) -> dict[str, float]:
-        """What is written beside the weights."""
+        """The accuracies, as they are written to a file beside the weights."""
         return {
             "val_top1": self.validation.top1,
             "val_top5": self.validation.top5,

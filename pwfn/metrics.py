@@ -22,7 +22,7 @@ Bound = Literal["min", "max", "max_drop"]
 
 WHOLE: tuple[Unit, ...] = ("values", "powers of two", "bytes")
 MOST_VALUES = 4096.0
-"""Where the range of value counts ends for the hypervolume: 12 bits per index. More is not few."""
+"""Upper end of the range of value counts for the hypervolume: 12 bits per index. More values than that are not few."""
 
 
 @dataclass(frozen=True)

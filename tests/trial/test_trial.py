@@ -22,9 +22,9 @@ from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
+from pwfn.trial.decision import Decision
 from pwfn.trial.rows import Trial, failure
 from pwfn.trial.run import open_task, run_trial
-from pwfn.trial.verdict import Verdict
 
 SPACE = Path(__file__).parents[1] / "small_space.yaml"
 NOT_THE_RESULT = {
@@ -40,7 +40,7 @@ def make_trial(*overrides: str, trial_id: str = "0000") -> Trial:
 
 
 def go_on(row, summary):
-    return Verdict.CONTINUE
+    return Decision.CONTINUE
 
 
 def run(trial: Trial, store: ResultsStore, on_round=go_on):
@@ -187,7 +187,7 @@ def test_a_killed_trial_goes_on_from_its_last_round_to_the_same_row(store, tmp_p
 
     def note(row, summary):
         rounds.append(row["round"])
-        return Verdict.CONTINUE
+        return Decision.CONTINUE
 
     row = run(make_trial(), other, on_round=note)
     assert rounds == list(range(num_before, 3))
@@ -201,7 +201,7 @@ def test_a_trial_that_is_told_to_stop_has_no_row_and_goes_on_later_to_the_same_r
     run(make_trial(), store)
     other = ResultsStore(str(tmp_path / "other"), "test")
     other.create()
-    assert run(make_trial(), other, on_round=lambda row, summary: Verdict.STOP) is None
+    assert run(make_trial(), other, on_round=lambda row, summary: Decision.STOP) is None
     assert other.read_trial("0000") is None
     assert len(other.read_rounds("0000")) == 1
     run(make_trial(), other)
@@ -210,7 +210,7 @@ def test_a_trial_that_is_told_to_stop_has_no_row_and_goes_on_later_to_the_same_r
 
 
 def test_a_pruned_trial_has_the_metrics_of_its_last_round_and_no_test_accuracy(store):
-    row = run(make_trial(), store, on_round=lambda row, summary: Verdict(row["round"] == 1))
+    row = run(make_trial(), store, on_round=lambda row, summary: Decision(row["round"] == 1))
     stored = store.read_trial("0000")
     rounds = store.read_rounds("0000")
     assert (row["state"], stored["state"], stored["rounds_done"]) == ("pruned", "pruned", 2)
