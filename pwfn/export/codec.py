@@ -28,8 +28,8 @@ FLOAT_SHARE = 0.87
 """Share of a float's bytes that is left where its bytes are coded: sign and exponent take about half a byte."""
 ENTRY_BYTES = 0.7
 """What a value costs in a table, beside its bytes in the palette."""
-GROUPED_FROM = 16
-"""Distinct values up to which nobody needs a palette per group."""
+GROUPED_FROM = 128
+"""Distinct values up to which no scale or palette per group is looked for: a few groups of 16 values have more."""
 MIN_PLANE = 4096
 """Elements from which a byte plane is judged by its own entropy; smaller tensors code the sign and exponent only."""
 MAX_PLANE_SHARE = 0.97
@@ -38,7 +38,7 @@ MIN_DEFLATED = 256
 """Bytes from which a tensor is worth deflating by itself."""
 DEFLATE_SAMPLE = 1 << 14
 """Bytes of a tensor that are deflated to see whether it has a structure that only deflation finds."""
-DEFLATE_MARGIN = 1.1
+DEFLATE_MARGIN = 1.05
 """How much longer than ours the deflated sample may be for the whole tensor to be deflated."""
 
 
@@ -72,6 +72,8 @@ class _Draft:
     kernel: tuple[int, int] = (1, 1)
     thresholds: tuple[int, ...] = ()
     tables: tuple[int, ...] = ()
+    coded_bytes: float = 0.0
+    """What its symbols take at the entropy of their contexts."""
     stored: bytes = b""
 
 
@@ -95,9 +97,10 @@ def encode(items: Sequence[Item], metadata: str, *, deflate_all: bool = False) -
         _fall_back(draft)
     tables = _used_tables(drafts, tables)
     layout = Layout(metadata, tuple(palettes), tuple(map(quantize_counts, tables)), tuple(map(_record, drafts)))
-    return layout, encode_stream(
-        layout, [draft.symbols for draft in drafts], b"".join(draft.stored for draft in drafts)
-    )
+    stored = b"".join(draft.stored for draft in drafts)
+    symbols = [draft.symbols for draft in drafts]
+    drafts.clear()  # their stored bytes take as much as a network that shares nothing
+    return layout, encode_stream(layout, symbols, stored)
 
 
 def _draft(item: Item, place: int) -> list[_Draft]:
@@ -219,6 +222,7 @@ def _share_tables(drafts: Sequence[_Draft]) -> list[npt.NDArray[np.int64]]:
     places: dict[int, list[tuple[_Draft, int]]] = {}
     for draft in drafts:
         for counts in _histograms(draft):
+            draft.coded_bytes += code_bits(counts).sum() / 8
             histograms.setdefault(counts.shape[1], []).append(counts)
             places.setdefault(counts.shape[1], []).append((draft, len(counts)))
     tables: list[npt.NDArray[np.int64]] = []
@@ -287,7 +291,7 @@ def _fall_back(draft: _Draft) -> None:
 
 def _deflates_well(draft: _Draft) -> bool:
     bits = draft.item.bits
-    ours = sum(code_bits(counts).sum() for counts in _histograms(draft)) / 8 + draft.planes.count(False) * bits.size
+    ours = draft.coded_bytes + draft.planes.count(False) * bits.size
     if draft.distinct is not None:
         ours += draft.distinct.nbytes
     sample = bits[: DEFLATE_SAMPLE // bits.itemsize]

@@ -60,19 +60,23 @@ def pack(layout: Layout, stream: Stream) -> bytes:
     raw = write_layout(layout)
     header = zlib.compress(raw, 9)
     numbers = [len(header), len(raw), len(stream.states), len(stream.words)]
-    rest = stream.stored[2 * len(stream.states) :]
-    parts = [bytes([FORMAT_VERSION]), *map(number, numbers), header, pack_states(stream.states)]
-    body = b"".join([*parts, stream.words.astype("<u2").tobytes(), rest])
-    return envelop(body.ljust(_least_size(layout, len(raw), len(stream.states)), b"\0"))
+    rest = memoryview(stream.stored)[2 * len(stream.states) :]
+    parts: list[bytes | memoryview] = [bytes([FORMAT_VERSION]), *map(number, numbers), header, pack_states(stream.states)]
+    parts += [stream.words.astype("<u2").tobytes(), rest]
+    missing = _least_size(layout, len(raw), len(stream.states)) - sum(map(len, parts))
+    return envelop(*parts, b"\0" * max(missing, 0))
 
 
-def envelop(body: bytes) -> bytes:
-    """Put a checksum at the end and a safetensors header in front."""
-    size = len(body) + CHECKSUM_BYTES
+def envelop(*parts: bytes | memoryview) -> bytes:
+    """Join the parts of the body, put a checksum at the end and a safetensors header in front."""
+    size = sum(map(len, parts)) + CHECKSUM_BYTES
+    checksum = hashlib.sha256()
+    for part in parts:
+        checksum.update(part)
     entry = {TENSOR: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
     text = json.dumps(entry, separators=(",", ":")).encode()
     text = text.ljust(-(-len(text) // 8) * 8)
-    return len(text).to_bytes(8, "little") + text + body + hashlib.sha256(body).digest()
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts, checksum.digest()])
 
 
 def _least_size(layout: Layout, header: int, num_lanes: int) -> int:
