@@ -14,7 +14,7 @@ from analysis.errors import AnalysisError
 from analysis.feasible import Constraints, judged, violation
 from analysis.parquet import read_table
 from analysis.storage import Folder
-from pwfn.metrics import METRICS
+from pwfn.metrics import LOW_COVERAGE, METRICS
 from pwfn.naming import PointName, dotted, is_compacted, place_in
 
 DEFAULT_OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
@@ -28,7 +28,7 @@ NUMBERS = tuple(
 )
 TIMES = ("started_at", "finished_at")
 PLACES = ("host", "commit", "versions_json")
-COLUMNS = (*TEXTS, "seed", *NUMBERS, *TIMES, *PLACES)
+COLUMNS = (*TEXTS, "seed", "left_out", *NUMBERS, *TIMES, *PLACES)
 """Columns of a trial's row that are read, besides the objectives; the configuration's come from its JSON."""
 
 
@@ -87,11 +87,22 @@ def load(folder: str) -> Study:
         trials = judged(trials.assign(violation=violation(trials, constraints)))
     if trials.empty:
         notes.append("no trial has ended yet")
+    notes.extend(_low_coverage(trials, rows))
     ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}.union((place / "trials").files(".parquet"))
     running = [file for file in (place / "rounds").files(".parquet") if file not in ended and not is_compacted(file)]
     names = [PointName.read(trial_id) for trial_id in trials.loc[trials["number"].notna(), "trial_id"]]
     num_ended = len({each.of_trial for each in names if each.stage is None})
     return Study(name, card, objectives, trials, len(running), num_ended, notes, place)
+
+
+def _low_coverage(trials: pd.DataFrame, rows: pd.DataFrame) -> Iterable[str]:
+    """Say of each network of which few parameters share values how many do, and name the others."""
+    low = trials[trials["coverage"] < LOW_COVERAGE].drop_duplicates("model")
+    for row in low.itertuples():
+        named = rows.loc[rows["trial_id"] == row.trial_id].get("left_out", pd.Series(dtype=object))
+        kinds = [kind for each in named if isinstance(each, Iterable) for kind in each]
+        rest = f"; left out are {', '.join(kinds)}" if kinds else ""
+        yield f"{row.model}: the values are those of only {row.coverage:.1%} of the parameters{rest}"
 
 
 def _is_study(folder: Folder) -> bool:

@@ -15,7 +15,7 @@ from pwfn.metrics import METRICS
 MISSING = "-"
 _HEADINGS = {name: metric.heading for name, metric in METRICS.items() if metric.heading is not None}
 COLUMNS = {
-    **{name: _HEADINGS.pop(name) for name in ("unique_values", "val_top1", "test_top1")},
+    **{name: _HEADINGS.pop(name) for name in ("unique_values", "coverage", "val_top1", "test_top1")},
     "test_minus_float": "test vs float",
     **_HEADINGS,
     "trial_id": "trial",

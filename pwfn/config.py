@@ -18,6 +18,27 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Argument = bool | int | float | str | list[bool | int | float | str] | None
+"""Of a network's constructor."""
+
+RESERVED_ARGUMENTS = {
+    "num_classes": "the data says how many",
+    "in_chans": "the data says how many channels",
+    "pretrained": "use model.pretrained",
+    "checkpoint_path": "use model.checkpoint",
+    "pretrained_cfg": "use model.pretrained or model.checkpoint",
+    "pretrained_cfg_overlay": "use model.pretrained or model.checkpoint",
+    "pretrained_model_args": "timm sets it",
+    "cache_dir": "set the environment variable HF_HOME",
+    "features_only": "only image classifiers can be used",
+    "out_indices": "only image classifiers can be used",
+    "scriptable": "it does not change the network",
+    "exportable": "it does not change the network",
+    "no_jit": "it does not change the network",
+    "device": "resources say where a trial runs",
+    "dtype": "networks are float32",
+}
+"""Arguments of timm's `create_model` that `model.kwargs` does not take, and what to do instead."""
 
 PWFN_FRACTIONS = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 1.0)
 """Cumulative share of the weights that is fixed after each round (PWFN, section 4)."""
@@ -49,20 +70,55 @@ class ModelConfig(_Frozen):
     """Which network is compressed, and where its weights come from."""
 
     name: str = "resnet18"
-    """Name in timm's registry, ours (`digits_cnn`, `cifar_resnet20`, ...) included."""
+    """Name in timm's registry, ours (`digits_cnn`, `cifar_resnet20`, ...) included; or `hf-hub:OWNER/NAME`, or
+    `local-dir:FOLDER` with a config.json as timm saves it."""
+    kwargs: dict[str, Argument] = {}
+    """Further arguments of timm's `create_model` (patch_size, drop_path_rate, global_pool, ...), as in timm's
+    `--model-kwargs`. They belong to the network: the exported file carries them."""
     pretrained: bool = False
-    """Load timm's pretrained weights (downloaded by timm where they are not cached)."""
+    """Load the weights that belong to the name (downloaded by timm where they are not cached)."""
     checkpoint: str | None = None
-    """A `.safetensors` or `.pth` state dict; takes the place of `pretrained`. `${NAME}` is an environment variable."""
+    """A state dict of one's own, `.safetensors` or saved by torch, alone or as a training script keeps it; or the index
+    of its shards. Takes the place of `pretrained`. `${NAME}` is an environment variable."""
+    ema: bool = False
+    """Of a checkpoint that holds raw weights and their moving average, take the average."""
+    new_head: bool = False
+    """Where the weights tell another number of classes apart, give the network a new classifier, drawn at random: it
+    has to be trained (`baseline.epochs`)."""
+    random: bool = False
+    """Go on with a network that was neither loaded nor trained."""
+    fuse: bool = False
+    """First fuse what timm can fuse for use (RepVGG, MobileOne, FastViT, ...) and make weight-standardised convolutions
+    plain: what is compressed is then what the multiplications use."""
     equalize: Literal["none", "layer", "filter"] = "none"
     """Before any method: rescale each layer that feeds a BatchNorm, or each of its filters, so that all are equally
     large; the network computes what it did. A codebook that all layers share then needs fewer values."""
+
+    @field_validator("kwargs")
+    @classmethod
+    def _are_of_the_architecture(cls, kwargs: dict[str, Argument]) -> dict[str, Argument]:
+        reserved = {name: instead for name, instead in RESERVED_ARGUMENTS.items() if name in kwargs}
+        for name, instead in reserved.items():
+            raise ValueError(f"{name} is no argument of the architecture; {instead}")
+        return kwargs
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelConfig:
         if self.pretrained and self.checkpoint is not None:
             raise ValueError("pretrained and checkpoint are two sources of weights; give one")
+        if self.ema and self.checkpoint is None:
+            raise ValueError("ema chooses among the weights of a checkpoint; give model.checkpoint")
         return self
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights are loaded from somewhere."""
+        return self.pretrained or self.checkpoint is not None
+
+    @property
+    def without_weights(self) -> ModelConfig:
+        """The same network, whose weights come from elsewhere."""
+        return self.model_copy(update={"pretrained": False, "checkpoint": None, "ema": False, "new_head": False})
 
 
 class DataConfig(_Frozen):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pwfn.errors import UserError
-from pwfn.parameters import FIXABLE_LAYERS, split_parameters
+from pwfn.parameters import PRODUCT_LAYERS, is_bias, split_parameters
 
 DEAD = 0.1
 """Filters below this share of their layer's size are nearly unused; they get their layer's factor, not to grow."""
@@ -70,7 +70,8 @@ def _size(weights: Tensor) -> Tensor:
 
 def _target(network: nn.Module, rescaled: list[Any]) -> Tensor:
     """Size of the weights, biases left out, of all other layers; of all layers if those have none."""
-    weights = [parameter for parameter in split_parameters(network).fixable.values() if parameter.ndim > 1]
+    fixable = split_parameters(network).fixable
+    weights = [parameter for name, parameter in fixable.items() if parameter.ndim > 1 and not is_bias(name)]
     chosen = {id(weight) for weight in rescaled}
     others = torch.cat([weights[0].new_empty(0), *(w.flatten() for w in weights if id(w) not in chosen)])
     return _size(others) if others.any() else _size(torch.cat([weight.flatten() for weight in weights]))
@@ -101,7 +102,7 @@ def _normalised_layers(network: nn.Module, images: Tensor) -> Iterator[tuple[Any
         runs[norm] += 1
         pairs.extend((layer, norm) for layer, output in outputs if output is inputs[0])
 
-    hooks = [m.register_forward_hook(after_layer) for m in network.modules() if isinstance(m, FIXABLE_LAYERS)]
+    hooks = [m.register_forward_hook(after_layer) for m in network.modules() if isinstance(m, PRODUCT_LAYERS)]
     hooks += [m.register_forward_pre_hook(before_norm) for m in network.modules() if _can_undo(m)]
     network(images)
     for hook in hooks:

@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pwfn.config import ModelConfig
 from pwfn.errors import UserError
-from pwfn.models.checkpoints import load_checkpoint, read_state
-from pwfn.models.plain import build_plain, record_of
-
-DEFAULT_SIZE = 224
+from pwfn.models import build_network, read_state
+from pwfn.models.plain import record_of
 
 
 @dataclass(frozen=True)
@@ -37,25 +36,25 @@ def network_of(checkpoint: Path, model: str, given: Given) -> nn.Module:
     """
     state = read_state(checkpoint)
     record = record_of(model)
-    channels, side, _ = record.get("input_size") or (3, DEFAULT_SIZE, DEFAULT_SIZE)
+    channels = (record.get("input_size") or (3,))[0]
     classes = given.num_classes or _size(state, record.get("classifier"), 0)
     if classes is None:
         classes = record.get("num_classes")
     if not classes:
         raise UserError(f"{checkpoint}: {model} names no classifier that it holds; give --num-classes")
     found_channels = given.in_channels or _size(state, record.get("first_conv"), 1) or channels
-    size = given.image_size or side
-    network = build_plain(
-        model, num_classes=classes, in_channels=found_channels, size=(size, size), model_args=given.model_args
-    )
     try:
-        load_checkpoint(network, checkpoint)
+        return build_network(
+            ModelConfig(name=model, checkpoint=str(checkpoint), kwargs=given.model_args),
+            num_classes=classes,
+            in_channels=found_channels,
+            image_size=given.image_size,
+        )
     except UserError as error:
         raise UserError(
-            f"{error}; it was built for {classes} classes, {found_channels} channels and {size}x{size} images: "
+            f"{error}; it was built for {classes} classes and {found_channels} channels: "
             "--num-classes, --in-channels, --image-size and --model-kwargs change that"
         ) from error
-    return network
 
 
 def parse_kwargs(texts: list[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pwfn.export.network import build_from, stored_state
 from pwfn.export.report import describe_file, describe_hardware, measure_file
 from pwfn.export.state import RestDtype, encode_state
 from pwfn.invocation import command_line
+from pwfn.models import describe_coverage
 from pwfn.models.checkpoints import read_state
 from pwfn.parameters import split_parameters
 from pwfn.results.store import ResultsStore
@@ -191,7 +192,7 @@ def _export(
     return [
         *describe_file(checked.report),
         *fallback,
-        ("coverage", f"{sum(t.numel() for t in fixed.values()) / _num_parameters(network):.1%} of all parameters"),
+        ("coverage", describe_coverage(network, names)),
         *_describe_accuracy(checked),
         *describe_hardware(cost),
         *onnx_lines,
@@ -210,10 +211,6 @@ def _describe_accuracy(checked: Checked) -> Lines:
 
 def _percent(share: float | None) -> str:
     return "unknown" if share is None else f"{share:.2%}"
-
-
-def _num_parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _trial_config(store: ResultsStore, trial_id: str, row: Mapping[str, Any]) -> TrialConfig:

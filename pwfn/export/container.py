@@ -61,7 +61,12 @@ def pack(layout: Layout, stream: Stream) -> bytes:
     header = zlib.compress(raw, 9)
     numbers = [len(header), len(raw), len(stream.states), len(stream.words)]
     rest = memoryview(stream.stored)[2 * len(stream.states) :]
-    parts: list[bytes | memoryview] = [bytes([FORMAT_VERSION]), *map(number, numbers), header, pack_states(stream.states)]
+    parts: list[bytes | memoryview] = [
+        bytes([FORMAT_VERSION]),
+        *map(number, numbers),
+        header,
+        pack_states(stream.states),
+    ]
     parts += [stream.words.astype("<u2").tobytes(), rest]
     missing = _least_size(layout, len(raw), len(stream.states)) - sum(map(len, parts))
     return envelop(*parts, b"\0" * max(missing, 0))

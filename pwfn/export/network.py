@@ -95,6 +95,7 @@ def _build(architecture: Architecture) -> nn.Module:
         in_channels=architecture.in_channels,
         size=architecture.size,
         model_args=architecture.model_args,
+        fused=architecture.fused,
     )
 
 
@@ -106,7 +107,12 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 def _skeleton(architecture: Architecture) -> nn.Module | None:
-    """Build a network without memory; None where its architecture computes with real numbers while it is built."""
+    """Build a network without memory; None where its architecture computes with real numbers while it is built.
+
+    A network that is fused does so; its tensors are compared once it is built.
+    """
+    if architecture.fused:
+        return None
     try:
         with torch.device("meta"):
             return _build(architecture)

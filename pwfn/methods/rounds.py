@@ -55,6 +55,8 @@ class RoundRecord:
     fixing: Fixing
     metrics: CodebookMetrics
     """Of the fixed weights."""
+    coverage: float
+    """Share of all parameters that the method fixes in the end."""
     before: Accuracy
     """On the validation images, before this fixing."""
     after: Accuracy
@@ -84,7 +86,8 @@ class RoundRecord:
         """One line for people."""
         return (
             f"round {self.round + 1}/{self.num_rounds} fixed {100 * self.fraction:.4g}% "
-            f"values {self.metrics.unique_values} entropy {self.metrics.entropy_bits:.2f} top1 {self.after.top1:.1%}"
+            f"values {self.metrics.unique_values} of {self.coverage:.1%} of the parameters "
+            f"entropy {self.metrics.entropy_bits:.2f} top1 {self.after.top1:.1%}"
         )
 
 
@@ -178,6 +181,7 @@ def run_rounds(method: Method, state: State | None = None) -> Iterator[RoundReco
             fraction=method.fractions[index],
             fixing=fixing,
             metrics=measure_codebook(fixing.codebook),
+            coverage=task.parameter_sets.coverage,
             before=before,
             after=after,
             test_before=test_before,

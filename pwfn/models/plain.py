@@ -12,10 +12,18 @@ from torch import nn
 
 from pwfn.errors import UserError, first_line, nearest_names
 from pwfn.models import networks  # noqa: F401  (registers ours with timm)
+from pwfn.models.caches import keep_nothing_computed
+from pwfn.models.fusing import fuse
 
 
 def build_plain(
-    name: str, *, num_classes: int, in_channels: int, size: tuple[int, int], model_args: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int,
+    size: tuple[int, int],
+    model_args: Mapping[str, Any] | None = None,
+    fused: bool = False,
 ) -> nn.Module:
     """Build a network with random weights, in evaluation mode; torch's global generator is left as it was.
 
@@ -25,6 +33,7 @@ def build_plain(
         in_channels: channels of the images.
         size: height and width of the images.
         model_args: further arguments of the network.
+        fused: fuse it for use, as timm does, after building.
 
     Raises:
         UserError: unknown name, arguments or an image size that the network does not take.
@@ -43,8 +52,12 @@ def build_plain(
         raise UserError(f"architecture {name} cannot be built for {what}: {first_line(error)}") from error
     network.arguments = dict(model_args or {})
     network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (in_channels, *size)}
+    network.fused = fused
     network.float().eval()
+    keep_nothing_computed(network)
     _check_forward(name, network, num_classes)
+    if fused:
+        network = fuse(network, torch.zeros(1, in_channels, *size))
     return cast(nn.Module, network)
 
 

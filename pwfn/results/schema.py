@@ -76,6 +76,7 @@ _TRIAL_COLUMNS = (
         "ensemble_test_top1", NUMBER, "fraction", "Top-1 test accuracy of the mean over posterior draws, if asked."
     ),
     describe("num_weights", COUNT, "weights", "Weights that are compressed."),
+    describe("left_out", NAMES, "list of text", "Parameters that are not, kind by kind, with their share of all."),
     describe("recalibrated_bn", FLAG, "yes/no", "BatchNorm statistics were estimated again before measuring."),
     describe("untreated_layers", NAMES, "list of text", "Layers that the method could only round to nearest."),
     describe("rounds_done", COUNT, "rounds", "Rounds that were finished."),

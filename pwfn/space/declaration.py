@@ -204,11 +204,11 @@ def check_pruning(search: SearchConfig, metrics: Iterable[str], origin: Origin) 
             raise UserError(f"{where}: {metric} is known only when a trial has ended; judge by others, or prune none")
 
 
-def check_stage(search: SearchConfig, objectives: Iterable[str], source: Source) -> None:
+def check_stage(search: SearchConfig, objectives: Iterable[str], origin: Origin) -> None:
     """Raise UserError if trials shall be judged by a hypervolume that has no reference point."""
     for metric in objectives if search.stage == HYPERVOLUME else ():
         if METRICS[metric].low is None or METRICS[metric].high is None:
-            where = source.at("search", "stage")
+            where = origin.at("search", "stage")
             raise UserError(
                 f"{where}: the hypervolume needs objectives of a known range, but {metric} has none; "
                 "learn from a stage, or optimise another metric"

@@ -32,6 +32,7 @@ from pwfn.seeds import derive_seed
 from pwfn.space.constraints import Constraint, declared_constraints, read_constraints
 from pwfn.space.declaration import (
     HYPERVOLUME,
+    Origin,
     Override,
     SearchConfig,
     check_parts,
@@ -123,8 +124,8 @@ class SearchSpace:
             search=read_search(parts["search"], origin),
             start_with=_read_start(parts["start_with"], parts["vary"].keys() - variation.vary.keys(), variation),
         )
-        check_pruning(space.search, space.told_metrics, source)
-        check_stage(space.search, space.objectives, source)
+        check_pruning(space.search, space.told_metrics, origin)
+        check_stage(space.search, space.objectives, origin)
         return space
 
     def start_settings(self) -> list[Params]:

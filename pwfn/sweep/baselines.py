@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pwfn.naming import BASELINE
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.sweep.listed import Listed
 from pwfn.trial.rows import Row
 
@@ -26,11 +26,11 @@ class Baselines(Listed):
         ended: rows of the trials that have ended.
     """
 
-    def __init__(self, study: Study, ended: Sequence[Row]) -> None:
+    def __init__(self, study: SearchStudy, ended: Sequence[Row]) -> None:
         super().__init__(study, _proposals(study), {row["trial_id"] for row in ended})
 
 
-def _proposals(study: Study) -> Iterator[dict[str, Any]]:
+def _proposals(study: SearchStudy) -> Iterator[dict[str, Any]]:
     space = study.space
     if not space.search.baselines or space.methods == {"kmeans"}:
         return

@@ -29,7 +29,7 @@ class Confirmation(Listed):
         ended: rows of the trials that have ended; None reads them.
     """
 
-    def __init__(self, study: Study, num_seeds: int, ended: Sequence[Row] | None = None) -> None:
+    def __init__(self, study: SearchStudy, num_seeds: int, ended: Sequence[Row] | None = None) -> None:
         rows = study.store.read_trials() if ended is None else ended
         proposals = {each["trial_id"]: each for each in study.store.read_proposals()}
         begun = [each for each in proposals.values() if 1 <= each.get("replicate", 0) <= num_seeds]
@@ -39,7 +39,7 @@ class Confirmation(Listed):
         super().__init__(study, [*begun, *new], {row["trial_id"] for row in rows})
 
 
-def _front(study: Study, ended: Sequence[Row]) -> list[str]:
+def _front(study: SearchStudy, ended: Sequence[Row]) -> list[str]:
     """Name the trials with a point on the front, each point judged by the mean over its seeds that are complete."""
     metrics = study.space.told_metrics
     seeds: dict[str, list[Row]] = {}

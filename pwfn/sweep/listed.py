@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 
 
 class Listed(Searcher):  # type: ignore[misc]  # Ray is untyped
@@ -21,7 +21,7 @@ class Listed(Searcher):  # type: ignore[misc]  # Ray is untyped
         ended: names of the trials that have a row.
     """
 
-    def __init__(self, study: Study, proposals: Iterable[dict[str, Any]], ended: Collection[str]) -> None:
+    def __init__(self, study: SearchStudy, proposals: Iterable[dict[str, Any]], ended: Collection[str]) -> None:
         super().__init__()
         known = set(study.store.proposal_ids())
         self._pending = []

@@ -132,7 +132,8 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         if row["state"] != "complete":
             return f"{row['state']}: {row['failure_class']}: {row['failure_message']}"
         objectives = self._study.space.objectives
-        return ", ".join(f"{metric(name).label} {show(name, row[name])}" for name in objectives)
+        names = list(objectives) if row.get("coverage") is None else [*objectives, "coverage"]
+        return ", ".join(f"{metric(name).label} {show(name, row[name])}" for name in dict.fromkeys(names))
 
 
 def _clock(seconds: float) -> str:

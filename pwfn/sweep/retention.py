@@ -15,8 +15,8 @@ from ray import tune
 from rich.filesize import decimal
 
 from pwfn.naming import PointName
-from pwfn.search.ranking import costs, rank
-from pwfn.search.study import Study
+from pwfn.search.ranking import minimized_objectives, rank
+from pwfn.search.study import SearchStudy
 from pwfn.space.constraints import total_violation
 from pwfn.trial.rows import Row
 
@@ -68,7 +68,7 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         """Take up the networks that a trial has left, and delete the worst where there are too many."""
         for row in self._store.read_points(trial.config["trial_id"]):
             if row["size_bytes"] is not None:
-                self._all.append(costs(row, self._space.objectives))
+                self._all.append(minimized_objectives(row, self._space.objectives))
                 self._take(row, row["size_bytes"])
         self._delete_the_rest()
 

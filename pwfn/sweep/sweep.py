@@ -27,7 +27,7 @@ from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.learning import lesson
 from pwfn.search.pruning import referee_of
-from pwfn.search.study import Study, check_inputs
+from pwfn.search.study import SearchStudy, check_inputs
 from pwfn.sweep.baselines import Baselines
 from pwfn.sweep.cluster import connected
 from pwfn.sweep.confirm import Confirmation
@@ -201,7 +201,7 @@ def search(
 
 
 def _run_all(
-    study: Study,
+    study: SearchStudy,
     searcher: OptunaSearch | Listed,
     ended: Sequence[Row],
     slots: int,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pwfn.config import TrialConfig
 from pwfn.data import open_source
 from pwfn.data.fingerprint import digest_file
+from pwfn.models.reading import checkpoint_files
 from pwfn.paths import expand_path
 
 Fingerprint = dict[str, str]
@@ -20,5 +23,11 @@ def fingerprint_inputs(config: TrialConfig) -> Fingerprint:
     # Not from the cache of `pwfn.trial.run`: that holds the data as they were when an earlier trial opened them.
     found = open_source(config.data, seed=config.split_seed).fingerprint()
     if config.model.checkpoint is not None:
-        found["model.checkpoint"] = digest_file(expand_path(config.model.checkpoint, "model.checkpoint"))
+        files = checkpoint_files(expand_path(config.model.checkpoint, "model.checkpoint"))
+        digests = [digest_file(file) for file in files]
+        found["model.checkpoint"] = digests[0] if len(digests) == 1 else " ".join(digests)
+    source, _, folder = config.model.name.partition(":")
+    if source == "local-dir":
+        files = sorted(file for file in Path(folder).iterdir() if file.is_file())
+        found["model.name"] = " ".join(f"{file.name} {digest_file(file)}" for file in files)
     return found

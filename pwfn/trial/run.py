@@ -16,8 +16,15 @@ from pwfn.data import Data, Preprocessing, Source, open_source
 from pwfn.errors import NonFiniteLossError, TrialError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
 from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
-from pwfn.models import build_network, preprocessing_of
+from pwfn.models import (
+    build_network,
+    check_has_weights,
+    check_head_is_trained,
+    describe_loading,
+    preprocessing_of,
+)
 from pwfn.naming import PointName
+from pwfn.parameters import shares_left_out
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
@@ -105,13 +112,13 @@ def _run(
     micro_batches: int,
 ) -> Row | None:
     baseline = ensure_baseline(trial.config, store, device, replicas)
-    task = open_task(trial.config, ModelConfig(name=trial.config.model.name), device, replicas, micro_batches)
+    task = open_task(trial.config, trial.config.model.without_weights, device, replicas, micro_batches)
     task.network.load_state_dict(dict(baseline.state))
     task = task.ready()
     checkpoint = store.read_checkpoint(trial.trial_id)
     method = METHODS[trial.config.method.name](task)
     for record in run_rounds(method, load(checkpoint) if checkpoint else None):
-        verdict = Verdict.CONTINUE
+        decision = Decision.CONTINUE
         if record.is_whole and not record.is_last:
             _leave_point(trial, method, baseline, record, store)
         if replicas.is_first:
@@ -151,6 +158,7 @@ def _measured(task: Task, baseline: Baseline, record: RoundRecord) -> Row:
         "float_test_top1": baseline.test.top1,
         **dataclasses.asdict(record.metrics),
         "coverage": sets.coverage,
+        "left_out": shares_left_out(task.network, sets),
         "num_weights": sets.num_fixable,
         "recalibrated_bn": record.recalibrated_bn,
         "untreated_layers": record.fixing.untreated_layers,
@@ -193,8 +201,14 @@ def ensure_baseline(config: TrialConfig, store: ResultsStore, device: torch.devi
     kept = store.read_baseline(key)
     if kept is not None:
         return Baseline.from_bytes(*kept)
+    check_has_weights(config)
     of_study = config.model_copy(update={"seed": config.split_seed})
-    baseline = make_baseline(open_task(of_study, config.model, device, replicas))
+    task = open_task(of_study, config.model, device, replicas)
+    check_head_is_trained(config, task.network)
+    understood = describe_loading(task.network, include_norm=config.include_norm)
+    for line in understood.lines():
+        log.log(logging.WARNING if line.startswith("warning") else logging.INFO, line)
+    baseline = make_baseline(task)
     if replicas.is_first:
         store.write_baseline(key, baseline.to_bytes(), baseline.card)
     return baseline

@@ -205,8 +205,6 @@ def test_classes_channels_and_size_come_from_the_network(tmp_path, capsys):
     save_file(state, tmp_path / "any.safetensors")
     out = tmp_path / "any.pwfn.safetensors"
     source = ["--state-dict", str(tmp_path / "any.safetensors"), "--model", "test_vit", "--out", str(out)]
-    assert export(source) == 2
-    assert "--image-size and --model-kwargs change that" in capsys.readouterr().err
     assert export([*source, "--image-size", "96"]) == 0
     assert pwfn.load(out).pretrained_cfg["input_size"] == (2, 96, 96)
 
@@ -223,7 +221,7 @@ def test_further_arguments_travel_with_the_file(tmp_path, capsys):
     assert export([*source, "--model-kwargs", "patch_size"]) == 2
     assert "--model-kwargs: 'patch_size' is not of the form name=value" in capsys.readouterr().err
     assert export([*source, "--model-kwargs", "no_such=3"]) == 2
-    assert "architecture test_vit cannot be built for 7 classes" in capsys.readouterr().err
+    assert "--image-size and --model-kwargs change that" in capsys.readouterr().err
 
 
 def test_an_exported_file_is_converted(store, network, tmp_path, capsys):

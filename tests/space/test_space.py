@@ -14,9 +14,11 @@ from pwfn.results.schema import TRIALS
 from pwfn.space.constraints import total_violation
 from pwfn.space.declaration import SEARCHABLE, Origin, Override, Sampler, SearchConfig
 from pwfn.space.fields import Fields
-from pwfn.space.space import SHIPPED, TRIAL_FIELDS, SearchSpace
+from pwfn.space.space import SHIPPED, SearchSpace
 
-METHODS = " or ".join(model.__name__ for model in TRIAL_FIELDS.sections["method"])
+METHODS = " or ".join(member.__name__ for member in get_args(MethodConfig))
+*FIRST, LAST = map(repr, get_args(Sampler))
+SAMPLERS = f"{', '.join(FIRST)} or {LAST}"
 
 BASE = """
 fixed:

@@ -18,9 +18,9 @@ from pwfn.search.learning import lesson
 from pwfn.search.study import open_study
 from pwfn.space.declaration import HYPERVOLUME
 from pwfn.space.space import SearchSpace
+from pwfn.trial.decision import Decision
 from pwfn.trial.rows import Trial
 from pwfn.trial.run import open_task
-from pwfn.trial.verdict import Verdict
 
 SPACE = """
 fixed:
@@ -100,7 +100,8 @@ def test_a_killed_trial_leaves_its_points_and_goes_on_to_the_same_ones(finished,
     config = TrialConfig.model_validate_json(finished.store.read_trial("0000")["config_json"])
     trial = Trial("0000", 0, "again", config)
     assert (
-        run(trial, store, on_round=lambda row, summary: Verdict.STOP if row["round"] == 2 else Verdict.CONTINUE) is None
+        run(trial, store, on_round=lambda row, summary: Decision.STOP if row["round"] == 2 else Decision.CONTINUE)
+        is None
     )
     assert [row["trial_id"] for row in store.read_points("0000")] == ["0000-s0"]
     run(trial, store)

@@ -1,6 +1,7 @@
 """One trial in its own process: what it writes, how it fails, how it goes on after a SIGKILL."""
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -233,7 +234,7 @@ def hungry_mlp(pretrained: bool = False, **kwargs):
 
 def test_a_trial_that_runs_out_of_memory_goes_on_with_smaller_parts_of_its_batches(store):
     register_model(hungry_mlp)
-    small = ("evaluation.batch_size=32", "evaluation.recalibrate_bn=false", "baseline.epochs=0")
+    small = ("evaluation.batch_size=32", "evaluation.recalibrate_bn=false", "baseline.epochs=0", "model.random=true")
     row = run(make_trial("model.name=hungry_mlp", "training.batch_size=128", *small), store)
     assert row["state"] == "complete", row["failure_message"]
     assert row["micro_batches"] == 2
@@ -259,3 +260,20 @@ from test_trial import go_on, make_trial, run
 wait = (lambda row, summary: time.sleep(60)) if "sleep" in sys.argv else go_on
 run(make_trial(), ResultsStore(sys.argv[1], "test"), wait)
 """
+
+
+def test_a_network_that_nobody_trained_is_refused_before_it_is_built(store):
+    row = run(make_trial("baseline.epochs=0"), store)
+    assert (row["state"], row["failure_class"]) == ("failed", "user")
+    assert row["failure_message"].startswith("model.name=digits_mlp: its weights are random, as none are loaded")
+    assert store.read_baseline(baseline_key(make_trial("baseline.epochs=0").config)) is None
+
+
+def test_what_shares_values_is_said_before_and_kept_with_the_result(store, caplog):
+    with caplog.at_level(logging.INFO, logger="pwfn"):
+        row = run(make_trial("model.name=digits_cnn"), store)
+    assert "network: digits_cnn, 32,050 parameters" in caplog.text
+    assert "weights: drawn at random" in caplog.text
+    assert "sharing values: 99.25% of the parameters; not norm layers 0.75%" in caplog.text
+    assert row["left_out"] == ("norm layers 0.75%",)
+    assert row["coverage"] == pytest.approx(31810 / 32050)

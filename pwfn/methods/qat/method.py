@@ -117,9 +117,20 @@ class Qat(Method):
         found, wanted = len(fixing.codebook.values), self.config.sizes[place.stage]
         if place.is_last and found < wanted:
             log.warning(
-                "qat: stage %d/%d has %d of its %d values left", place.stage + 1, len(self.config.sizes), found, wanted
+                "qat: stage %d of %d was to have %d values and ends with %d%s",
+                place.stage + 1,
+                len(self.config.sizes),
+                wanted,
+                found,
+                self._why_fewer(),
             )
         return fixing
+
+    def _why_fewer(self) -> str:
+        if self.config.rate_strength == 0:
+            return ""
+        strength = f"method.rate_strength={self.config.rate_strength:g}"
+        return f": {strength} leaves the others empty; use a smaller one to keep them"
 
     def _fixing(self) -> Fixing:
         finite_array("the weights", self.weights.shown)
