@@ -343,7 +343,7 @@ def test_a_damaged_file_is_one_line(store, capsys):
 
 
 def test_a_checkpoint_of_another_architecture_is_named(tmp_path, capsys):
-    save_file({"w": torch.zeros(2, 2, 3, 3)}, tmp_path / "odd.safetensors")
+    save_file({"w": torch.ones(2, 2, 3, 3)}, tmp_path / "odd.safetensors")
     source = ["--state-dict", str(tmp_path / "odd.safetensors"), "--model", "digits_cnn", "--out", str(tmp_path / "x")]
     assert export(source) == 2
     assert "belongs to another architecture" in capsys.readouterr().err

@@ -26,7 +26,7 @@ def small_state():
     values = torch.tensor([-0.5, 0.0, 0.25, 0.75])
     fixed = {
         "conv.weight": values[torch.randint(4, (32, 3, 3, 3), generator=rng)],
-        "linear.weight": torch.randint(-8, 8, (8, 12), generator=rng) * torch.rand(8, 1, generator=rng),
+        "linear.weight": torch.randint(-8, 8, (24, 12), generator=rng) * torch.rand(24, 1, generator=rng),
         "conv.bias": torch.randn(8, generator=rng),
     }
     rest = {"norm.weight": torch.randn(8, generator=rng), "norm.steps": torch.tensor(3)}
