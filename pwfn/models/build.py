@@ -11,7 +11,6 @@ from timm.models import get_arch_pretrained_cfgs, is_model, split_model_name_tag
 from torch import nn
 
 from pwfn.config import ModelConfig
-from pwfn.data.contract import Preprocessing
 from pwfn.errors import UserError, first_line, nearest_names
 from pwfn.models import networks  # noqa: F401  (registers ours with timm)
 from pwfn.models.checkpoints import load_checkpoint
@@ -21,7 +20,12 @@ log = logging.getLogger(__name__)
 
 
 def build_network(
-    config: ModelConfig, *, num_classes: int, in_channels: int, image_size: int | None = None, seed: int = 0
+    config: ModelConfig,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: int | tuple[int, int] | None = None,
+    seed: int = 0,
 ) -> nn.Module:
     """Build the network that a trial starts from: float32, in evaluation mode, on the CPU.
 
@@ -29,7 +33,7 @@ def build_network(
         config: which network, and where its weights come from.
         num_classes: classes of the data. A pretrained network of another number gets a new head.
         in_channels: channels of the data. timm adapts a pretrained first convolution.
-        image_size: side of the input in pixels; None takes the network's own.
+        image_size: side of the input in pixels, or height and width; None takes the network's own.
         seed: seeds every weight that is not loaded; torch's global generator is left as it was.
 
     Raises:
@@ -42,32 +46,12 @@ def build_network(
         network: Any = _create(config, num_classes, in_channels, image_size)
     if config.checkpoint is not None:
         load_checkpoint(network, expand_path(config.checkpoint, "model.checkpoint"))
-    side = image_size or network.pretrained_cfg["input_size"][-1]
-    network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (in_channels, side, side)}
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = size or network.pretrained_cfg["input_size"][-2:]
+    network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (in_channels, *size)}
     network.float().eval()
     _check_forward(name, network, num_classes)
     return cast(nn.Module, network)
-
-
-def preprocessing_of(network: nn.Module) -> Preprocessing:
-    """Return how images are prepared for a network of `build_network`.
-
-    Where the data has another number of channels than the network was made for, the channels' mean statistics serve
-    for each.
-    """
-    record: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-    channels, _, side = record["input_size"]
-    return Preprocessing(
-        mean=_per_channel(record["mean"], channels),
-        std=_per_channel(record["std"], channels),
-        image_size=side,
-        interpolation=record["interpolation"],
-        crop_fraction=record["crop_pct"],
-    )
-
-
-def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def _check_name(name: str) -> None:
@@ -82,9 +66,11 @@ def _check_name(name: str) -> None:
         raise UserError(f"model.name: {architecture} has no weights {tag!r}; known are {', '.join(filter(None, tags))}")
 
 
-def _create(config: ModelConfig, num_classes: int, in_channels: int, image_size: int | None) -> Any:
+def _create(
+    config: ModelConfig, num_classes: int, in_channels: int, image_size: int | tuple[int, int] | None
+) -> Any:
     name = config.name
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int | tuple[int, int]] = {}
     if image_size is not None and _has_fixed_size(name):
         sizes["img_size"] = image_size
     try:
@@ -112,11 +98,11 @@ def _has_fixed_size(name: str) -> bool:
 
 def _check_forward(name: str, network: nn.Module, num_classes: int) -> None:
     """Pass one black image through, since only that says whether the network takes this size."""
-    channels, side, _ = cast(tuple[int, int, int], network.pretrained_cfg["input_size"])  # type: ignore[index]
+    channels, height, width = cast(tuple[int, int, int], network.pretrained_cfg["input_size"])  # type: ignore[index]
     try:
         with torch.inference_mode():
-            scores = network(torch.zeros(1, channels, side, side))
+            scores = network(torch.zeros(1, channels, height, width))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        raise UserError(f"data.image_size: {name} cannot take {side}x{side} images: {first_line(error)}") from error
+        raise UserError(f"data.image_size: {name} cannot take {width}x{height} images: {first_line(error)}") from error
     if not isinstance(scores, torch.Tensor) or scores.shape != (1, num_classes):
         raise UserError(f"model.name: {name} does not give one score per class; only image classifiers can be used")

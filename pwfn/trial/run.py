@@ -15,7 +15,7 @@ from pwfn.data import Data, Preprocessing, Source, open_source
 from pwfn.errors import NonFiniteLossError, TrialError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
 from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
-from pwfn.models import build_network, preprocessing_of
+from pwfn.models import build_network, preprocessing_of, record_preparation_
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
@@ -195,6 +195,7 @@ def open_task(
         image_size=config.data.image_size,
         seed=derive_seed(seed, "initial weights"),
     )
+    record_preparation_(network, config.data)
     data = _data(config.data, seed, preprocessing_of(network), device)
     return Task(network.to(device), data, config, device, replicas, micro_batches)
 
