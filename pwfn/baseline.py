@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -44,7 +45,7 @@ class Baseline:
         }
 
     @classmethod
-    def from_bytes(cls, weights: bytes, card: Mapping[str, float]) -> Baseline:
+    def from_bytes(cls, weights: bytes, card: Mapping[str, Any]) -> Baseline:
         """Rebuild from `to_bytes` and `card`."""
         validation = Accuracy(card["val_top1"], card["val_top5"])
         return cls(load(weights), validation, Accuracy(card["test_top1"], card["test_top5"]))

@@ -197,6 +197,9 @@ class BaselineConfig(OptimizationConfig):
 
     epochs: Annotated[int, Field(ge=0)] = 0
     """0 takes the network as it was loaded."""
+    allow_chance: bool = False
+    """Go on although a network that was loaded is hardly better than chance, which otherwise ends the study: mostly its
+    classes are in another order."""
 
 
 class TrainingConfig(OptimizationConfig):

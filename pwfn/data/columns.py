@@ -165,7 +165,11 @@ def _choose(named: str | None, candidates: Sequence[str], what: str, features: A
 
 
 def _kind(feature: Any) -> str:
-    return str(getattr(feature, "dtype", type(feature).__name__)) if type(feature).__name__ == "Value" else type(feature).__name__
+    return (
+        str(getattr(feature, "dtype", type(feature).__name__))
+        if type(feature).__name__ == "Value"
+        else type(feature).__name__
+    )
 
 
 def _holds_images(feature: Any) -> bool:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pwfn.config import DataConfig
+from pwfn.data.images import Images
+from pwfn.data.splits import Splits
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,17 @@ class Data(ABC):
         """The indices of a rank's part of a split, in file order."""
         chosen = self._order[split][:max_images].sort().values
         return chosen[rank_slice(len(chosen), rank, world_size)]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Labelled images and which of them belong to which split: what batches are made from."""
+
+    config: DataConfig
+    images: Images
+    splits: Splits
+    """Rows of `images`."""
+    num_classes: int
 
 
 def rank_slice(num_images: int, rank: int, world_size: int, *, start: int = 0) -> slice:

@@ -21,4 +21,6 @@ def open_digits(config: DataConfig) -> Collection:
     names = [str(name) for name in digits.target_names]
     classes, numbers = classes_of_numbers(labels, names, config, "digits")
     images = ArrayImages("digits", numbers[labels], pixels)
-    return Collection("scikit-learn's digits", Roles("train", None, None), {"train": images}, classes, channels=1, is_small=True)
+    return Collection(
+        "scikit-learn's digits", Roles("train", None, None), {"train": images}, classes, channels=1, is_small=True
+    )

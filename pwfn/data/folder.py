@@ -96,7 +96,9 @@ def _list_files(folder: Path, names: Sequence[str], classes: Classes, skipped: C
             paths += [f"{place}{os.sep}{file}" for file in files]
         ends.append((number[printable(name)], len(paths) - before))
     if not paths:
-        raise UserError(f"{folder}: its class folders hold no image ({', '.join(sorted(SUFFIXES))}){_left_out(skipped)}")
+        raise UserError(
+            f"{folder}: its class folders hold no image ({', '.join(sorted(SUFFIXES))}){_left_out(skipped)}"
+        )
     labels = torch.tensor([label for label, _ in ends]).repeat_interleave(torch.tensor([count for _, count in ends]))
     return FileImages(str(folder), labels, paths, str(folder))
 

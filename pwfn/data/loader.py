@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pwfn.config import DataConfig
-from pwfn.data.contract import Data, Preprocessing
+from pwfn.data.contract import Data, Drawn, Preprocessing
 from pwfn.data.images import Images
 from pwfn.data.pixels import describe_problem, to_mode
-from pwfn.data.source import Source
 from pwfn.data.transforms import measuring_transform, training_transform
 from pwfn.errors import LoaderError, UserError
 
@@ -30,7 +29,7 @@ log = logging.getLogger(__name__)
 Key = tuple[int, int | None]
 """An image's row, and the seed of its augmentation or None without any."""
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (where torch's workers put their batches)
+SHARED_MEMORY = Path("/dev/shm")
 PREFETCHED = 2
 """Batches that each worker prepares in advance, torch's default."""
 
@@ -38,7 +37,7 @@ PREFETCHED = 2
 class LoaderData(Data):
     """Batches from worker processes; each image's augmentation has its own seed, whichever process draws it."""
 
-    def __init__(self, source: Source, preprocessing: Preprocessing, device: torch.device) -> None:
+    def __init__(self, source: Drawn, preprocessing: Preprocessing, device: torch.device) -> None:
         splits, config = source.splits, source.config
         order = {"train": splits.train, "validation": splits.validation, "test": splits.test}
         super().__init__(source.num_classes, order, preprocessing, device)

@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pwfn.config import DataConfig
-from pwfn.data.contract import Data, Preprocessing
+from pwfn.data.contract import Data, Drawn, Preprocessing
 from pwfn.data.images import Images
 from pwfn.data.pixels import describe_problem, to_mode
-from pwfn.data.source import Source
 from pwfn.data.splits import Splits
 from pwfn.data.transforms import leaves_alone, measuring_transform
 from pwfn.errors import UserError
@@ -35,7 +34,7 @@ CHUNK = 512
 """Images that a thread is given at once."""
 
 
-def hold(source: Source, preprocessing: Preprocessing, device: torch.device) -> MemoryData:
+def hold(source: Drawn, preprocessing: Preprocessing, device: torch.device) -> MemoryData:
     """Decode and prepare the images of all splits, and put them on the device.
 
     Raises:
@@ -139,7 +138,9 @@ def _each(splits: Splits) -> tuple[Tensor, Tensor, Tensor]:
     return splits.train, splits.validation, splits.test
 
 
-def _read(images: Images, rows: Tensor, config: DataConfig, preprocessing: Preprocessing) -> tuple[Tensor, dict[int, str]]:
+def _read(
+    images: Images, rows: Tensor, config: DataConfig, preprocessing: Preprocessing
+) -> tuple[Tensor, dict[int, str]]:
     """Decode and prepare rows to uint8 `(rows, channels, height, width)`; also return the broken ones and why."""
     pixels = np.zeros((len(rows), *preprocessing.shape), np.uint8)
     broken: dict[int, str] = {}

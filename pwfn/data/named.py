@@ -114,8 +114,8 @@ def open_torchvision(config: DataConfig, root: Path | None) -> Collection:
     if name not in SETS:
         known = ", ".join(sorted(SETS))
         raise UserError(
-            f"data.dataset: {name!r} is not one of {known}{nearest_names(name, SETS)}; other sets are read from folders "
-            "(data.name=imagefolder) or from the hub (data.name=huggingface)"
+            f"data.dataset: {name!r} is not one of {known}; read other sets from folders (data.name=imagefolder) or "
+            f"from the hub (data.name=huggingface){nearest_names(name, SETS)}"
         )
     known_set = SETS[name]
     extra = _variant(name, variant, known_set)
@@ -147,7 +147,11 @@ def _variant(name: str, variant: str, known: NamedSet) -> Arguments:
 def _open(name: str, root: Path | None, arguments: Arguments) -> Any:
     kind = getattr(datasets, name)
     try:
-        images = kind() if name == "FakeData" else kind(root, **arguments)
+        images = (
+            kind()
+            if name == "FakeData"
+            else kind(root, **arguments, **({"download": False} if _can_fetch(name) else {}))
+        )
     except Exception as error:  # on files that are damaged or of another kind, torchvision raises nearly anything
         raise UserError(_missing(name, root, arguments, error)) from error
     if name == "SUN397":  # torchvision lists its files as the disk does, another way on another machine
@@ -158,6 +162,8 @@ def _open(name: str, root: Path | None, arguments: Arguments) -> Any:
 
 def _missing(name: str, root: Path | None, arguments: Arguments, error: Exception) -> str:
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    if "h5py" in str(error):
+        return f"data.dataset: torchvision reads {name} with h5py, which is not installed; pip install h5py"
     problem = f"data.root: {name} ({given}) is not complete under {root}"
     if not isinstance(error, RuntimeError | FileNotFoundError):
         problem = f"data.root: {name} ({given}) under {root} is damaged ({type(error).__name__}: {first_line(error)})"
@@ -165,11 +171,16 @@ def _missing(name: str, root: Path | None, arguments: Arguments, error: Exceptio
         return f"{problem}; its folders are there: read them with data.name=imagefolder data.root={root}"
     if name == "ImageNet":
         return f"{problem}; put its archives there (image-net.org), or read folders train/ and val/ with data.name=imagefolder"
-    if "download" not in inspect.signature(getattr(datasets, name)).parameters:
+    if not _can_fetch(name):
         return f"{problem}; torchvision cannot fetch it, get it from its authors"
     imports = f"import pwfn.torchvision_shim; from torchvision.datasets import {name}"
     call = f"{name}({str(root)!r}, {f'{given}, ' if given else ''}download=True)"
     return f'{problem}; fetch it once: python -c "{imports}; {call}"'
+
+
+def _can_fetch(name: str) -> bool:
+    parameters = inspect.signature(getattr(datasets, name)).parameters
+    return "download" in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def _has_class_folders(root: Path, split: object) -> bool:

@@ -56,7 +56,9 @@ def choose_roles(config: DataConfig, found: Sequence[str], where: str, *, may_dr
     train = _choose(config.train_split, "train", found, where)
     if train is None:
         wanted = ", ".join(NAMES["train"][:2])
-        raise UserError(f"data.root: {where} has no split {wanted} (found: {_list(found)}); name it in data.train_split")
+        raise UserError(
+            f"data.root: {where} has no split {wanted} (found: {_list(found)}); name it in data.train_split"
+        )
     validation = _choose(config.validation_split, "validation", found, where, taken=(train, config.test_split))
     test = _choose(config.test_split, "test", found, where, taken=(train, config.validation_split))
     if test is None and validation is not None and config.validation_split is None and config.test_fraction is None:

@@ -8,9 +8,11 @@ import torch
 
 from pwfn.config import DataConfig
 from pwfn.data.collection import Collection
-from pwfn.data.contract import Data, Preprocessing
+from pwfn.data.contract import Data, Drawn, Preprocessing
 from pwfn.data.fingerprint import fingerprint
 from pwfn.data.images import Images, JoinedImages
+from pwfn.data.loader import LoaderData
+from pwfn.data.memory import hold
 from pwfn.data.splits import TEST_FRACTION, Splits, draw_splits
 from pwfn.errors import UserError
 from pwfn.paths import expand_path
@@ -79,14 +81,11 @@ class Source:
                 f"{self.images.name}: images have {self.in_channels} channels, but the network takes {channels}; set "
                 f"data.channels={channels} to convert them"
             )
-        if self.in_memory:
-            from pwfn.data.memory import hold
-
-            self._check_size(preprocessing)
-            return hold(self, preprocessing, device)
-        from pwfn.data.loader import LoaderData
-
-        return LoaderData(self, preprocessing, device)
+        drawn = Drawn(self.config, self.images, self.splits, self.num_classes)
+        if not self.in_memory:
+            return LoaderData(drawn, preprocessing, device)
+        self._check_size(preprocessing)
+        return hold(drawn, preprocessing, device)
 
     def _check_size(self, preprocessing: Preprocessing) -> None:
         """Refuse to enlarge small images many times where nobody said so: the network was made for others."""

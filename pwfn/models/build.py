@@ -66,9 +66,7 @@ def _check_name(name: str) -> None:
         raise UserError(f"model.name: {architecture} has no weights {tag!r}; known are {', '.join(filter(None, tags))}")
 
 
-def _create(
-    config: ModelConfig, num_classes: int, in_channels: int, image_size: int | tuple[int, int] | None
-) -> Any:
+def _create(config: ModelConfig, num_classes: int, in_channels: int, image_size: int | tuple[int, int] | None) -> Any:
     name = config.name
     sizes: dict[str, int | tuple[int, int]] = {}
     if image_size is not None and _has_fixed_size(name):
