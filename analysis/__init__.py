@@ -1,6 +1,7 @@
 """Reads a results folder and says what it holds: the front, its hypervolume, tables and figures.
 
-Stands on the Parquet schema alone: neither torch, ray nor pwfn is imported, so it runs on a laptop, during a sweep.
+Stands on the Parquet schema and the list of metrics alone: neither torch nor Ray is imported, so it runs on a laptop,
+while a sweep runs elsewhere.
 """
 
 from analysis.errors import AnalysisError

@@ -12,10 +12,9 @@ from analysis.parquet import read_table
 from analysis.storage import Folder
 from analysis.study import Study
 
-ROUNDS = (
-    "round", "val_top1_before", "val_top1", "unique_values", "entropy_bits", "sigma_q05", "sigma_q25", "sigma_q50",
-    "sigma_q75", "sigma_q95", "fraction", "train_loss",
-)  # fmt: skip
+SIGMAS = ("sigma_q05", "sigma_q25", "sigma_q50", "sigma_q75", "sigma_q95")
+"""PWFN's own numbers of a round: columns in files of version 1, entries of `method_numbers` since."""
+ROUNDS = ("round", "val_top1_before", "val_top1", "unique_values", "entropy_bits", *SIGMAS, "fraction", "train_loss")
 VALUES = ("value", "count", "order")
 MOST_WEIGHTS = 60_000_000
 """Weights that are decoded for one report: a few seconds."""
@@ -35,7 +34,7 @@ def read_details(study: Study) -> Details:
     if study.folder is None:
         return Details(_typed(pd.DataFrame(), ROUNDS), _typed(pd.DataFrame(), VALUES))
     notes: list[str] = []
-    rounds = read_table(study.folder / "rounds", notes, ("trial_id", *ROUNDS))
+    rounds = _unfolded(read_table(study.folder / "rounds", notes, ("trial_id", *ROUNDS, "method_numbers")))
     values = read_table(study.folder / "values", notes, ("trial_id", *VALUES))
     known = set(study.trials.loc[study.trials["state"] != "failed", "trial_id"])
     lacking = len(known - set(rounds["trial_id"]))
@@ -64,6 +63,15 @@ def read_layers(folder: Folder, trials: pd.DataFrame, notes: list[str]) -> dict[
         except (AnalysisError, LayersError) as error:
             notes.append(f"models/{trial_id}.safetensors cannot be read, its layers are not shown: {error}")
     return found
+
+
+def _unfolded(rounds: pd.DataFrame) -> pd.DataFrame:
+    """Turn a method's own numbers, pairs of name and number, into columns; what is a column already stays."""
+    if "method_numbers" not in rounds:
+        return rounds
+    pairs = [dict(each) if isinstance(each, list) else {} for each in rounds["method_numbers"]]
+    numbers = pd.DataFrame(pairs, index=rounds.index)
+    return rounds.drop(columns="method_numbers").combine_first(numbers)
 
 
 def _typed(frame: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:

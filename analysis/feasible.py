@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from pwfn.metrics import Bound, share_missed
+
 INFEASIBLE = "infeasible"
 FINISHED = ("complete", INFEASIBLE)
 STATES = (*FINISHED, "pruned", "failed")
 """States of a trial in a report. The files know no infeasible ones: for them such a trial is complete."""
-Constraints = Mapping[str, Mapping[str, float]]
+Constraints = Mapping[str, Mapping[Bound, float]]
 """Metric -> `min`, `max`, or `max_drop` (below the float network), as study.json declares it."""
 
 
@@ -27,7 +29,7 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
 def violation(trials: pd.DataFrame, constraints: Constraints) -> pd.Series[float]:
     """By what share of its bound the worst constraint is missed: at most 0 where all hold, NaN without the metric.
 
-    Of a bound at 0, the difference. The mean over seeds is that of their configuration.
+    The mean over seeds is that of their configuration.
     """
     misses = [
         _missed(trials, metric, kind, bound) for metric, bounds in constraints.items() for kind, bound in bounds.items()
@@ -35,7 +37,7 @@ def violation(trials: pd.DataFrame, constraints: Constraints) -> pd.Series[float
     return pd.concat(misses, axis=1).max(axis=1, skipna=False)
 
 
-def _missed(trials: pd.DataFrame, metric: str, kind: str, bound: float) -> pd.Series[float]:
-    limit = trials[f"float_{metric}"] - bound if kind == "max_drop" else pd.Series(bound, trials.index)
-    excess = trials[metric] - limit if kind == "max" else limit - trials[metric]
-    return excess.round(9) / limit.abs().replace(0, 1)
+def _missed(trials: pd.DataFrame, metric: str, kind: Bound, bound: float) -> pd.Series[float]:
+    columns = [metric, f"float_{metric}"] if kind == "max_drop" else [metric]
+    shares = [share_missed(kind, bound, *row) for row in trials[columns].itertuples(index=False)]
+    return pd.Series(shares, trials.index, dtype=float)

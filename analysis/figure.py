@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.front import front, on_front
-from analysis.metrics import metric
+from analysis.metrics import metric, show
 from analysis.seeds import replicated
 from analysis.series import Series
 from analysis.window import Span, comparable, log_ticks, spans
@@ -122,7 +122,7 @@ def set_axes(axes: Axes, x: Span, y: Span) -> None:
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(FixedLocator(log_ticks(x)))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: metric(x.name).show(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show(x.name, value)))
     axes.set_xlim(x.low, x.high)
     axes.tick_params(length=0, pad=6)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.metrics import Array, metric
+from analysis.metrics import Array, metric, scaled, show
 
 Mask = npt.NDArray[np.bool_]
 Objectives = Mapping[str, str]
@@ -24,7 +24,7 @@ def costs(trials: pd.DataFrame, objectives: Objectives) -> Array:
     result that could be on a front.
     """
     columns = [
-        _cost(metric(name).scaled(trials[name].to_numpy(np.float64, na_value=np.nan)), direction)
+        _cost(scaled(name, trials[name].to_numpy(np.float64, na_value=np.nan)), direction)
         for name, direction in objectives.items()
     ]
     matrix = np.stack(columns, axis=1)
@@ -65,7 +65,7 @@ class Hypervolume:
     def box(self) -> str:
         """The reference point and the ideal, in words."""
         worst, best = (
-            ", ".join(f"{metric(name).label} {metric(name).show(value)}" for name, value in corner.items())
+            ", ".join(f"{metric(name).label} {show(name, value)}" for name, value in corner.items())
             for corner in (self.worst, self.best)
         )
         return f"reference point: {worst}; ideal: {best}; counts on a log2 scale"
@@ -116,7 +116,7 @@ def _box(trials: pd.DataFrame, objectives: Objectives) -> tuple[dict[str, float]
             low, high = span.low, span.high
         else:
             seen = trials.loc[trials["state"] == "complete", name].to_numpy(np.float64, na_value=np.nan)
-            seen = seen[np.isfinite(span.scaled(seen))]
+            seen = seen[np.isfinite(scaled(name, seen))]
             low, high = (float(seen.min()), float(seen.max())) if len(seen) else (np.nan, np.nan)
         worst[name], best[name] = (low, high) if direction == "maximize" else (high, low)
     return worst, best

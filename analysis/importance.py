@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.feasible import FINISHED
-from analysis.metrics import Array, metric
+from analysis.metrics import Array, scaled
 
 FEWEST_TRIALS = 15
 MOST_TRIALS = 1000
@@ -44,8 +44,8 @@ def importance(trials: pd.DataFrame, objective: str) -> Importance | None:
     extremely randomised (Geurts, Ernst and Wehenkel 2006): as good as a random forest's here, at two thirds of the
     time.
     """
-    scaled = metric(objective).scaled(trials[objective].to_numpy(np.float64))
-    usable = trials[trials["state"].isin(FINISHED).to_numpy(bool) & np.isfinite(scaled)]
+    placed = scaled(objective, trials[objective].to_numpy(np.float64))
+    usable = trials[trials["state"].isin(FINISHED).to_numpy(bool) & np.isfinite(placed)]
     usable = usable.iloc[:: -(-len(usable) // MOST_TRIALS) or 1]
     fields = varied_fields(usable)
     if len(usable) < FEWEST_TRIALS or not fields or usable[objective].nunique() < 2:

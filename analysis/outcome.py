@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figure import FLOAT_LINES, INK, STYLE, lay_out, look_of, set_axes
 from analysis.front import front
-from analysis.metrics import Array, metric
+from analysis.metrics import Array, metric, show
 from analysis.series import Series
 from analysis.window import WINDOWS, Span, axis_names, count_span, padded
 
@@ -39,7 +39,7 @@ def draw_outcome(series: Sequence[Series], title: str, subtitle: str) -> Figure 
     handles = [_float_handle(floats), *(_handle(index, one) for index, one in enumerate(series))]
     footnote = "Points are the members of each front on the validation images; bars: lowest and highest seed."
     if below := int((everything[TEST] < y.low).sum()):
-        footnote += f" Not shown: {below} below {metric(TEST).show(y.low)}."
+        footnote += f" Not shown: {below} below {show(TEST, y.low)}."
     heading = f"{title}: test accuracy against {metric(x_name).label}"
     with rc_context(STYLE):
         figure, axes = lay_out(heading, subtitle, [footnote], handles)
@@ -68,7 +68,7 @@ def _draw_members(axes: Axes, points: pd.DataFrame, x: Span, index: int) -> None
 
 
 def _float_handle(floats: Array) -> Line2D:
-    values = " and ".join(dict.fromkeys(metric(TEST).show(value) for value in floats))
+    values = " and ".join(dict.fromkeys(show(TEST, value) for value in floats))
     return Line2D([], [], color=INK, linewidth=1.1, linestyle=FLOAT_LINES[FLOAT], label=f"float network ({values})")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -15,7 +16,7 @@ import plotly.offline
 from analysis.details import Details
 from analysis.feasible import INFEASIBLE, STATES
 from analysis.front import hypervolume, on_front
-from analysis.metrics import metric
+from analysis.metrics import metric, show
 from analysis.payload import compressed, payload
 from analysis.progress import failures, ledger
 from analysis.published import published
@@ -86,8 +87,8 @@ def _title(studies: Sequence[Study], parts: Sequence[Panel]) -> str:
 def _command(study: Study) -> str:
     """How a trial of a study is run again, but for its identifier."""
     results = study.folder.path.rpartition("/")[0] if study.folder else "results"
-    place = "" if results.rpartition("/")[2] == "results" else f" --results {results}"
-    return f"python launchers/train.py{place} --study {study.name} --trial "
+    place = [] if results.rpartition("/")[2] == "results" else ["--results", results]
+    return f"{shlex.join(['pwfn', 'train', *place, '--study', study.name])} --trial "
 
 
 def _places(content: Json) -> dict[tuple[str, str, str], int]:
@@ -223,7 +224,7 @@ def _show(name: str, value: Any) -> str:
         return value
     if value is None or not math.isfinite(value):
         return MISSING
-    return str(_SHOW.get(name, metric(name).show)(value))
+    return str(_SHOW[name](value)) if name in _SHOW else show(name, value)
 
 
 def _duration(hours: float) -> str:

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.storage import Folder
+from pwfn.naming import age, is_compacted
 
-KNOWN_VERSION = 1
-"""The schema version that this report was written for."""
+KNOWN_VERSIONS = (1, 2)
+"""The schema versions that this report can read as they are."""
 VERSION_KEY = b"pwfn.schema_version"
 _MAGIC = b"PAR1"
-_VERSION = str(KNOWN_VERSION).encode()
-_VERSION_BYTES = VERSION_KEY + b"\x18" + bytes([len(_VERSION)]) + _VERSION + b"\0"
+_VERSION_BYTES = tuple(VERSION_KEY + b"\x18\x01" + str(version).encode() + b"\0" for version in KNOWN_VERSIONS)
 """Key and value as a Parquet footer holds them (Thrift's compact protocol). Asking DuckDB reads every footer twice."""
 _READERS = 16
 _LISTINGS = 10
@@ -42,18 +42,8 @@ def read_table(folder: Folder, notes: list[str], columns: Sequence[str] = ()) ->
     return _newest(_read_one_by_one(folder, notes, columns) if frame is None else frame)
 
 
-def is_compacted(file: str) -> bool:
-    """Whether a file holds many trials."""
-    return file.startswith("compacted-")
-
-
-def _age(file: str) -> tuple[bool, str]:
-    """Sorts files from the oldest to the newest word on a trial: compacted ones by their time, then single ones."""
-    return not is_compacted(file), file
-
-
 def _listing(folder: Folder) -> list[str]:
-    return sorted(folder.files(".parquet"), key=_age)
+    return sorted(folder.files(".parquet"), key=age)
 
 
 def _is_local(folder: Folder) -> bool:
@@ -63,7 +53,7 @@ def _is_local(folder: Folder) -> bool:
 def _read_at_once(folder: Folder, names: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
     """Let DuckDB read all files: more than twice as fast as one by one. Anything unusual is a reason to doubt."""
     files = [f"{folder.path}/{name}" for name in names]
-    if not all(_looks_usual(Path(file)) for file in files):
+    if len({_version_of(Path(file)) for file in files}) > 1:
         raise _UnusualError
     with duckdb.connect() as connection:
         connection.execute("SET preserve_insertion_order = false")  # readers sort
@@ -76,10 +66,13 @@ def _read_at_once(folder: Folder, names: Sequence[str], columns: Sequence[str]) 
         return _to_frame(connection.sql(rows, params={"files": files}).to_arrow_table())
 
 
-def _looks_usual(path: Path) -> bool:
-    """Whether a file begins and ends as Parquet does and bears the known version."""
+def _version_of(path: Path) -> bytes:
+    """Find the known version that a file bears; a file that does not begin and end as Parquet does is unusual."""
     content = path.read_bytes()
-    return content[:4] == content[-4:] == _MAGIC and _VERSION_BYTES in content
+    found = [version for version in _VERSION_BYTES if version in content]
+    if not found or not content[:4] == content[-4:] == _MAGIC:
+        raise _UnusualError
+    return found[0]
 
 
 def _read_one_by_one(folder: Folder, notes: list[str], columns: Sequence[str]) -> pd.DataFrame:
@@ -126,17 +119,17 @@ def _to_frame(table: pa.Table) -> pd.DataFrame:
 
 def _note_versions(folder: Folder, found: list[int], notes: list[str]) -> None:
     kind = folder.path.rpartition("/")[2]
-    for version in sorted(set(found) - {KNOWN_VERSION}):
-        age = "older" if version < KNOWN_VERSION else "newer"
+    for version in sorted(set(found) - set(KNOWN_VERSIONS)):
+        age = "older" if version < KNOWN_VERSIONS[0] else "newer"
         notes.append(
             f"{found.count(version)} files of {kind} have the {age} schema version {version} (this report knows "
-            f"{KNOWN_VERSION}): columns they lack are empty"
+            f"{' and '.join(map(str, KNOWN_VERSIONS))}): columns they lack are empty"
         )
 
 
 def _newest(frame: pd.DataFrame) -> pd.DataFrame:
     """Keep the rows of the last file that a trial is in: its own, or else the last compacted one."""
-    names = sorted(frame["_file"].unique(), key=_age)
+    names = sorted(frame["_file"].unique(), key=age)
     if names and is_compacted(names[0]):
         place = frame["_file"].map({name: index for index, name in enumerate(names)})
         frame = frame[place == place.groupby(frame["trial_id"]).transform("max")]

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.details import ROUNDS, VALUES, Details, read_layers
 from analysis.front import Objectives, front
 from analysis.importance import importance, varied_fields
-from analysis.metrics import METRICS, metric
+from analysis.metrics import metric
 from analysis.progress import progress
 from analysis.published import published
 from analysis.seeds import attainment, front_probability
@@ -23,14 +23,9 @@ from analysis.series import Panel, Series
 from analysis.study import Study
 from analysis.table import COLUMNS
 from analysis.window import axis_names, spans
+from pwfn.metrics import METRICS
 
-AXES = {
-    "unique_values": "minimize",
-    "entropy_bits": "minimize",
-    "size_bytes": "minimize",
-    "mean_order": "minimize",
-    "sparsity": "maximize",
-}
+AXES: dict[str, str] = {name: metric.direction for name, metric in METRICS.items() if metric.is_axis}
 """What the horizontal axis offers besides the study's own objective, and which way is better."""
 MOST_ROUNDS = 80_000
 MOST_VALUES = 600_000
@@ -106,7 +101,7 @@ def _axes(objectives: Objectives) -> dict[str, str]:
 
 def _metric(name: str, objectives: Objectives) -> Json:
     known = metric(name)
-    direction = {**AXES, **objectives}.get(name, "maximize" if "top" in name else "minimize")
+    direction = objectives.get(name, known.direction)
     return {"label": known.label, "log": known.log2, "percent": known.high == 1, "better": direction}
 
 

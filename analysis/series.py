@@ -11,13 +11,9 @@ import pandas as pd
 
 from analysis.feasible import FINISHED, judged
 from analysis.front import Objectives
+from analysis.metrics import SPREAD
 from analysis.study import Study
 
-SPREAD = (
-    "val_top1", "test_top1", "val_top5", "test_top5", "unique_values", "entropy_bits", "size_bytes", "mean_order",
-    "sparsity",
-)  # fmt: skip
-"""Metrics whose lowest and highest seed are kept: `NAME_low` and `NAME_high`."""
 SUBJECT = "pwfn"
 """The method that the others are baselines of."""
 
@@ -76,7 +72,8 @@ def configurations(trials: pd.DataFrame) -> pd.DataFrame:
     merged = trials[~groups.duplicated()].copy()
     means = trials.select_dtypes("float64").columns.difference(["number"])
     merged[means] = grouped[list(means)].mean().to_numpy()
-    lows, highs = grouped[list(SPREAD)].min().add_suffix("_low"), grouped[list(SPREAD)].max().add_suffix("_high")
+    spread = [name for name in SPREAD if name in trials]
+    lows, highs = grouped[spread].min().add_suffix("_low"), grouped[spread].max().add_suffix("_high")
     ids = grouped["trial_id"].agg(list).rename("trial_ids")
     further = pd.concat([lows, highs, ids.map(len).astype(float).rename("num_seeds"), ids], axis=1)
     return judged(pd.concat([merged, further.set_axis(merged.index)], axis=1))

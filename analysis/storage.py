@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from analysis.errors import AnalysisError
+from pwfn.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,7 @@ class Folder:
                     stream.write(content)
                 return path
             Path(self.path).mkdir(parents=True, exist_ok=True)
-            temporary = Path(self.path, f".{name}.{secrets.token_hex(4)}.tmp")
-            try:
-                temporary.write_bytes(content)
-                os.replace(temporary, path)  # noqa: PTH105  atomic, in the place of an earlier report
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_whole(Path(path), content)
         return path
 
     def _entries(self) -> list[tuple[str, Any]]:

@@ -12,9 +12,10 @@ import pandas as pd
 
 from analysis.errors import AnalysisError
 from analysis.feasible import Constraints, judged, violation
-from analysis.metrics import METRICS
-from analysis.parquet import is_compacted, read_table
+from analysis.parquet import read_table
 from analysis.storage import Folder
+from pwfn.metrics import METRICS
+from pwfn.naming import dotted, is_compacted, place_in
 
 DEFAULT_OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 DIRECTIONS = ("maximize", "minimize")
@@ -34,7 +35,7 @@ class Study:
     """What is known about a study at one moment."""
 
     name: str
-    """That of its folder, by which the launchers find it."""
+    """That of its folder, by which the commands find it."""
     card: Mapping[str, Any]
     """study.json; empty if it is missing."""
     objectives: Mapping[str, str]
@@ -51,8 +52,7 @@ class Study:
 
 def study_folder(results: str, study: str) -> str:
     """Join a results folder, local or a URI with options, and a study's name."""
-    location, mark, options = results.partition("?") if "://" in results else (results, "", "")
-    return f"{location.rstrip('/')}/{study}{mark}{options}"
+    return place_in(results, study)
 
 
 def studies(results: str) -> list[str]:
@@ -172,9 +172,5 @@ def _fields(config_json: str | float) -> dict[str, Any]:
         config = json.loads(config_json) if isinstance(config_json, str) else {}
     except ValueError:
         return {}
-    parts = {part: fields for part, fields in config.items() if isinstance(fields, dict)}
-    return {
-        f"{part}.{name}": json.dumps(value) if isinstance(value, list | dict) else value
-        for part, fields in parts.items()
-        for name, value in fields.items()
-    }
+    leaves = ((name, value) for name, value in dotted(config, depth=2) if "." in name)
+    return {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in leaves}

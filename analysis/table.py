@@ -9,22 +9,18 @@ import pandas as pd
 from rich.table import Table
 
 from analysis.front import Objectives, front
-from analysis.metrics import metric
+from analysis.metrics import metric, show
+from pwfn.metrics import METRICS
 
 MISSING = "-"
+_HEADINGS = {name: metric.heading for name, metric in METRICS.items() if metric.heading is not None}
 COLUMNS = {
-    "unique_values": "values",
-    "val_top1": "validation",
-    "test_top1": "test",
+    **{name: _HEADINGS.pop(name) for name in ("unique_values", "val_top1", "test_top1")},
     "test_minus_float": "test vs float",
-    "entropy_bits": "entropy",
-    "mean_order": "order",
-    "sparsity": "zeros",
-    "size_bytes": "size",
-    "compression_ratio": "smaller",
+    **_HEADINGS,
     "trial_id": "trial",
 }
-"""Column of a front -> its heading."""
+"""Column of a front -> its heading: first what the question is about, then all else that a metric has a heading for."""
 _KEYS = ("study", "model", "data", "method", "trial_id", "number", "seed")
 
 
@@ -90,7 +86,9 @@ def _escaped(text: str) -> str:
 def _text(name: str, value: str | float) -> str:
     if isinstance(value, str):
         return value
-    return MISSING if pd.isna(value) else _SHOW.get(name, metric(name).show)(value)
+    if pd.isna(value):
+        return MISSING
+    return _SHOW[name](value) if name in _SHOW else show(name, value)
 
 
 _SHOW: dict[str, Callable[[float], str]] = {"test_minus_float": lambda value: f"{100 * value:+.2f}"}

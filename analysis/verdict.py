@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from analysis.feasible import INFEASIBLE
-from analysis.metrics import Array, metric
+from analysis.metrics import Array, show
 from analysis.series import SUBJECT, Series
 
 TOLERANCES = (0.005, 0.01)
@@ -195,7 +195,7 @@ def _comparison_words(found: Answer, baselines: Sequence[Series]) -> str:
 
 
 def _percent(value: float) -> str:
-    return metric("test_top1").show(value)
+    return show("test_top1", value)
 
 
 def _points(tolerance: float) -> str:
@@ -204,4 +204,4 @@ def _points(tolerance: float) -> str:
 
 
 def _count(value: float) -> str:
-    return metric("unique_values").show(value)
+    return show("unique_values", value)

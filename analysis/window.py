@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.front import Objectives, front
-from analysis.metrics import Array, metric
+from analysis.metrics import Array, metric, scaled
 from analysis.published import published
 from analysis.series import Series
 
@@ -32,7 +32,7 @@ class Span:
 
     def place(self, value: float) -> float:
         """Where along the axis a value lies: 0 at its beginning, 1 at its end."""
-        low, at, high = metric(self.name).scaled(np.array([self.low, value, self.high]))
+        low, at, high = scaled(self.name, np.array([self.low, value, self.high]))
         return float((at - low) / (high - low))
 
 
@@ -68,12 +68,12 @@ def comparable(panel: str, x: str, y: str) -> pd.DataFrame:
 def count_span(name: str, values: Array) -> Span:
     """The span of a horizontal axis: all values with a margin; some span even if there are none."""
     log2 = metric(name).log2
-    scaled = metric(name).scaled(values)
-    scaled = scaled[np.isfinite(scaled)]
-    if len(scaled) == 0:
+    placed = scaled(name, values)
+    placed = placed[np.isfinite(placed)]
+    if len(placed) == 0:
         return Span(name, 2, 256) if log2 else Span(name, 0, 1)
-    margin = 0.05 * max(float(np.ptp(scaled)), 1.0) + 0.05
-    low, high = float(scaled.min()) - margin, float(scaled.max()) + margin
+    margin = 0.05 * max(float(np.ptp(placed)), 1.0) + 0.05
+    low, high = float(placed.min()) - margin, float(placed.max()) + margin
     return Span(name, 2**low, 2**high) if log2 else Span(name, low, high)
 
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
+__version__ = "0.1.0"
+
 
 def __getattr__(name: str) -> Any:
     """Import `load` when it is asked for, so that `import pwfn` needs no torch."""

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from pwfn.config import TrialConfig
 from pwfn.descent import Descent
 from pwfn.parameters import FlatParameters
 from pwfn.seeds import derive_seed
 from pwfn.task import Task
-from pwfn.training import Accuracy
+from pwfn.training import Accuracy, Learner
 
 log = logging.getLogger(__name__)
 
@@ -58,35 +57,15 @@ def baseline_key(config: TrialConfig) -> str:
     return f"{config.model.name}-{digest:016x}"
 
 
-class PlainLearner:
-    """Trains a network as it is, all parameters alike, from flat buffers."""
-
-    def __init__(self, network: nn.Module, descent: Descent) -> None:
-        self.network = network
-        self.descent = descent
-
-    def prepare(self) -> None:
-        """Clear the gradients."""
-        self.descent.gradient.zero_()
-
-    def penalty(self, loss: Tensor) -> Tensor:
-        """Add nothing."""
-        return torch.zeros_like(loss)
-
-    def step(self) -> None:
-        """Update all parameters."""
-        self.descent.step()
-
-
 def make_baseline(task: Task) -> Baseline:
     """Train the task's network as `config.baseline` says, in place, and measure it."""
     config = task.config.baseline
     flat = FlatParameters(task.network.parameters())
     num_steps = task.num_steps(config)
     descent = Descent(flat.values, flat.gradient, config, num_steps=config.epochs * num_steps, replicas=task.replicas)
-    learner = PlainLearner(task.network, descent)
-    for epoch in range(config.epochs):
-        label = f"baseline epoch {epoch + 1}"
-        loss = task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=config.batch_size)
+    learner = Learner(task.network, descent)
+    labels = [f"baseline epoch {epoch + 1}" for epoch in range(config.epochs)]
+    losses = task.train_epochs(learner, labels, num_steps=num_steps, batch_size=config.batch_size)
+    for label, loss in zip(labels, losses, strict=True):
         log.info("%s/%d loss %.3f", label, config.epochs, loss)
     return Baseline(task.network.state_dict(), task.measure("validation"), task.measure("test"))

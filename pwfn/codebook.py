@@ -41,19 +41,19 @@ class Codebook:
 class CodebookMetrics:
     """What a codebook costs. Entropies are in bits per weight, sparsity in [0, 1], orders in powers of two."""
 
-    unique_values: int
-    unique_nonzero: int
-    entropy_bits: float
-    entropy_nonzero_bits: float
-    sparsity: float
-    mean_order: float
-    max_order: int
+    unique_values: int = 0
+    unique_nonzero: int = 0
+    entropy_bits: float = 0.0
+    entropy_nonzero_bits: float = 0.0
+    sparsity: float = 0.0
+    mean_order: float = 0.0
+    max_order: int = 0
 
 
 def measure_codebook(codebook: Codebook) -> CodebookMetrics:
     """Compute every codebook metric; an empty codebook gives zeros."""
     if len(codebook.values) == 0:
-        return CodebookMetrics(0, 0, 0.0, 0.0, 0.0, 0.0, 0)
+        return CodebookMetrics()
     nonzero = codebook.values != 0
     orders = value_orders(codebook.values)
     total = codebook.counts.sum()
@@ -66,6 +66,12 @@ def measure_codebook(codebook: Codebook) -> CodebookMetrics:
         mean_order=float((orders * codebook.counts).sum() / total),
         max_order=int(orders.max()),
     )
+
+
+def float32_below(numbers: npt.NDArray[np.float64]) -> FloatArray:
+    """Round float64 numbers down to float32; no float32 lies between, so a weight is beyond both or beyond none."""
+    near = numbers.astype(np.float32)
+    return np.where(near > numbers, np.nextafter(near, np.float32(-np.inf)), near)
 
 
 def entropy_bits(counts: IntArray) -> float:

@@ -439,6 +439,11 @@ class TrialConfig(_Frozen):
     """Seeds everything random in this trial but the split; a sweep derives it from the study's seed."""
 
     @property
+    def split_seed(self) -> int:
+        """Seed of the split, and of weights that are not loaded: the study's, or a lone trial's own."""
+        return self.seed if self.data.split_seed is None else self.data.split_seed
+
+    @property
     def include_norm(self) -> bool:
         """Whether norm layers belong to the fixed set."""
         return isinstance(self.method, WfnConfig) and self.method.include_norm

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 class UserError(Exception):
     """Input that cannot be used; the message says where, what was found and what is allowed.
 
-    Launchers print it as one line and exit with status 2; a sweep ends with it, since every further trial would
+    The commands print it as one line and exit with status 2; a sweep ends with it, since every further trial would
     meet the same input.
     """
 

@@ -7,7 +7,7 @@ section 3). Everything else (norm layers, tokens, embeddings, raw parameters) st
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +66,22 @@ def split_parameters(network: nn.Module, *, include_norm: bool = False) -> Param
     if not fixable:
         raise UserError(f"{type(network).__name__} has no convolution or linear layer: nothing to fix")
     return ParameterSets(fixable, {name: p for name, p in named.items() if name not in fixable})
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors to the CPU, as a checkpoint keeps them."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def buffers_of(network: nn.Module) -> dict[str, Tensor]:
+    """A network's buffers (BatchNorm's statistics) under the names that a checkpoint gives them."""
+    return {f"buffer.{name}": buffer for name, buffer in network.named_buffers()}
+
+
+def restore_buffers_(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a network the buffers that a checkpoint holds."""
+    for name, buffer in buffers_of(network).items():
+        buffer.copy_(state[name])
 
 
 def in_pieces(*flats: Tensor) -> Iterator[tuple[Tensor, ...]]:

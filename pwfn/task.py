@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -90,6 +90,13 @@ class Task:
             criterion=self._criterion(),
             micro_batches=self.micro_batches,
         )
+
+    def train_epochs(
+        self, learner: Learner, labels: Iterable[str], *, num_steps: int, batch_size: int
+    ) -> Iterator[float]:
+        """Train an epoch of `num_steps` global batches for each label; yield the mean loss of each as it ends."""
+        for label in labels:
+            yield self.train_epoch(learner, num_steps=num_steps, label=label, batch_size=batch_size)
 
     def _criterion(self) -> Criterion:
         training = self.config.training

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pwfn.criterion import cross_entropy_of_labels
+from pwfn.descent import Descent
 from pwfn.errors import NonFiniteLossError
 from pwfn.replicas import Replicas
 
@@ -24,19 +24,24 @@ STEPS_BETWEEN_CHECKS = 50
 """Steps after which the losses are looked at: seldom enough to cost nothing, often enough to stop a lost trial."""
 
 
-class Learner(Protocol):
-    """A network with its way to learn."""
+class Learner:
+    """A network with its way to learn: all parameters alike, as they are; methods learn in other ways."""
 
-    network: nn.Module
+    def __init__(self, network: nn.Module, descent: Descent) -> None:
+        self.network = network
+        self.descent = descent
 
     def prepare(self) -> None:
         """Set the weights for the next forward pass and clear the gradients."""
+        self.descent.gradient.zero_()
 
     def penalty(self, loss: Tensor) -> Tensor:
-        """Return what is added to this loss, a scalar."""
+        """Return what is added to this loss, a scalar: nothing."""
+        return torch.zeros_like(loss)
 
     def step(self) -> None:
         """Update from the gradients of the backward pass."""
+        self.descent.step()
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,36 @@ def evaluate(network: nn.Module, batches: Batches, *, precision: str, replicas: 
             logits = network(images)
         found = count_hits(logits, labels)
         hits = found if hits is None else hits + found
+    return _accuracy(hits, network, replicas)
+
+
+@torch.inference_mode()
+def evaluate_ensemble(
+    network: nn.Module, draw_: Callable[[], None], batches: Batches, *, draws: int, replicas: Replicas
+) -> Accuracy:
+    """Measure the mean prediction over several networks, the authors' second evaluation (PWFN, section 4).
+
+    Args:
+        network: in which they come one after the other.
+        draw_: gives the network the weights of the next one.
+        batches: of all images of this replica.
+        draws: networks per image.
+        replicas: whose images count together.
+    """
+    network.eval()
+    hits: Tensor | None = None
+    for images, labels in batches:
+        mean = torch.zeros((), device=images.device)
+        for _ in range(draws):
+            draw_()
+            mean = mean + network(images).softmax(dim=1)
+        found = count_hits(mean, labels)
+        hits = found if hits is None else hits + found
+    return _accuracy(hits, network, replicas)
+
+
+def _accuracy(hits: Tensor | None, network: nn.Module, replicas: Replicas) -> Accuracy:
+    """Turn the hits and images of this replica, int64 `(3,)`, into the accuracy of all; NaN for no image."""
     if hits is None:
         hits = torch.zeros(3, dtype=torch.int64, device=next(network.parameters()).device)
     top1, top5, num_images = replicas.sum_(hits).tolist()

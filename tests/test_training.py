@@ -6,13 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from pwfn.baseline import PlainLearner
 from pwfn.config import TrainingConfig
 from pwfn.descent import Descent
 from pwfn.errors import NonFiniteLossError
 from pwfn.parameters import FlatParameters
 from pwfn.replicas import Replicas
-from pwfn.training import Waiting, count_hits, evaluate, recalibrate_batchnorm, train_epoch
+from pwfn.training import Learner, Waiting, count_hits, evaluate, recalibrate_batchnorm, train_epoch
 
 ONE = Replicas()
 
@@ -20,7 +19,7 @@ ONE = Replicas()
 def learner_for(network, lr=0.1):
     flat = FlatParameters(network.parameters())
     config = TrainingConfig(lr=lr, weight_decay=0.0, clip_norm=None)
-    return PlainLearner(network, Descent(flat.values, flat.gradient, config, num_steps=100, replicas=ONE))
+    return Learner(network, Descent(flat.values, flat.gradient, config, num_steps=100, replicas=ONE))
 
 
 def test_an_epoch_learns_and_returns_the_mean_loss():

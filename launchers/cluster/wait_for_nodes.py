@@ -6,6 +6,9 @@ python launchers/cluster/wait_for_nodes.py --address auto --nodes 5
 import argparse
 import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout that is not installed
 
 from pwfn.sweep.cluster import connected, prepare_environment
 

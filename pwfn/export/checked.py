@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pwfn.export.metadata import Scalar
 from pwfn.export.network import load, load_state
 from pwfn.export.report import FileReport, measure_file
 from pwfn.training import Accuracy
+from pwfn.whole import written_beside
 
 MAX_LOSS = 0.01
 """How much top-1 accuracy narrow untouched tensors may cost; without them it may cost none."""
@@ -91,19 +91,13 @@ def whole_file(path: Path, content: bytes) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         if path.is_dir():  # found out now, not after all checks
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with beside.open("xb") as file:
-            file.write(content)
-            os.fsync(file.fileno())
-        yield beside
-        beside.replace(path)
+        with written_beside(path, content) as beside:
+            yield beside
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def check_bits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:

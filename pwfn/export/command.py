@@ -1,8 +1,7 @@
-"""What `launchers/export.py` does: a trial's network, or a checkpoint of any tool, to a checked file and its report."""
+"""What `pwfn export` does: a trial's network, or a checkpoint of any tool, to a checked file and its report."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pwfn.export.metadata import ModelMetadata, Scalar, describe_network
 from pwfn.export.network import RestDtype, build_from, decode_sigmas, encode_state, naming, read_contents, stored_state
 from pwfn.export.onnx import check_scores, share_codebook, to_onnx
 from pwfn.export.report import describe_file, describe_hardware, measure_file
+from pwfn.invocation import command_line
 from pwfn.models import build_network
 from pwfn.models.checkpoints import read_state
 from pwfn.parameters import split_parameters
@@ -73,14 +73,15 @@ def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
         UserError: no such trial, its network was not kept, or a check failed.
     """
     target.keep_apart()
-    row = _read_trial(store, trial_id)
+    row = store.require_trial(trial_id)
     if row["state"] != "complete":
         raise UserError(f"study {store.study}: trial {trial_id} is {row['state']}; only a complete one can be exported")
     content = store.read_model(trial_id)
     if content is None:
+        again = command_line("train", "--results", store.results, "--study", store.study, "--trial", trial_id)
         raise UserError(
-            f"study {store.study}: the network of trial {trial_id} was not kept; run it again with its own seed: "
-            f"launchers/train.py --results {shlex.quote(store.results)} --study {store.study} --trial {trial_id}"
+            f"study {store.study}: the network of trial {trial_id} was not kept; "
+            f"run it again with its own seed: {again}"
         )
     with naming(store.model_path(trial_id)):
         contents = unpack(content)
@@ -231,18 +232,6 @@ def _num_parameters(network: nn.Module) -> int:
 def _blank_image(network: Any) -> Tensor:
     channels, height, width = network.pretrained_cfg["input_size"]
     return torch.zeros(1, channels, height, width, device=next(network.parameters()).device)
-
-
-def _read_trial(store: ResultsStore, trial_id: str) -> dict[str, Any]:
-    try:
-        row = store.read_trial(trial_id)
-    except ValueError as error:  # a name that no file can have
-        raise UserError(f"trial {error}") from error
-    if row is None:
-        ended = [each["trial_id"] for each in store.read_trials()]
-        some = f"it has {ended[0]} to {ended[-1]}" if ended else "it has none"
-        raise UserError(f"study {store.study} in {store.results} has no finished trial {trial_id}; {some}")
-    return row
 
 
 def _fits_float32(tensor: Tensor) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from pwfn import training
 from pwfn.config import DataConfig
 from pwfn.data import open_source
 from pwfn.errors import UserError
@@ -14,7 +15,7 @@ from pwfn.models import preprocessing_of
 from pwfn.parameters import MIN_SIGMA
 from pwfn.replicas import Replicas
 from pwfn.seeds import generator
-from pwfn.training import Accuracy, Batches, count_hits, evaluate
+from pwfn.training import Accuracy, Batches, evaluate
 
 
 class TestImages:
@@ -71,21 +72,17 @@ def evaluate_ensemble(
         draws: networks per image.
         seed: of the noise.
     """
-    network.eval()
     parameters = dict(network.named_parameters())
     means = {name: parameters[name].clone() for name in sigmas}
     device = next(network.parameters()).device
     floors = {name: sigma.to(device).clamp(min=MIN_SIGMA) for name, sigma in sigmas.items()}
     noise = generator(device, seed, "ensemble")
-    hits = torch.zeros(3, dtype=torch.int64, device=device)
-    for images, labels in batches:
-        mean_scores = torch.zeros((), device=device)
-        for _ in range(draws):
-            for name, mean in means.items():
-                parameters[name].copy_(mean + floors[name] * torch.randn(mean.shape, generator=noise, device=device))
-            mean_scores = mean_scores + network(images).softmax(dim=1)
-        hits += count_hits(mean_scores, labels)
+
+    def draw_() -> None:
+        for name, mean in means.items():
+            parameters[name].copy_(mean + floors[name] * torch.randn(mean.shape, generator=noise, device=device))
+
+    accuracy = training.evaluate_ensemble(network, draw_, batches, draws=draws, replicas=Replicas())
     for name, mean in means.items():
         parameters[name].copy_(mean)
-    top1, top5, num_images = hits.tolist()
-    return Accuracy(top1 / num_images, top5 / num_images) if num_images else Accuracy(float("nan"), float("nan"))
+    return accuracy

@@ -27,11 +27,8 @@ class Fixing:
     """Weights that are fixed now, those of earlier rounds included."""
     codebook: Codebook
     """Their values."""
-    radius_start: float | None = None
-    """Sigmas that a weight might move at first; None for methods without a radius, likewise below."""
-    radius_end: float | None = None
-    sigma_quantiles: Mapping[str, float] = field(default_factory=dict)
-    """`sigma_q05` and so on, over the weights that were free before this fixing."""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """What else the method records of this round, by names of its own; they are stored beside the common columns."""
     untreated_layers: tuple[str, ...] = ()
     """Layers that the method could not treat as it should and rounded to the nearest value instead."""
 

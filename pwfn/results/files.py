@@ -16,6 +16,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from pwfn.errors import UserError
+from pwfn.whole import PARTIAL, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,6 @@ Result = TypeVar("Result")
 
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """pyarrow's names of the stores where one put is atomic; a local disk renames. Elsewhere neither is known to hold."""
-PARTIAL = ".tmp"
-"""Ends the hidden name under which a local file is written before it is moved into place."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
 """Seconds between attempts while a filesystem refuses; each pause is twice the one before."""
 
@@ -79,7 +78,7 @@ def write(filesystem: Any, path: str, content: bytes) -> None:
     """
     with reported(path, "write"):
         if filesystem.type_name == "local":
-            _write_and_rename(Path(path), content)
+            write_whole(Path(path), content)
         else:
             with filesystem.open_output_stream(path, compression=None) as stream:
                 stream.write(content)
@@ -227,16 +226,3 @@ def _make_folder(folder: Path, made: list[Path]) -> None:
         for path in reversed(missing):
             path.mkdir(exist_ok=True)
             made.append(path)
-
-
-def _write_and_rename(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -7,18 +7,19 @@ pandas, DuckDB and Polars. A field's metadata holds `unit` and `description`; a 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pwfn.metrics import METRICS, WHOLE
 from pwfn.results.configuration import config_fields, describe
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised with every change of a column's name, type or meaning; readers fill columns that a file lacks with null."""
-VERSION_KEY = b"pwfn.schema_version"
+VERSION_KEY, TABLE_KEY = b"pwfn.schema_version", b"pwfn.table"
 
 STATES = ("complete", "pruned", "failed")
 """How a trial ended."""
@@ -27,12 +28,30 @@ Row = Mapping[str, Any]
 
 TEXT, FLAG, COUNT, NUMBER = pa.string(), pa.bool_(), pa.int64(), pa.float64()
 NAMES = pa.list_(TEXT)
+NAMED_NUMBERS = pa.map_(TEXT, NUMBER)
 TIME = pa.timestamp("us")
 """UTC without a zone in the type: every reader agrees on it, zone database or not."""
 
 
+COLUMNS_OF_VERSION_1 = (
+    "radius_start", "radius_end", "sigma_q05", "sigma_q25", "sigma_q50", "sigma_q75", "sigma_q95",
+)  # fmt: skip
+"""Columns of a round that hold, in files of version 1, what `method_numbers` holds now."""
+
+
 class SchemaError(ValueError):
     """A row does not fit its closed schema: a defect of the program that wrote it, not of a user's input."""
+
+
+def _metric_columns(known: str) -> Iterator[Any]:
+    """Columns of all metrics that a finished round has, or of all that an ended trial has, and of the float network."""
+    for metric in METRICS.values():
+        if known == "end" or metric.known == "round":
+            kind = COUNT if metric.unit in WHOLE else NUMBER
+            yield describe(metric.name, kind, metric.unit, metric.description)
+            if metric.has_float:
+                meaning = f"The same of the float network it started from: {metric.label}."
+                yield describe(f"float_{metric.name}", kind, metric.unit, meaning)
 
 
 _TRIAL_COLUMNS = (
@@ -47,36 +66,19 @@ _TRIAL_COLUMNS = (
     describe("failure_class", TEXT, "text", "Why it failed: nan, oom, lost, timeout, loader, user or error."),
     describe("failure_message", TEXT, "text", "The failure in words; null if there was none."),
     describe("config_json", TEXT, "JSON", "The whole configuration; enough to run the trial again."),
-    describe("val_top1", NUMBER, "fraction", "Top-1 validation accuracy with shared values."),
-    describe("val_top5", NUMBER, "fraction", "Top-5 validation accuracy with shared values."),
-    describe("test_top1", NUMBER, "fraction", "Top-1 test accuracy with shared values."),
-    describe("test_top5", NUMBER, "fraction", "Top-5 test accuracy with shared values."),
+    *_metric_columns("end"),
     describe("val_top1_before", NUMBER, "fraction", "Top-1 validation accuracy before the last snap."),
     describe("test_top1_before", NUMBER, "fraction", "Top-1 test accuracy before the last snap."),
     describe("test_top5_before", NUMBER, "fraction", "Top-5 test accuracy before the last snap."),
     describe(
         "ensemble_test_top1", NUMBER, "fraction", "Top-1 test accuracy of the mean over posterior draws, if asked."
     ),
-    describe("float_val_top1", NUMBER, "fraction", "Top-1 validation accuracy of the float network it started from."),
-    describe("float_test_top1", NUMBER, "fraction", "Top-1 test accuracy of the float network it started from."),
-    describe("unique_values", COUNT, "values", "Distinct values of the compressed weights, zero included."),
-    describe("unique_nonzero", COUNT, "values", "Distinct values of the compressed weights, zero left out."),
-    describe("entropy_bits", NUMBER, "bits per weight", "Entropy of the values, zero included."),
-    describe("entropy_nonzero_bits", NUMBER, "bits per weight", "Entropy of the values that are not zero."),
-    describe("sparsity", NUMBER, "fraction", "Share of the compressed weights that are zero."),
-    describe("coverage", NUMBER, "fraction", "Share of the network's parameters that are compressed."),
-    describe("mean_order", NUMBER, "powers of two", "Mean over weights of the powers of two that sum to the value."),
-    describe("max_order", COUNT, "powers of two", "Most powers of two in one value."),
     describe("num_weights", COUNT, "weights", "Weights that are compressed."),
-    describe("size_bytes", COUNT, "bytes", "Size of the exported file: codebook, coded weights, the rest, names."),
-    describe("compression_ratio", NUMBER, "ratio", "Bytes of all parameters as float32 over size_bytes."),
     describe("recalibrated_bn", FLAG, "yes/no", "BatchNorm statistics were estimated again before measuring."),
     describe("untreated_layers", NAMES, "list of text", "Layers that the method could only round to nearest."),
     describe("rounds_done", COUNT, "rounds", "Rounds that were finished."),
     describe("micro_batches", COUNT, "parts", "Parts that each batch was split into, to fit in memory."),
     describe("retries", COUNT, "starts", "Starts after the first one."),
-    describe("wall_seconds", NUMBER, "seconds", "Elapsed time of the trial, lost work left out."),
-    describe("gpu_seconds", NUMBER, "GPU seconds", "GPUs held times the time they were held, lost work included."),
     describe("lost_seconds", NUMBER, "seconds", "Elapsed time of work that was lost and done again."),
     describe("train_seconds", NUMBER, "seconds", "Time of training in the finished rounds."),
     describe("data_seconds", NUMBER, "seconds", "Part of train_seconds in which training waited for batches."),
@@ -96,25 +98,11 @@ _ROUND_COLUMNS = (
     describe("num_rounds", COUNT, "rounds", "Rounds that the trial plans."),
     describe("fraction", NUMBER, "fraction", "Share of the weights to be fixed after this round."),
     describe("num_fixed", COUNT, "weights", "Weights that are fixed after this round."),
+    *_metric_columns("round"),
     describe("val_top1_before", NUMBER, "fraction", "Top-1 validation accuracy after training, before fixing."),
     describe("val_top5_before", NUMBER, "fraction", "Top-5 validation accuracy after training, before fixing."),
-    describe("val_top1", NUMBER, "fraction", "Top-1 validation accuracy after fixing."),
-    describe("val_top5", NUMBER, "fraction", "Top-5 validation accuracy after fixing."),
-    describe("float_val_top1", NUMBER, "fraction", "Top-1 validation accuracy of the float network it started from."),
-    describe("unique_values", COUNT, "values", "Distinct values of the fixed weights, zero included."),
-    describe("unique_nonzero", COUNT, "values", "Distinct values of the fixed weights, zero left out."),
-    describe("entropy_bits", NUMBER, "bits per weight", "Entropy of the fixed weights' values, zero included."),
-    describe("entropy_nonzero_bits", NUMBER, "bits per weight", "Entropy of the fixed values that are not zero."),
-    describe("sparsity", NUMBER, "fraction", "Share of the fixed weights that are zero."),
-    describe("mean_order", NUMBER, "powers of two", "Mean powers of two per fixed weight."),
-    describe("max_order", COUNT, "powers of two", "Most powers of two in one value."),
     describe("untreated_layers", NAMES, "list of text", "Layers that the method could only round to nearest."),
-    describe("radius_start", NUMBER, "sigmas", "How far a weight might move when the fixing began."),
-    describe("radius_end", NUMBER, "sigmas", "How far a weight might move when the fixing ended."),
-    *(
-        describe(f"sigma_q{percent:02d}", NUMBER, "weight", f"{percent} % quantile of sigma over the free weights.")
-        for percent in (5, 25, 50, 75, 95)
-    ),
+    describe("method_numbers", NAMED_NUMBERS, "numbers by name", "What the method records of its own: PWFN's sigmas."),
     describe("train_loss", NUMBER, "nats", "Mean training loss of the round's steps, penalties included."),
     describe("train_seconds", NUMBER, "seconds", "Time of training."),
     describe("data_seconds", NUMBER, "seconds", "Part of train_seconds in which training waited for batches."),
@@ -131,16 +119,16 @@ _VALUE_COLUMNS = (
 )
 
 
-def _schema(columns: Iterable[Any]) -> Any:
-    return pa.schema(columns, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode()})
+def _schema(table: str, columns: Iterable[Any]) -> Any:
+    return pa.schema(columns, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode(), TABLE_KEY: table.encode()})
 
 
 _CORE = {column.name for column in _TRIAL_COLUMNS}
-TRIALS = _schema([*_TRIAL_COLUMNS, *(field for field in config_fields() if field.name not in _CORE)])
+TRIALS = _schema("trials", [*_TRIAL_COLUMNS, *(field for field in config_fields() if field.name not in _CORE)])
 """One row per trial: the columns above, then one for each scalar field of the configuration."""
-ROUNDS = _schema(_ROUND_COLUMNS)
+ROUNDS = _schema("rounds", _ROUND_COLUMNS)
 """One row per round of a trial."""
-VALUES = _schema(_VALUE_COLUMNS)
+VALUES = _schema("values", _VALUE_COLUMNS)
 """One row per distinct value of a trial's weights: its codebook."""
 
 
@@ -150,35 +138,53 @@ def to_table(rows: Sequence[Row], schema: Any) -> Any:
     Raises:
         SchemaError: A column that is not in the schema, a value of another type, or a key that is missing.
     """
+    table = schema.metadata[TABLE_KEY].decode()
     for row in rows:
         for name in row:
             if name not in schema.names:
-                raise SchemaError(f"column {name} is not in the closed schema")
-    columns = [pa.array([_checked(row.get(field.name), field) for row in rows], field.type) for field in schema]
+                raise SchemaError(f"{table}: column {name} is not in the closed schema")
+    try:
+        columns = [pa.array([_checked(row.get(field.name), field) for row in rows], field.type) for field in schema]
+    except SchemaError as error:
+        raise SchemaError(f"{table}: {error}") from None
     return pa.Table.from_arrays(columns, schema=schema)
 
 
 def to_rows(table: Any) -> list[dict[str, Any]]:
-    """Turn a table back into rows that `to_table` accepts: times carry their zone again."""
+    """Turn a table back into rows that `to_table` accepts: times carry their zone again, named numbers are mappings."""
     times = [field.name for field in table.schema if field.type == TIME]
+    named = [field.name for field in table.schema if field.type == NAMED_NUMBERS]
     rows: list[dict[str, Any]] = table.to_pylist()
     for row in rows:
         for name in times:
             row[name] = row[name] and row[name].replace(tzinfo=dt.UTC)
+        for name in named:
+            row[name] = dict(row[name] or ())
     return rows
 
 
 def conform(table: Any, schema: Any) -> Any:
     """Bring a table written under another version to `schema`: columns it lacks are null, unknown ones are dropped.
 
+    The columns that version 1 had for PWFN's own numbers go where the numbers of all methods are now.
+
     Raises:
         pyarrow.ArrowInvalid: A column cannot be converted.
     """
+    if "method_numbers" in schema.names and "method_numbers" not in table.schema.names:
+        table = _with_named_numbers(table)
     columns = [
         table[field.name].cast(field.type) if field.name in table.schema.names else pa.nulls(len(table), field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _with_named_numbers(table: Any) -> Any:
+    names = [name for name in COLUMNS_OF_VERSION_1 if name in table.schema.names]
+    rows = table.select(names).to_pylist()
+    numbers = [[(name, value) for name, value in row.items() if value is not None] for row in rows]
+    return table.append_column("method_numbers", pa.array(numbers, NAMED_NUMBERS))
 
 
 def _checked(value: Any, field: Any) -> Any:
@@ -187,6 +193,11 @@ def _checked(value: Any, field: Any) -> Any:
         if not field.nullable:
             raise SchemaError(f"column {field.name} is the key and must be given")
         return None
+    if pa.types.is_map(field.type):
+        if not isinstance(value, Mapping):
+            raise _wrong_type(field, value)
+        item = pa.field(field.name, field.type.item_type)
+        return [(str(name), _checked(number, item)) for name, number in value.items()]
     if pa.types.is_list(field.type):
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise _wrong_type(field, value)

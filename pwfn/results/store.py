@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pwfn.errors import UserError
+from pwfn.naming import COMPACTED, age, is_compacted, place_in
 from pwfn.results import files
 from pwfn.results.schema import (
     ROUNDS,
@@ -51,9 +52,7 @@ Result = TypeVar("Result")
 
 _TABLES = {"trials": TRIALS, "rounds": ROUNDS, "values": VALUES}
 _FOLDERS = ("proposals", *_TABLES, "models", "checkpoints", "attempts", "baseline")
-_COMPACTED = "compacted-"
-"""Begins the name of a file that holds many trials. A file of one trial is newer and goes before it."""
-_NAME = re.compile(rf"(?!{_COMPACTED})[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
+_NAME = re.compile(rf"(?!{COMPACTED})[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
 _READERS = 16
 """Files read at once, for stores where a file costs a round trip."""
 _LISTINGS = 10
@@ -141,13 +140,26 @@ class ResultsStore:
         """Read a trial's row; None if it has not ended."""
         return next(iter(self._read_rows("trials", trial_id)), None)
 
+    def require_trial(self, trial_id: str) -> dict[str, Any]:
+        """Read the row of a trial that has ended.
+
+        Raises:
+            UserError: there is none, or none can have that name; names the first and the last that there are.
+        """
+        row = self.read_trial(trial_id) if _NAME.fullmatch(trial_id) else None
+        if row is None:
+            known = [each["trial_id"] for each in self.read_trials()]
+            some = f"it has {known[0]} to {known[-1]}" if known else "it has none"
+            raise UserError(f"study {self.study} in {self.results} has no finished trial {trial_id}; {some}")
+        return row
+
     def read_trials(self) -> list[dict[str, Any]]:
         """Read the rows of all trials that have ended, ordered by trial_id, each once."""
         return to_rows(self._read_joined("trials", lambda name: True).sort_by("trial_id"))
 
     def trial_ids(self) -> list[str]:
         """The trial_ids that have a file with their row; those that were compacted have none any more."""
-        return [_trial_of(name) for name in self._names("trials") if not _is_compacted(name)]
+        return [_trial_of(name) for name in self._names("trials") if not is_compacted(name)]
 
     def append_round(self, trial_id: str, row: Row) -> None:
         """Add a round to a trial's file; a round that is there already is replaced, so that a retry never doubles it.
@@ -251,8 +263,7 @@ class ResultsStore:
     @property
     def scratch(self) -> str:
         """A path or URI beside the results for what Ray Train wants every node to see; nothing there is a result."""
-        location, mark, options = self.results.partition("?") if "://" in self.results else (self.results, "", "")
-        return f"{location.rstrip('/')}/{self.study}/ray{mark}{options}"
+        return place_in(self.results, self.study, "ray")
 
     def delete_scratch(self) -> None:
         """Delete what Ray Train left there."""
@@ -281,10 +292,10 @@ class ResultsStore:
         """
         ended = {row["trial_id"] for row in self.read_trials()}
         for folder in _TABLES:
-            names = [name for name in self._names(folder) if _is_compacted(name) or _trial_of(name) in ended]
+            names = [name for name in self._names(folder) if is_compacted(name) or _trial_of(name) in ended]
             if len(names) > 1:
                 table = self._read_joined(folder, set(names).__contains__)
-                self._write_table(folder, f"{_COMPACTED}{time.time_ns():020}", table)
+                self._write_table(folder, f"{COMPACTED}{time.time_ns():020}", table)
                 for name in names:
                     self._try(files.delete, f"{folder}/{name}")
 
@@ -306,7 +317,7 @@ class ResultsStore:
         files.make_folders(copy._filesystem, [copy._path(folder) for folder in _TABLES])
         for folder, table in tables.items():
             rows = table.filter(pc.is_in(table["trial_id"], value_set=ended))
-            copy._write_table(folder, f"{_COMPACTED}{0:020}", rows.sort_by("trial_id"), compression="zstd")
+            copy._write_table(folder, f"{COMPACTED}{0:020}", rows.sort_by("trial_id"), compression="zstd")
         if (study := self._read("study.json")) is not None:
             copy._write("study.json", study)
         return copy
@@ -366,13 +377,13 @@ class ResultsStore:
     def _names(self, folder: str) -> list[str]:
         """The Parquet files of a folder, oldest authority first: compacted ones by age, then those of one trial."""
         names = self._try(files.names, folder, ".parquet")
-        return sorted(names, key=lambda name: (not _is_compacted(name), name))
+        return sorted(names, key=age)
 
     def _read_rows(self, folder: str, trial_id: str) -> list[dict[str, Any]]:
         name = f"{_checked_name(trial_id)}.parquet"
         content = self._read(f"{folder}/{name}")
         if content is None:
-            return to_rows(self._read_joined(folder, _is_compacted).filter(pc.field("trial_id") == trial_id))
+            return to_rows(self._read_joined(folder, is_compacted).filter(pc.field("trial_id") == trial_id))
         return to_rows(self._parse(folder, name, content))
 
     def _read_joined(self, folder: str, wanted: Callable[[str], bool]) -> Any:
@@ -393,10 +404,6 @@ def _last_of_each_trial(tables: list[Any]) -> Iterator[Any]:
     for index, table in enumerate(tables):
         mine = [owner[trial_id] == index for trial_id in table["trial_id"].to_pylist()]
         yield table if all(mine) else table.filter(pa.array(mine))
-
-
-def _is_compacted(name: str) -> bool:
-    return name.startswith(_COMPACTED)
 
 
 def _trial_of(name: str) -> str:

@@ -19,16 +19,17 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from pwfn.errors import UserError
+from pwfn.invocation import command_line
+from pwfn.metrics import METRICS
 from pwfn.results.store import ResultsStore
 from pwfn.search.suggestions import as_optuna
 from pwfn.space.constraints import is_finite
-from pwfn.space.declaration import METRICS
 from pwfn.space.space import SearchSpace
 from pwfn.space.variation import Params
 
 log = logging.getLogger(__name__)
 
-SHOWN = (*METRICS, "test_top1", "rounds_done", "wall_seconds", "gpu_seconds", "failure_class", "failure_message")
+SHOWN = (*METRICS, "rounds_done", "failure_class", "failure_message")
 """Columns of a trial's row that the view lists beside parameters and objectives."""
 
 
@@ -43,9 +44,8 @@ class Mirror:
         card = store.read_study()
         if card is None or "space" not in card:
             what = "there is no study" if card is None else "it holds trials run by hand"
-            raise UserError(
-                f"{store.results}/{store.study}: {what}; the dashboard shows what launchers/search.py began"
-            )
+            began = command_line("search")
+            raise UserError(f"{store.results}/{store.study}: {what}; the dashboard shows what `{began}` began")
         self._store = store
         self._space = SearchSpace.from_resolved(card["space"])
         self.storage = optuna.storages.InMemoryStorage()

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pwfn.metrics import METRICS, Direction
 from pwfn.search.ranking import costs, depths
 from pwfn.space.constraints import total_violation
-from pwfn.space.declaration import Direction, PruningConfig
+from pwfn.space.declaration import PruningConfig
 from pwfn.space.space import SearchSpace
 
-FORETOLD_BY = {"unique_values": "entropy_bits", "unique_nonzero": "entropy_nonzero_bits"}
-"""What stands for a metric after a few rounds. The weights that are fixed first are the easy ones: of how many values
-all will have, their entropy tells more than their count."""
+FORETOLD_BY = {name: metric.foretold_by for name, metric in METRICS.items() if metric.foretold_by is not None}
+"""What stands for a metric after a few rounds."""
 RUNG_SPACING = 3
 """Each rung comes after so many times as many rounds."""
 

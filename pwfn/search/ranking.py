@@ -10,7 +10,7 @@ import numpy as np
 from moocore import pareto_rank
 from numpy.typing import NDArray
 
-from pwfn.space.declaration import Direction
+from pwfn.metrics import Direction
 
 Floats = NDArray[np.float64]
 

@@ -10,11 +10,12 @@ import datetime as dt
 import functools
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pwfn.errors import UserError
+from pwfn.naming import dotted
 from pwfn.results.store import ResultsStore
 from pwfn.search.sources import source_digests
 from pwfn.space.space import SearchSpace
@@ -143,7 +144,7 @@ def show(differences: list[str]) -> str:
 
 
 def _of_space(known: Mapping[str, Any], space: SearchSpace) -> list[str]:
-    before, now = (dict(_leaves(json.loads(json.dumps(each)))) for each in (known["space"], space.resolved()))
+    before, now = (dict(dotted(json.loads(json.dumps(each)))) for each in (known["space"], space.resolved()))
     return [line for line in _differing(before, now) if line.partition(":")[0] not in CHANGEABLE]
 
 
@@ -159,11 +160,3 @@ def _differing(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list
 
 def _folder(store: ResultsStore) -> str:
     return f"{store.results}/{store.study}"
-
-
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{name}.{key}" if name else key)
-    else:
-        yield name, value

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pwfn.errors import UserError
+from pwfn.naming import dotted, parent_of
 from pwfn.results.store import ResultsStore
 from pwfn.space.constraints import is_finite
 from pwfn.space.fields import show
@@ -90,7 +91,7 @@ def _borrow(space: SearchSpace, store: ResultsStore, rows: list[dict[str, Any]],
     num_left_out = {"lie outside the space": 0, "did not finish": 0, "are known already": 0}
     num_known = len(loan.trials)
     for row in rows:
-        fields = dict(_flat(json.loads(row["config_json"] or "{}")))
+        fields = dict(dotted(json.loads(row["config_json"] or "{}"), depth=2))
         params = space.variation.params_of(fields)
         if row["state"] != "complete" or not all(is_finite(row[name]) for name in space.told_metrics):
             num_left_out["did not finish"] += 1
@@ -115,19 +116,10 @@ def _borrow(space: SearchSpace, store: ResultsStore, rows: list[dict[str, Any]],
 
 def _differing(space: SearchSpace, params: Params, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Fields of a trial that this space would set otherwise, and how, in words; an older program had fewer fields."""
-    here = dict(_flat(space.trial_config(params, 0).model_dump(mode="json")))
+    here = dict(dotted(space.trial_config(params, 0).model_dump(mode="json"), depth=2))
     for name, value in fields.items():
         if name in here and name not in NOT_COMPARED and not name.startswith("resources.") and here[name] != value:
             yield name, f"{name} {show(value)} instead of {show(here[name])}"
-
-
-def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Name the fields of a configuration with dots."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            yield from ((f"{name}.{leaf}", inner) for leaf, inner in value.items())
-        else:
-            yield name, value
 
 
 def _key(params: Mapping[str, Any]) -> str:
@@ -135,9 +127,7 @@ def _key(params: Mapping[str, Any]) -> str:
 
 
 def _store(folder: str) -> ResultsStore:
-    location, mark, options = folder.partition("?") if "://" in folder else (folder, "", "")
-    results, _, study = location.rstrip("/").rpartition("/")
-    return ResultsStore(f"{results or '.'}{mark}{options}", study)
+    return ResultsStore(*parent_of(folder))
 
 
 def _name(store: ResultsStore) -> str:

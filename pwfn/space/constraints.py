@@ -8,24 +8,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Real
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from pwfn.errors import UserError, nearest_names
+from pwfn.metrics import METRICS, Bound, share_missed
 from pwfn.space.declaration import Source, require_metric
 from pwfn.space.fields import show
 
-Kind = Literal["min", "max", "max_drop"]
-FLOAT_METRICS = {"val_top1": "float_val_top1"}
+FLOAT_METRICS = {name: f"float_{name}" for name, metric in METRICS.items() if metric.has_float and metric.is_searchable}
 """Metrics that are recorded of the float network too, and the column that holds it."""
-FRACTIONS = ("val_top1", "val_top5", "sparsity")
-"""Metrics that lie in [0, 1]."""
 
 
 class Constraint(NamedTuple):
     """One bound on one metric of a trial."""
 
     metric: str
-    kind: Kind
+    kind: Bound
     """At least, at most, or at most so far below the float network."""
     bound: float
 
@@ -40,17 +38,10 @@ class Constraint(NamedTuple):
         return (self.metric, FLOAT_METRICS[self.metric]) if self.kind == "max_drop" else (self.metric,)
 
     def violation(self, metrics: Mapping[str, Any]) -> float:
-        """Say by what share of the bound it is missed: at most 0 where it holds, infinite where a metric is missing.
-
-        Shares, so that the violations of an accuracy and of a count can be added. Of a bound at 0, the difference.
-        """
+        """Say by what share of the bound it is missed: at most 0 where it holds, infinite where a metric is missing."""
         if not all(is_finite(metrics.get(column)) for column in self.columns):
             return math.inf
-        value, bound = float(metrics[self.metric]), self.bound
-        if self.kind == "max_drop":
-            bound = float(metrics[FLOAT_METRICS[self.metric]]) - self.bound
-        excess = round(value - bound if self.kind == "max" else bound - value, 9)  # 0.985 - 0.975 exceeds 0.01 a little
-        return excess / (abs(bound) or 1.0)
+        return share_missed(self.kind, self.bound, *(float(metrics[column]) for column in self.columns))
 
     def __str__(self) -> str:
         words = {"min": "at least", "max": "at most", "max_drop": "below the float network's by at most"}
@@ -97,8 +88,8 @@ def _of_metric(metric: str, bounds: Any, source: Source) -> list[Constraint]:
 
 
 def _check_bound(metric: str, kind: str, bound: Any, where: str) -> None:
-    if kind not in get_args(Kind):
-        kinds = get_args(Kind)
+    if kind not in get_args(Bound):
+        kinds = get_args(Bound)
         raise UserError(f"{where}.{kind} is not a bound ({', '.join(kinds)}){nearest_names(kind, kinds)}")
     if isinstance(bound, bool) or not is_finite(bound):
         raise UserError(f"{where}.{kind} is {show(bound)}, but must be a number")
@@ -107,5 +98,5 @@ def _check_bound(metric: str, kind: str, bound: Any, where: str) -> None:
         raise UserError(f"{where}.max_drop: of the float network only {recorded} is recorded; use min or max")
     if kind == "max_drop" and not 0 <= bound < 1:
         raise UserError(f"{where}.max_drop is {show(bound)}, but must be in [0, 1): 0.01 is one point")
-    if metric in FRACTIONS and kind != "max_drop" and not 0 <= bound <= 1:
+    if METRICS[metric].unit == "fraction" and kind != "max_drop" and not 0 <= bound <= 1:
         raise UserError(f"{where}.{kind} is {show(bound)}, but {metric} is a fraction in [0, 1]: 0.9 is 90 %")

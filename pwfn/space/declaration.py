@@ -10,23 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_json
 
 from pwfn.errors import UserError, nearest_names
+from pwfn.metrics import METRICS, Direction
 from pwfn.space.domains import Varied, read_varied
 from pwfn.space.fields import Fields, complain, show
 
-Direction = Literal["maximize", "minimize"]
 Sampler = Literal["tpe", "nsga2", "nsga3", "gp", "random"]
 
 PARTS: dict[str, type] = {
     "fixed": dict, "vary": dict, "objectives": dict, "constraints": dict, "search": dict, "start_with": list,
 }  # fmt: skip
-METRICS = (
-    "val_top1", "val_top5", "unique_values", "unique_nonzero", "entropy_bits", "entropy_nonzero_bits", "sparsity",
-    "mean_order", "max_order", "size_bytes",
-)  # fmt: skip
-"""Columns of a trial's row that a search may optimise or constrain."""
-MEASURED_LAST = ("size_bytes",)
-"""Those that no round has: they are known when a trial has ended."""
-DEFAULT_OBJECTIVES: dict[str, Direction] = {"val_top1": "maximize", "unique_values": "minimize"}
+SEARCHABLE = tuple(name for name, metric in METRICS.items() if metric.is_searchable)
+"""Metrics that a search may optimise or constrain."""
+DEFAULT_OBJECTIVES: dict[str, Direction] = {name: METRICS[name].direction for name in ("val_top1", "unique_values")}
 SHARED_BY_ALL_TRIALS = {
     "seed": "each trial's seed follows from search.seed",
     "data.split_seed": "all trials share one split",
@@ -170,8 +165,8 @@ def require_metric(metric: str, where: str) -> None:
     """Raise UserError, naming `where`, unless the search may know the metric."""
     if metric.startswith("test_"):
         raise UserError(f"{where} is refused: the search never sees test data; use {metric.replace('test', 'val')}")
-    if metric not in METRICS:
-        raise UserError(f"{where} is not a metric ({', '.join(METRICS)}){nearest_names(metric, METRICS)}")
+    if metric not in SEARCHABLE:
+        raise UserError(f"{where} is not a metric ({', '.join(SEARCHABLE)}){nearest_names(metric, SEARCHABLE)}")
 
 
 def read_search(declared: Mapping[str, Any], source: Source) -> SearchConfig:
@@ -195,7 +190,7 @@ def read_search(declared: Mapping[str, Any], source: Source) -> SearchConfig:
 def check_pruning(search: SearchConfig, metrics: Iterable[str], source: Source) -> None:
     """Raise UserError if trials shall be judged after a round by what is known only at their end."""
     for metric in metrics:
-        if search.pruning is not None and metric in MEASURED_LAST:
+        if search.pruning is not None and metric in METRICS and METRICS[metric].known == "end":
             where = source.at("search", "pruning")
             raise UserError(f"{where}: {metric} is known only when a trial has ended; judge by others, or prune none")
 

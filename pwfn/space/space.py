@@ -16,21 +16,21 @@ Only this module reads YAML. It imports neither torch nor Ray nor Optuna, so tha
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, cast
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pwfn.config import ResourcesConfig, TrialConfig
 from pwfn.errors import UserError, nearest_names
+from pwfn.metrics import Direction
 from pwfn.seeds import derive_seed
 from pwfn.space.constraints import Constraint, declared_constraints, read_constraints
 from pwfn.space.declaration import (
-    Direction,
     Override,
     SearchConfig,
     Source,
@@ -45,7 +45,10 @@ from pwfn.space.domains import Choice
 from pwfn.space.fields import Fields, show
 from pwfn.space.variation import Params, Variation
 
-SHIPPED = Path(__file__).parents[2] / "search_spaces"
+_INSTALLED = Path(__file__).parents[1] / "search_spaces"
+SHIPPED = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "search_spaces"
+"""Where the shipped spaces lie: inside the installed package, or at the root of a checkout."""
+
 TRIAL_FIELDS = Fields(TrialConfig)
 
 
@@ -246,66 +249,29 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _parse(text: str, where: str) -> Any:
+    """Read YAML 1.2's plain data: 1e-4 is a number, `no` is text, no key stands twice, merge keys (`<<`) work."""
     try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
+        return _plain(YAML(typ="safe", pure=True).load(text), where)
+    except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
-        problem = ", ".join(filter(None, (error.context, error.problem)))
+        problem = ", ".join(filter(None, (error.context, error.problem))).partition(" with value")[0]
         raise UserError(f"{where}: not valid YAML at {place}: {problem}") from None
-    except yaml.YAMLError as error:
+    except (YAMLError, ValueError) as error:
         raise UserError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
-        raise UserError(f"{where}: nested too deeply") from None
+        raise UserError(f"{where}: nested too deeply, or something contains itself") from None
 
 
-class _Loader(yaml.BaseLoader):
-    """YAML 1.2's core types and nothing else: 1e-4 is a number, `no` and 2024-01-01 are text; keys are distinct texts.
-
-    (PyYAML by itself reads 1e-4 as text, `no` as false, 010 as eight, and lets the last of two equal keys win.)
-    """
-
-    def mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
-        """Build a mapping, its keys text and each there once."""
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = self.construct_object(key_node, deep=True)
+def _plain(value: Any, where: str) -> Any:
+    """Refuse what YAML knows and JSON does not: keys that are no text, dates, sets, bytes."""
+    if isinstance(value, dict):
+        for key in value:
             if not isinstance(key, str):
-                self.refuse(key_node, f"the key {show(key)} is no text; put it in quotes")
-            if key in result:
-                self.refuse(key_node, f"the key {key} stands twice")
-            result[key] = self.construct_object(value_node, deep=True)
-        return result
-
-    def sequence(self, node: yaml.SequenceNode) -> list[Any]:
-        """Build a list."""
-        return [self.construct_object(item, deep=True) for item in node.value]
-
-    def scalar(self, node: yaml.ScalarNode) -> Any:
-        """Build a text, a number, true, false or null."""
-        kind = node.tag.removeprefix(CORE_TAG)
-        if kind not in SCALARS:
-            self.refuse(node, f"the tag {node.tag} is not allowed")
-        if not re.fullmatch(SCALARS[kind][0], node.value, re.DOTALL):
-            self.refuse(node, f"{show(node.value)} is no {kind}")
-        return SCALARS[kind][1](node.value)
-
-    def refuse(self, node: yaml.Node, problem: str) -> NoReturn:
-        """Raise PyYAML's error with the place of a node."""
-        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-
-
-CORE_TAG = "tag:yaml.org,2002:"
-SCALARS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "null": (r"(?:~|null|Null|NULL)?", lambda text: None),
-    "bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
-    "int": (r"[-+]?[0-9]{1,18}", int),
-    "float": (r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", float),
-    "str": (r".*", str),
-}
-for _kind, (_pattern, _) in SCALARS.items():
-    if _kind != "str":
-        _Loader.add_implicit_resolver(CORE_TAG + _kind, re.compile(f"(?:{_pattern})$"), None)
-_Loader.add_constructor(f"{CORE_TAG}map", _Loader.mapping)
-_Loader.add_constructor(f"{CORE_TAG}seq", _Loader.sequence)
-_Loader.add_constructor(None, _Loader.scalar)
+                raise UserError(f"{where}: the key {show(key)} is no text; put it in quotes")
+        return {key: _plain(each, where) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each, where) for each in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise UserError(f"{where}: {value} is read as a {type(value).__name__}; put it in quotes if it is text")

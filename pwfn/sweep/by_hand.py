@@ -7,7 +7,6 @@ import logging
 
 from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
-from pwfn.errors import UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import code_card, of_code, of_inputs, record_understood, show
@@ -34,12 +33,7 @@ def config_of_trial(store: ResultsStore, trial_id: str) -> TrialConfig:
     Raises:
         UserError: the study has no such trial.
     """
-    row = store.read_trial(trial_id)
-    if row is None:
-        known = [each["trial_id"] for each in store.read_trials()]
-        some = f"it has {known[0]} to {known[-1]}" if known else "it has none"
-        raise UserError(f"study {store.study} in {store.results} has no finished trial {trial_id}; {some}")
-    return TrialConfig.model_validate_json(row["config_json"])
+    return TrialConfig.model_validate_json(store.require_trial(trial_id)["config_json"])
 
 
 def start_like(origin: ResultsStore, config: TrialConfig, store: ResultsStore) -> None:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from pwfn.errors import UserError
+
+PACKAGE = Path(__file__).parents[1]
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; the sweep shows its progress itself
@@ -34,6 +39,26 @@ def prepare_environment(*, local: bool) -> None:
         os.environ.setdefault(name, value)
 
 
+def checkout() -> list[str]:
+    """The root of the checkout that runs, where Ray's processes find a pwfn that is not installed; none for a wheel."""
+    root = PACKAGE.parent
+    return [str(root)] if (root / "pyproject.toml").is_file() else []
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse to start Ray in a folder with another pwfn: Ray's processes would import that one, whatever runs here.
+
+    Raises:
+        UserError: names both.
+    """
+    other = folder / PACKAGE.name
+    if (other / "__init__.py").is_file() and not other.samefile(PACKAGE):
+        raise UserError(
+            f"{folder} holds another pwfn than the one that runs, {PACKAGE}; start in another folder, or run the one "
+            f"here: python {folder / 'launchers' / 'search.py'}"
+        )
+
+
 @contextmanager
 def connected(address: str | None, *, dashboard: bool) -> Iterator[None]:
     """Join the cluster at an address, or start Ray on this machine, on loopback only; leave it in the end.
@@ -42,19 +67,25 @@ def connected(address: str | None, *, dashboard: bool) -> Iterator[None]:
         address: as in `ray.init`; None starts Ray here. A Ray that this process has joined already is used as it is.
         dashboard: start the dashboard with a local Ray. Ray Train needs its State API to release a lost trial's
             workers; trials with one worker do without.
+
+    Raises:
+        UserError: Ray's processes would import another pwfn than this one.
     """
     prepare_environment(local=address is None)
     import ray
+    from ray.job_config import JobConfig
 
     if ray.is_initialized():
         yield
         return
+    check_folder(Path.cwd())
     try:
         ray.init(
             address=address or "local",  # None would join whatever cluster runs on this machine
             include_dashboard=dashboard if address is None else None,
             log_to_driver=False,
             logging_level="ERROR",
+            job_config=JobConfig(_py_driver_sys_path=checkout()),
             runtime_env={"env_vars": {name: os.environ[name] for name in {**_QUIET, **_TRAIN}}},
         )
         yield

@@ -12,13 +12,11 @@ from pwfn.config import TrialConfig
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
-from pwfn.sweep.lost import cause_of_loss, lost_row
+from pwfn.sweep.lost import RESTARTS, cause_of_loss, lost_row
+from pwfn.sweep.placement import of_worker
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import run_trial
 from pwfn.trial.verdict import RoundListener
-
-RESTARTS = 3
-"""Times that a trial's workers are started again after one was lost; each goes on from the last round."""
 
 
 def run_distributed(trial: Trial, store: ResultsStore, on_round: RoundListener) -> Row | None:
@@ -53,11 +51,10 @@ def run_distributed(trial: Trial, store: ResultsStore, on_round: RoundListener) 
 def scaling(config: TrialConfig) -> train.ScalingConfig:
     """Say what each worker occupies."""
     resources = config.resources
-    each = {"CPU": resources.cpus_per_worker, **resources.custom}
-    if resources.gpus_per_worker > 0:
-        each["GPU"] = resources.gpus_per_worker
     return train.ScalingConfig(
-        num_workers=resources.workers, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=each
+        num_workers=resources.workers,
+        use_gpu=resources.gpus_per_worker > 0,
+        resources_per_worker=of_worker(resources),
     )
 
 

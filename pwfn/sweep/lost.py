@@ -14,6 +14,10 @@ from pwfn.results.store import ResultsStore
 from pwfn.trial.attempts import Attempt, cost, read_attempts
 from pwfn.trial.rows import Row, Trial, failure, trial_row
 
+RESTARTS = 3
+"""Times that a trial is started again after its process, or one of its workers, was lost; each start goes on from the
+last round."""
+
 
 def lost_row(trial: Trial, store: ResultsStore, outcome: Row) -> Row:
     """Write and return the row of a trial that is given up, unless it has one."""

@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from analysis.metrics import metric
+from analysis.metrics import metric, show
 from pwfn.search.front import feasible_front
 from pwfn.search.study import Study
 from pwfn.trial.rows import Row
@@ -128,7 +128,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         if row["state"] != "complete":
             return f"{row['state']}: {row['failure_class']}: {row['failure_message']}"
         objectives = self._study.space.objectives
-        return ", ".join(f"{metric(name).label} {metric(name).show(row[name])}" for name in objectives)
+        return ", ".join(f"{metric(name).label} {show(name, row[name])}" for name in objectives)
 
 
 def _clock(seconds: float) -> str:

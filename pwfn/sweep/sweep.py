@@ -30,8 +30,8 @@ from pwfn.search.study import Study, check_inputs, record_understood
 from pwfn.sweep.cluster import connected
 from pwfn.sweep.confirm import Confirmation
 from pwfn.sweep.desk import Desk, DeskListener, warnings_noted
-from pwfn.sweep.lost import teach_tune_of_killed_processes
-from pwfn.sweep.placement import resources_of_trial, slots_asked_for
+from pwfn.sweep.lost import RESTARTS, teach_tune_of_killed_processes
+from pwfn.sweep.placement import of_worker, resources_of_trial, slots_asked_for
 from pwfn.sweep.progress import Progress
 from pwfn.sweep.retention import Retention
 from pwfn.sweep.searchers import OptunaSearch
@@ -41,8 +41,6 @@ from pwfn.trial.rows import Row, Trial, failure
 from pwfn.trial.run import ensure_baseline, own_device, run_trial
 from pwfn.trial.understood import Understood, format_understood, understand
 
-RESTARTS = 3
-"""Times that a trial whose process was lost is started again; it goes on from its last round."""
 PATIENCE = 600.0
 """Seconds for which a sweep waits for a store that is full or away."""
 
@@ -171,11 +169,9 @@ def _make_baseline(config: TrialConfig, store: ResultsStore) -> Fingerprint | st
 
 
 def _task_options(resources: ResourcesConfig) -> dict[str, Any]:
-    return {
-        "num_cpus": resources.cpus_per_worker,
-        "num_gpus": resources.gpus_per_worker,
-        "resources": resources.custom,
-    }
+    """What a task occupies, as Ray's options for it name that."""
+    amounts = of_worker(resources)
+    return {"num_cpus": amounts.pop("CPU"), "num_gpus": amounts.pop("GPU", 0), "resources": amounts}
 
 
 def search(study: Study, *, address: str | None, console: Console, force: bool = False, confirm: int = 0) -> str | None:

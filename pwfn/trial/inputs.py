@@ -6,7 +6,6 @@ from pwfn.config import TrialConfig
 from pwfn.data import open_source
 from pwfn.data.fingerprint import digest_file
 from pwfn.paths import expand_path
-from pwfn.trial.run import split_seed
 
 Fingerprint = dict[str, str]
 """Words for a message (`number of training images`) -> a count or a digest."""
@@ -19,7 +18,7 @@ def fingerprint_inputs(config: TrialConfig) -> Fingerprint:
         UserError: data that cannot be opened.
     """
     # Opened anew: a process that ran trials before keeps the data as it was then.
-    found = open_source(config.data, seed=split_seed(config)).fingerprint()
+    found = open_source(config.data, seed=config.split_seed).fingerprint()
     if config.model.checkpoint is not None:
         found["model.checkpoint"] = digest_file(expand_path(config.model.checkpoint, "model.checkpoint"))
     return found

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from pwfn import __version__
 from pwfn.config import TrialConfig
 from pwfn.errors import TrialError, UserError
 from pwfn.methods import RoundRecord
@@ -26,7 +27,7 @@ from pwfn.trial.attempts import Cost
 
 Row = dict[str, Any]
 
-PACKAGES = ("pwfn", "torch", "timm", "ray", "optuna", "numpy", "pyarrow")
+PACKAGES = ("torch", "timm", "ray", "optuna", "numpy", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def round_row(trial: Trial, record: RoundRecord) -> Row:
     return {
         **trial.identity,
         **{name: getattr(record, name) for name in ("round", "num_rounds", "fraction", "train_loss", *seconds)},
-        **{name: getattr(fixing, name) for name in ("num_fixed", "untreated_layers", "radius_start", "radius_end")},
-        **fixing.sigma_quantiles,
+        **{name: getattr(fixing, name) for name in ("num_fixed", "untreated_layers")},
+        "method_numbers": fixing.numbers,
         **accuracy_columns("val", record.before, "_before"),
         **accuracy_columns("val", record.after),
         **dataclasses.asdict(record.metrics),
@@ -118,15 +119,20 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 @functools.cache
 def versions() -> Mapping[str, str]:
-    """Versions of Python and of the packages that compute."""
-    return {"python": python_version(), **{name: version(name) for name in PACKAGES}}
+    """Versions of Python and of the packages that compute; pwfn itself need not be installed."""
+    return {"python": python_version(), "pwfn": __version__, **{name: version(name) for name in PACKAGES}}
 
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the running program, with `+changes` where the checkout differs from it; None outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+changes"]
+    """The commit of the running program, with `+changes` where the checkout differs from it; None outside one.
+
+    An environment may lie inside a repository of something else, so only one that tracks this file counts.
+    """
+    file = Path(__file__)
+    git = functools.partial(subprocess.run, capture_output=True, text=True, check=True, timeout=10, cwd=file.parent)
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        git(["git", "ls-files", "--error-unmatch", file.name])
+        return git(["git", "describe", "--always", "--abbrev=12", "--dirty=+changes"]).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -178,7 +178,7 @@ def ensure_baseline(config: TrialConfig, store: ResultsStore, device: torch.devi
     if kept is not None:
         check_same_names(kept[1].get("classes"), source, f"the float network in {store.results}/{store.study}")
         return Baseline.from_bytes(*kept)
-    of_study = config.model_copy(update={"seed": split_seed(config)})
+    of_study = config.model_copy(update={"seed": config.split_seed})
     task = open_task(of_study, config.model, device, replicas)
     check_names(config, source, task.network)
     baseline = make_baseline(task)
@@ -193,13 +193,13 @@ def open_task(
 ) -> Task:
     """Build a network and the data it is given, on a device."""
     network = network_for(config, model, open_data(config))
-    data = _data(config.data, split_seed(config), preprocessing_of(network), device)
+    data = _data(config.data, config.split_seed, preprocessing_of(network), device)
     return Task(network.to(device), data, config, device, replicas, micro_batches)
 
 
 def open_data(config: TrialConfig) -> Source:
     """Open the data of a trial, or take it as it was opened for the trial before in this process."""
-    return _source(config.data, split_seed(config))
+    return _source(config.data, config.split_seed)
 
 
 def network_for(config: TrialConfig, model: ModelConfig, source: Source) -> nn.Module:
@@ -215,15 +215,10 @@ def network_for(config: TrialConfig, model: ModelConfig, source: Source) -> nn.M
         num_classes=source.num_classes,
         in_channels=source.in_channels,
         image_size=config.data.image_size,
-        seed=derive_seed(split_seed(config), "initial weights"),
+        seed=derive_seed(config.split_seed, "initial weights"),
     )
     record_preparation_(network, config.data)
     return network
-
-
-def split_seed(config: TrialConfig) -> int:
-    """Return the seed of the split and of weights that are not loaded: the study's, or a lone trial's own."""
-    return config.seed if config.data.split_seed is None else config.data.split_seed
 
 
 @functools.lru_cache(maxsize=2)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from analysis.details import SIGMAS
 from pwfn.codebook import Codebook
 from pwfn.results.store import ResultsStore
 
@@ -67,11 +68,7 @@ def fill(store: ResultsStore, trial_ids: list[str]) -> None:
                     "val_top1_before": 0.98,
                     "val_top1": 0.95 + 0.01 * number,
                     "unique_values": 5 * (number + 1),
-                    "sigma_q05": 0.001,
-                    "sigma_q25": 0.002,
-                    "sigma_q50": 0.003,
-                    "sigma_q75": 0.004,
-                    "sigma_q95": 0.005,
+                    "method_numbers": dict(zip(SIGMAS, (0.001, 0.002, 0.003, 0.004, 0.005), strict=True)),
                 },
             )
         store.write_values(trial_id, Codebook.of(torch.tensor([-0.5, 0.0, 0.0, 0.0, 0.25, 0.375])))

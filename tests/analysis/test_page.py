@@ -125,7 +125,7 @@ def test_a_click_opens_the_trial(browser: Browser, record: Record, tmp_path: Pat
     page.mouse.click(*point)
     page.wait_for_selector("#trial-panel:not([hidden])")
     assert opened.text("#trial-title") == "Trial t0 of pwfn: digits_cnn on digits"
-    assert opened.text("#trial-command") == "python launchers/train.py --study digits --trial t0"
+    assert opened.text("#trial-command") == "pwfn train --study digits --trial t0"
     assert "Other seeds of the same configuration: t1, t2." in opened.text("#trial-words")
     assert "method.b" in opened.text("#trial-fields")
     assert opened.text("#codebook-plot + *, #trial h4 >> nth=1").startswith("Codebook: 4 values")

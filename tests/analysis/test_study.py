@@ -109,7 +109,7 @@ def test_an_older_schema_is_said_and_its_gaps_are_empty(record: Record, tmp_path
     assert study.trials["test_top1"].tolist()[2] == 0.96
     assert np.isnan(study.trials["test_top1"].tolist()[0])
     assert study.notes == [
-        "2 files of trials have the older schema version 0 (this report knows 1): columns they lack are empty"
+        "2 files of trials have the older schema version 0 (this report knows 1 and 2): columns they lack are empty"
     ]
 
 

@@ -80,7 +80,8 @@ def draw_rounds(
             "trial_id": trial_id, "study": STUDY, "method": config.method.name, "round": number,
             "num_rounds": NUM_ROUNDS, "fraction": (number + 1) / NUM_ROUNDS,
             "num_fixed": NUM_WEIGHTS // NUM_ROUNDS * (number + 1), **accuracies,
-            **(sigmas if config.method.name == "pwfn" else {}), "unique_values": int(rng.integers(2, 400)),
+            "method_numbers": sigmas if config.method.name == "pwfn" else {},
+            "unique_values": int(rng.integers(2, 400)),
             "entropy_bits": float(rng.uniform(1, 8)), "train_loss": float(rng.uniform(0, 1)), "train_seconds": 9.5,
             "finished_at": START + dt.timedelta(minutes=number),
         }  # fmt: skip

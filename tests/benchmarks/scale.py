@@ -66,7 +66,7 @@ def measure_store() -> None:
     codebook = draw_codebook(rng)
     metrics = vars(measure_codebook(codebook))
     identity = {"trial_id": "0000", "number": 0, "study": "scale", "method": "pwfn"}
-    floats = {f"sigma_q{level:02d}": float(rng.random()) for level in (5, 25, 50, 75, 95)}
+    numbers = {f"sigma_q{level:02d}": float(rng.random()) for level in (5, 25, 50, 75, 95)}
     with tempfile.TemporaryDirectory() as folder:
         store = ResultsStore(folder, "scale")
         store.create()
@@ -74,7 +74,9 @@ def measure_store() -> None:
         store.write_proposal("0000", {**identity, "params": space.start_settings()[0], "attributes": {}})
         for index in range(NUM_ROUNDS):
             seconds = dict.fromkeys(("train_seconds", "data_seconds", "fix_seconds", "eval_seconds"), 1.5)
-            store.append_round("0000", {**identity, **metrics, **floats, **seconds, "round": index, "val_top1": 0.7})
+            store.append_round(
+                "0000", {**identity, **metrics, "method_numbers": numbers, **seconds, "round": index, "val_top1": 0.7}
+            )
         store.write_values("0000", codebook)
         row = {**identity, **config_columns(config), **metrics, "state": "complete", "model": "resnet18"}
         store.write_trial({**row, "config_json": config.model_dump_json(), "failure_message": None})

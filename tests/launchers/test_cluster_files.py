@@ -11,12 +11,14 @@ from pathlib import Path
 import boto3
 import jsonschema
 import pytest
-import yaml
 from moto import mock_aws
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.tags import TAG_RAY_NODE_KIND, TAG_RAY_USER_NODE_TYPE
 from ray.scripts.scripts import start as ray_start
+from ruamel.yaml import YAML
+
+from pwfn import __version__
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "launchers" / "cluster"
@@ -38,7 +40,7 @@ def test_images_and_versions_are_those_the_project_is_tested_with():
     python = PROJECT["tool"]["mypy"]["python_version"].replace(".", "")
     assert images == {(name, f"{pinned('ray')}-py{python}-gpu") for name in ("aws.yaml", "Dockerfile")}
     own = {(name, tag) for name, text in texts.items() for tag in re.findall(r"/pwfn:([^\s/]+)", text)}
-    assert own == {(name, PROJECT["project"]["version"]) for name in ("README.md", "Dockerfile", "kuberay.yaml")}
+    assert own == {(name, __version__) for name in ("README.md", "Dockerfile", "kuberay.yaml")}
     assert rayjob()["spec"]["rayClusterSpec"]["rayVersion"] == pinned("ray")
 
 
@@ -114,7 +116,7 @@ def aws_cluster(tmp_path_factory):
     """The cluster's configuration, prepared and completed as `ray up` does it, at a stand-in for AWS."""
     home = tmp_path_factory.mktemp("home")
     (home / ".ssh").mkdir()  # Ray keeps the key pair there
-    config = prepare_config(yaml.safe_load((CLUSTER / "aws.yaml").read_text()))
+    config = prepare_config(YAML(typ="safe").load(CLUSTER / "aws.yaml"))
     validate_config(config)
     with pytest.MonkeyPatch.context() as patch, mock_aws():
         for name, value in {"AWS_ACCESS_KEY_ID": "-", "AWS_SECRET_ACCESS_KEY": "-", "HOME": str(home)}.items():
@@ -167,7 +169,7 @@ def test_aws_nodes_get_the_pinned_packages_and_the_token(aws_cluster):
 
 
 def rayjob() -> dict:
-    return yaml.safe_load((CLUSTER / "kuberay.yaml").read_text())
+    return YAML(typ="safe").load(CLUSTER / "kuberay.yaml")
 
 
 def fields(required: dict, optional: dict | None = None) -> dict:

@@ -93,7 +93,7 @@ def test_every_column_says_its_unit_and_meaning(schema: pa.Schema) -> None:
     for field in schema:
         assert field.metadata[b"unit"], field.name
         assert len(field.metadata[b"description"]) > 10, field.name
-    assert schema.metadata == {VERSION_KEY: str(SCHEMA_VERSION).encode()}
+    assert schema.metadata[VERSION_KEY] == str(SCHEMA_VERSION).encode()
 
 
 def test_only_keys_are_required() -> None:
@@ -176,11 +176,34 @@ def test_a_type_without_a_column_is_refused() -> None:
         ({"method.fractions": [0.5, "1"]}, "column method.fractions takes double, but got '1'"),
         ({"started_at": dt.datetime(2024, 1, 1)}, r"column started_at takes timestamp\[us\]"),
         ({"trial_id": None}, "column trial_id is the key and must be given"),
+        ({"entropy": 2}, "^trials: column entropy is not in the closed schema"),
+        ({"state": 2}, "^trials: column state takes string, but got 2 of type int"),
     ],
 )
 def test_a_row_that_does_not_fit_names_the_column(row: dict[str, object], message: str) -> None:
     with pytest.raises(SchemaError, match=message):
         to_table([{"trial_id": "a", **row}], TRIALS)
+
+
+@pytest.mark.parametrize("numbers", [3.0, {"sigma": "small"}, {"sigma": True}])
+def test_what_a_method_records_of_its_own_are_numbers_by_name(numbers: object) -> None:
+    with pytest.raises(SchemaError, match=r"^rounds: column method_numbers takes "):
+        to_table([{"trial_id": "a", "round": 0, "method_numbers": numbers}], ROUNDS)
+
+
+def test_a_methods_own_numbers_come_back_by_name() -> None:
+    rows = [
+        {"trial_id": "a", "round": 0, "method_numbers": {"temperature": 0.5, "pull": 2}},
+        {"trial_id": "a", "round": 1},
+    ]
+    read = to_rows(to_table(rows, ROUNDS))
+    assert [row["method_numbers"] for row in read] == [{"temperature": 0.5, "pull": 2.0}, {}]
+
+
+def test_pwfns_numbers_of_version_1_go_where_those_of_all_methods_are() -> None:
+    older = pa.table({"trial_id": ["a", "a"], "round": [0, 1], "radius_end": [2.0, None], "sigma_q50": [0.1, 0.2]})
+    rows = to_rows(conform(older, ROUNDS))
+    assert [row["method_numbers"] for row in rows] == [{"radius_end": 2.0, "sigma_q50": 0.1}, {"sigma_q50": 0.2}]
 
 
 def test_numpy_scalars_and_zones_are_taken() -> None:

@@ -108,7 +108,7 @@ def test_study_json_is_pretty_and_has_the_version(store: ResultsStore) -> None:
     assert store.read_study() is None
     store.write_study({"study": "digits", "objectives": {"val_top1": "maximize"}})
     text = Path(store.results, "digits", "study.json").read_text()
-    assert text.startswith('{\n  "schema_version": 1,\n  "study": "digits"')
+    assert text.startswith('{\n  "schema_version": 2,\n  "study": "digits"')
     assert store.read_study() == {**json.loads(text), "schema_version": SCHEMA_VERSION}
 
 
@@ -257,7 +257,7 @@ def test_a_newer_schema_is_refused_and_an_older_one_filled(store: ResultsStore) 
         {name: TRIAL[name] if name in ("trial_id", "number") else None for name in TRIALS.names}
     ]
     pq.write_table(table.replace_schema_metadata({"pwfn.schema_version": "99"}), path)
-    with pytest.raises(UserError, match=r"trials/t0\.parquet: written with schema version 99; .* up to 1"):
+    with pytest.raises(UserError, match=r"trials/t0\.parquet: written with schema version 99; .* up to 2"):
         store.read_trials()
 
 

@@ -40,7 +40,7 @@ def test_everything_is_read_back(s3: S3Server) -> None:
         assert [row["number"] for row in store.read_trials()] == [0, 1, 2]
         assert [(row["round"], row["fraction"]) for row in store.read_rounds("t1")] == [(0, None), (1, 1.0)]
         store.compact()
-    assert store.read_study() == {"schema_version": 1, "study": "digits"}
+    assert store.read_study() == {"schema_version": 2, "study": "digits"}
     assert store.read_baseline("key") == (b"weights", {"epochs": 3})
     store.delete_checkpoint("t0")
     assert store.read_checkpoint("t0") is None

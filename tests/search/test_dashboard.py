@@ -107,14 +107,7 @@ def get(url):
 
 
 def test_it_is_served_and_a_new_row_appears(store):
-    command = [
-        sys.executable,
-        str(ROOT / "launchers" / "dashboard.py"),
-        "--study",
-        "digits",
-        "--results",
-        store.results,
-    ]
+    command = [sys.executable, ROOT / "launchers" / "dashboard.py", "--study", "digits", "--results", store.results]
     command += ["--port", "0", "--seconds", "0.2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -153,18 +146,18 @@ def test_it_is_served_and_a_new_row_appears(store):
 
 
 def launch(*arguments, without=()):
-    """Run the launcher where some modules are not installed."""
+    """Run the command where some modules are not installed."""
     code = (
-        "import runpy, sys\n"
+        "import sys\n"
         "class Refuse:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name.partition('.')[0] in {tuple(without)!r}:\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Refuse())\n"
-        "sys.argv = sys.argv[1:]\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "from pwfn.commands import main\n"
+        "sys.exit(main(['dashboard', *sys.argv[1:]]))\n"
     )
-    command = [sys.executable, "-c", code, str(ROOT / "launchers" / "dashboard.py"), *arguments]
+    command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=100)
 
 
@@ -183,9 +176,7 @@ def test_it_needs_neither_torch_nor_ray(store):
 
 
 def test_what_it_cannot_show_is_named(store):
-    with pytest.raises(
-        UserError, match=r"/none: there is no study; the dashboard shows what launchers/search\.py began"
-    ):
+    with pytest.raises(UserError, match=r"/none: there is no study; the dashboard shows what `pwfn search` began"):
         Mirror(ResultsStore(store.results, "none"))
     store.write_study({"study": "digits"})
     with pytest.raises(UserError, match=r"/digits: it holds trials run by hand; the dashboard shows what"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import unruly_models
-import yaml
+from ruamel.yaml import YAML
 from test_sweep import free_port, pytestmark, sweep  # noqa: F401  (the same marks)
 from test_trial import SPACE, result
 
@@ -197,12 +197,12 @@ def test_sigkill_of_ray_trains_controller(cluster, tmp_path):
 
 def with_bad_batch_first(folder: Path) -> Path:
     """Write the small space such that the first trial has the batch size at which the unruly models misbehave."""
-    space = yaml.safe_load(SPACE.read_text())
+    space = YAML(typ="safe").load(SPACE)
     del space["fixed"]["training"]["batch_size"]
     space["vary"] = {"training.batch_size": {"choice": [unruly_models.BAD_BATCH, 64]}, "method.b": {"int": [3, 7]}}
     space["start_with"] = [
         {"training.batch_size": size, "method.b": b} for size, b in [(unruly_models.BAD_BATCH, 7), (64, 7), (64, 5)]
     ]
     path = folder / "bad_batch_first.yaml"
-    path.write_text(yaml.safe_dump(space))
+    YAML(typ="safe").dump(space, path)
     return path

@@ -1,8 +1,6 @@
 """A whole sweep on a real S3 server: rows, checkpoints, networks, resume, report, export; also with two workers."""
 
-import importlib.util
 from io import StringIO
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -10,12 +8,12 @@ from s3_server import S3Server
 from test_trial import SPACE, result
 
 import analysis
+from pwfn.commands import main
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import open_study
 from pwfn.space.space import SearchSpace
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.cluster,
@@ -50,13 +48,6 @@ def sweep(results, *overrides, trials=2):
     return store, output.getvalue()
 
 
-def launcher(name):
-    spec = importlib.util.spec_from_file_location(f"launcher_{name}", ROOT / "launchers" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
 @pytest.fixture(scope="module")
 def finished(joined, s3):
     return sweep(s3.uri("team/results"), "search.keep_models=1")
@@ -84,7 +75,7 @@ def without_commit(rows):
 
 def test_the_report_is_made_there(finished, s3, capsys):
     store, _ = finished
-    assert launcher("report")(["--study", "small", "--results", store.results]) == 0
+    assert main(["report", "--study", "small", "--results", store.results]) == 0
     output = capsys.readouterr().out
     assert "digits_mlp on digits" in output
     assert "bucket/team/results/small/report/report.html" in output
@@ -97,11 +88,11 @@ def test_a_network_is_exported_from_there(finished, tmp_path, capsys):
     kept, *_ = store.model_sizes()
     out = tmp_path / "model.pwfn.safetensors"
     arguments = ["--results", store.results, "--study", "small", "--out", str(out)]
-    assert launcher("export")([*arguments, "--trial", kept]) == 0, capsys.readouterr().err
+    assert main(["export", *arguments, "--trial", kept]) == 0, capsys.readouterr().err
     assert out.stat().st_size > 1000
     (deleted,) = {row["trial_id"] for row in store.read_trials()} - store.model_sizes().keys()
-    assert launcher("export")([*arguments, "--trial", deleted]) == 2
-    assert f"launchers/train.py --results '{store.results}' --study small" in capsys.readouterr().err
+    assert main(["export", *arguments, "--trial", deleted]) == 2
+    assert f"pwfn train --results '{store.results}' --study small" in capsys.readouterr().err
 
 
 def test_the_same_command_goes_on_there(finished, s3):

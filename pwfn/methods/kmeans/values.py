@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pwfn.codebook import float32_below
 from pwfn.methods.kmeans.optimal import DoubleArray, IntArray, optimal_cuts
 
 FloatArray = npt.NDArray[np.float32]
@@ -46,11 +47,8 @@ def kmeans_values(weights: FloatArray, num_values: int, importance: FloatArray |
 
 def nearest_values(weights: FloatArray, values: FloatArray) -> FloatArray:
     """Replace each float32 weight `(n,)` by the nearest of the ascending `values`; ties go to the smaller one."""
-    middles = (values[:-1].astype(np.float64) + values[1:]) / 2
-    # Rounded down, they part the float32 weights alike, and those need no copy in float64.
-    boundaries = middles.astype(np.float32)
-    boundaries = np.where(boundaries > middles, np.nextafter(boundaries, np.float32(-np.inf)), boundaries)
-    return values[np.searchsorted(boundaries, weights)]
+    middles = float32_below((values[:-1].astype(np.float64) + values[1:]) / 2)
+    return values[np.searchsorted(middles, weights)]
 
 
 def _group_starts(x: FloatArray, max_groups: int) -> IntArray:

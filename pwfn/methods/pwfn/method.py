@@ -20,9 +20,9 @@ from pwfn.methods.pwfn.clustering.intervals import SMALLEST_SIGMA
 from pwfn.methods.pwfn.posterior import Posterior
 from pwfn.methods.pwfn.settling import SharedValuesLearner
 from pwfn.methods.rounds import Fixing, Method, State
-from pwfn.parameters import quantile, split_parameters
+from pwfn.parameters import copied, quantile, split_parameters
 from pwfn.task import Task, epochs_and_steps
-from pwfn.training import count_hits
+from pwfn.training import Learner, evaluate_ensemble
 
 SIGMA_QUANTILES = {"sigma_q05": 0.05, "sigma_q25": 0.25, "sigma_q50": 0.5, "sigma_q75": 0.75, "sigma_q95": 0.95}
 
@@ -48,8 +48,10 @@ class Pwfn(Method):
         generator = self.task.generator("noise", index)
         # Together, or first everything but sigma and then sigma alone.
         parts = [(True, False), (False, True)] if self.config.alternate else [(True, True)]
-        losses = []
+        losses: list[float] = []
         for mu, sigma in parts:
+            suffix = "" if mu else " (sigma)"
+            labels = [f"round {index + 1} epoch {epoch + 1}{suffix}" for epoch in range(num_epochs)]
             descent = Descent(
                 posterior.values,
                 posterior.gradient,
@@ -59,30 +61,26 @@ class Pwfn(Method):
                 held=posterior.held(mu=mu, sigma=sigma),
             )
             learner = PosteriorLearner(posterior, descent, generator)
-            for epoch in range(num_epochs):
-                label = f"round {index + 1} epoch {epoch + 1}" + ("" if mu else " (sigma)")
-                losses.append(
-                    self.task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=training.batch_size)
-                )
+            losses += self.task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size)
         posterior.show_mean_()
         return float(np.mean(losses)) if losses else None
 
     def fix(self, index: int) -> Fixing:
         """Assign the round's share of all weights to the codebook."""
         config, posterior = self.config, self.posterior
-        sigma_quantiles = quantiles_of_free(posterior)
+        numbers = quantiles_of_free(posterior)
         clustering = self._cluster(index)
         clustering.apply_(posterior.mu, posterior.sigma, config.sigma_join)
         assigned = clustering.step_of_weight >= 0
         posterior.fixed.copy_(posterior.fixed | assigned if config.recluster == "free" else assigned)
         posterior.show_mean_()
+        if config.codebook != "kmeans":
+            numbers |= {"radius_start": self.radii[index], "radius_end": clustering.radius_end}
         is_last = index == len(self.fractions) - 1
         return Fixing(
             num_fixed=int(posterior.fixed.sum()),
             codebook=Codebook.of(posterior.mu) if is_last else clustering.codebook,
-            radius_start=None if config.codebook == "kmeans" else self.radii[index],
-            radius_end=None if config.codebook == "kmeans" else clustering.radius_end,
-            sigma_quantiles=sigma_quantiles,
+            numbers=numbers,
         )
 
     def _cluster(self, index: int) -> ClusterRound:
@@ -138,16 +136,15 @@ class Pwfn(Method):
             held=held,
         )
         learner = SharedValuesLearner(posterior, descent)
-        for epoch in range(training.settle_epochs):
-            label = f"settling epoch {epoch + 1}"
-            self.task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=training.batch_size)
+        labels = [f"settling epoch {epoch + 1}" for epoch in range(training.settle_epochs)]
+        list(self.task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size))
         posterior.show_mean_()
         return replace(fixing, codebook=Codebook.of(posterior.mu))
 
     def state(self) -> State:
         """Copy the posterior, and where a free codebook's weights were chosen to be."""
-        lattice = {} if self.lattice is None else {"lattice": self.lattice.cpu().clone()}
-        return {**self.posterior.state(), **lattice}
+        lattice = {} if self.lattice is None else {"lattice": self.lattice}
+        return {**self.posterior.state(), **copied(lattice)}
 
     def load_state(self, state: State) -> None:
         """Restore them."""
@@ -169,27 +166,23 @@ class Pwfn(Method):
         if evaluation.ensemble_draws == 0:
             return None
         generator = self.task.generator("ensemble")
-        posterior.network.eval()
-        hits = torch.zeros(3, dtype=torch.int64, device=self.task.device)
-        with torch.no_grad():
-            for images, labels in self.task.batches("test", batch_size=evaluation.batch_size):
-                mean = torch.zeros((), device=self.task.device)
-                for _ in range(evaluation.ensemble_draws):
-                    posterior.draw_(generator)
-                    mean = mean + posterior.network(images).softmax(dim=1)
-                hits += count_hits(mean, labels)
+        accuracy = evaluate_ensemble(
+            posterior.network,
+            lambda: posterior.draw_(generator),
+            self.task.batches("test", batch_size=evaluation.batch_size),
+            draws=evaluation.ensemble_draws,
+            replicas=self.task.replicas,
+        )
         posterior.show_mean_()
-        top1, _, num_images = self.task.replicas.sum_(hits).tolist()
-        return float(top1 / num_images)
+        return accuracy.top1
 
 
-class PosteriorLearner:
+class PosteriorLearner(Learner):
     """Trains mu and sigma on the cross-entropy of one sampled network per step."""
 
     def __init__(self, posterior: Posterior, descent: Descent, generator: torch.Generator) -> None:
-        self.network = posterior.network
+        super().__init__(posterior.network, descent)
         self.posterior = posterior
-        self.descent = descent
         self.generator = generator
 
     def prepare(self) -> None:
@@ -199,10 +192,6 @@ class PosteriorLearner:
             self.posterior.draw_(self.generator)
         else:
             self.posterior.show_mean_()
-
-    def penalty(self, loss: Tensor) -> Tensor:
-        """Add nothing: the regulariser acts on the gradient of sigma alone."""
-        return torch.zeros_like(loss)
 
     def step(self) -> None:
         """Update mu, sigma and the other parameters."""

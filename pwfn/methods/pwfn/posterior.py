@@ -13,7 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from pwfn.config import PwfnConfig
-from pwfn.parameters import MIN_SIGMA, FlatParameters, as_factor, in_pieces, quantile, split_parameters
+from pwfn.parameters import (
+    MIN_SIGMA,
+    FlatParameters,
+    as_factor,
+    buffers_of,
+    copied,
+    in_pieces,
+    quantile,
+    restore_buffers_,
+    split_parameters,
+)
 
 CONSTANT_SIGMA = 1e-4
 """Initial sigma without a prior."""
@@ -114,16 +124,13 @@ class Posterior:
 
     def state(self) -> dict[str, Tensor]:
         """Everything a later process needs to go on: copies on the CPU, BatchNorm's buffers included."""
-        buffers = {f"buffer.{name}": buffer for name, buffer in self.network.named_buffers()}
-        tensors = {"values": self.values, "fixed": self.fixed, **buffers}
-        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return copied({"values": self.values, "fixed": self.fixed, **buffers_of(self.network)})
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` returned, for the same network and configuration."""
         self.values.copy_(state["values"])
         self.fixed.copy_(state["fixed"])
-        for name, buffer in self.network.named_buffers():
-            buffer.copy_(state[f"buffer.{name}"])
+        restore_buffers_(self.network, state)
         self.show_mean_()
 
 

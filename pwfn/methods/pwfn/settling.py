@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from pwfn.descent import Descent
 from pwfn.methods.pwfn.posterior import Posterior
+from pwfn.training import Learner
 
 
-class SharedValuesLearner:
+class SharedValuesLearner(Learner):
     """Trains the values that the weights share, as far as the descent does not hold them, and the other parameters.
 
     A value follows the mean gradient of its weights: of all steps that keep them equal, the nearest to the one that
@@ -17,19 +17,14 @@ class SharedValuesLearner:
     """
 
     def __init__(self, posterior: Posterior, descent: Descent) -> None:
-        self.network = posterior.network
+        super().__init__(posterior.network, descent)
         self.posterior = posterior
-        self.descent = descent
         self.values, self.place, self.counts = torch.unique(posterior.mu, return_inverse=True, return_counts=True)
 
     def prepare(self) -> None:
         """Show the network the values, without noise."""
         self.posterior.show_mean_()
         self.posterior.gradient.zero_()
-
-    def penalty(self, loss: Tensor) -> Tensor:
-        """Add nothing."""
-        return torch.zeros_like(loss)
 
     @torch.no_grad()
     def step(self) -> None:

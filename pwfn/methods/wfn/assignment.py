@@ -6,10 +6,10 @@ from math import inf
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pwfn.codebook import float32_below
 from pwfn.errors import DivergedWeightsError
 from pwfn.methods.wfn.grid import FloatArray, centres
 
@@ -85,17 +85,11 @@ def _check_finite(ascending: Tensor) -> None:
 
 def _most_frequent(ascending: Tensor, values: FloatArray) -> tuple[float, slice]:
     """Find the value that is nearest to most of the weights `(free,)`, and where these lie."""
-    halfway = _float32_below((values[1:] + values[:-1]) / 2)
+    halfway = float32_below((values[1:] + values[:-1]) / 2)
     borders = torch.searchsorted(ascending, torch.from_numpy(halfway).to(ascending.device), right=True)
     ends = np.concatenate([[0], borders.cpu().numpy(), [len(ascending)]])
     best = int(np.diff(ends).argmax())
     return float(values[best]), slice(int(ends[best]), int(ends[best + 1]))
-
-
-def _float32_below(numbers: FloatArray) -> npt.NDArray[np.float32]:
-    """Round down to float32: no float32 weight lies between, so a weight is beyond both numbers or beyond none."""
-    near = numbers.astype(np.float32)
-    return np.where(near > numbers, np.nextafter(near, np.float32(-np.inf)), near)
 
 
 def _nearest_within(weights: Tensor, value: float, allowed: float, zero_distance: float) -> Tensor:

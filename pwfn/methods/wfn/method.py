@@ -13,8 +13,9 @@ from pwfn.config import WfnConfig
 from pwfn.descent import Descent
 from pwfn.methods.rounds import Fixing, Method, State
 from pwfn.methods.wfn import Pull, assign
-from pwfn.parameters import FlatParameters
+from pwfn.parameters import FlatParameters, buffers_of, copied, restore_buffers_
 from pwfn.task import Task, epochs_and_steps
+from pwfn.training import Learner
 
 
 class Wfn(Method):
@@ -70,11 +71,8 @@ class Wfn(Method):
         learner = PulledLearner(
             self.task.network, descent, self.fixed.logical_not(), pull, self.config.regularization_ratio
         )
-        losses = [
-            self.task.train_epoch(learner, num_steps=num_steps, label=label, batch_size=training.batch_size)
-            for label in labels
-        ]
-        return float(np.mean(losses))
+        losses = self.task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size)
+        return float(np.mean(list(losses)))
 
     def _pull(self) -> Pull | None:
         """Tabulate the pull towards the values that weights have been fixed to so far; None before the first."""
@@ -107,33 +105,25 @@ class Wfn(Method):
 
     def state(self) -> State:
         """Copy the parameters, which of them are fixed, and BatchNorm's buffers."""
-        buffers = {f"buffer.{name}": buffer for name, buffer in self.task.network.named_buffers()}
-        tensors = {"values": self.values, "fixed": self.fixed, **buffers}
-        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return copied({"values": self.values, "fixed": self.fixed, **buffers_of(self.task.network)})
 
     def load_state(self, state: State) -> None:
         """Restore them."""
         self.values.copy_(state["values"])
         self.fixed.copy_(state["fixed"])
-        for name, buffer in self.task.network.named_buffers():
-            buffer.copy_(state[f"buffer.{name}"])
+        restore_buffers_(self.task.network, state)
 
 
-class PulledLearner:
+class PulledLearner(Learner):
     """Trains a network on the cross-entropy and the pull of its free weights towards the fixed values."""
 
     def __init__(self, network: nn.Module, descent: Descent, free: Tensor, pull: Pull | None, ratio: float) -> None:
-        self.network = network
-        self.descent = descent
+        super().__init__(network, descent)
         self.free = free.nonzero().squeeze(1)
         """Indices of the free weights, int64 `(num_free,)`."""
         self.pull = pull
         self.ratio = ratio
         """Of the penalty to the cross-entropy."""
-
-    def prepare(self) -> None:
-        """Clear the gradients."""
-        self.descent.gradient.zero_()
 
     @torch.no_grad()
     def penalty(self, loss: Tensor) -> Tensor:
@@ -148,7 +138,3 @@ class PulledLearner:
         alpha = torch.where(mean > 0, self.ratio * loss / mean, 0)
         self.descent.gradient.index_add_(0, self.free, alpha / len(self.free) * slope)
         return alpha * mean
-
-    def step(self) -> None:
-        """Update what is free."""
-        self.descent.step()

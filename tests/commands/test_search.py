@@ -1,16 +1,18 @@
-"""The launchers as a user meets them: real processes, real messages, real exit codes."""
+"""The commands `search` and `train` as a user meets them: real processes, real messages, real exit codes."""
 
-import importlib.util
+import shlex
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import duckdb
 import pytest
 
 import analysis
+from pwfn import commands
+from pwfn.commands.search import suggestion
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import open_study
 from pwfn.space.space import SearchSpace
@@ -24,28 +26,16 @@ def launch(name: str, *arguments: object, cwd: Path, timeout: float = 280) -> su
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
 
-def load(name: str) -> ModuleType:
-    """Import a launcher."""
-    spec = importlib.util.spec_from_file_location(f"launcher_{name}", ROOT / "launchers" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def main(tmp_path, monkeypatch, capsys):
-    """Run a launcher's main in this process, in an empty folder; gives exit code, stdout and stderr."""
+    """Run a command in this process, in an empty folder; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, *arguments: object) -> tuple[int, str, str]:
-        module = load(name)
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        code = module.main()
+    def call(name: str, *arguments: object) -> tuple[int, str, str]:
+        code = commands.main([name, *map(str, arguments)])
         return code, *capsys.readouterr()
 
-    return run
+    return call
 
 
 @pytest.mark.parametrize("space", sorted(path.name for path in (ROOT / "search_spaces").glob("*.yaml")))
@@ -75,10 +65,8 @@ def test_a_dry_run_starts_neither_torch_nor_ray(tmp_path):
     store.create()
     store.write_study({"study": "old"})
     code = (
-        "import runpy, sys; sys.argv = ['search.py', '--space', 'digits', '--dry-run', '--warm-start', 'results/old']\n"
-        f"sys.path.insert(0, {str(ROOT / 'launchers')!r})\n"
-        f"try: runpy.run_path({str(ROOT / 'launchers' / 'search.py')!r}, run_name='__main__')\n"
-        "except SystemExit as end: assert end.code == 0\n"
+        "import sys; from pwfn.commands import main\n"
+        "assert main(['search', '--space', 'digits', '--dry-run', '--warm-start', 'results/old']) == 0\n"
         "assert not {'torch', 'ray', 'optuna', 'timm'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
@@ -154,17 +142,37 @@ def test_what_a_trial_by_hand_refuses(main, arguments, expected):
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    """The same small search twice, one trial at a time, in two processes that know nothing of each other."""
+def in_a_bare_checkout(tmp_path_factory, make_environment, without_pwfn):
+    """Run a command line where pwfn is not installed; a name alone is that of a launcher in a copy of this checkout."""
+    copy, python = tmp_path_factory.mktemp("bare") / "my pwfn", make_environment()
+    for name in ("pwfn", "analysis", "launchers", "search_spaces"):
+        shutil.copytree(ROOT / name, copy / name)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+
+    def run(name: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+        shown = [] if arguments else shlex.split(name)
+        command = shown or [python, copy / "launchers" / f"{name}.py", *arguments]
+        return subprocess.run(
+            list(map(str, command)), cwd=cwd, env=without_pwfn, capture_output=True, text=True, timeout=280
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, in_a_bare_checkout):
+    """The same small search twice, one trial at a time: by a bare checkout and by this one, each in another folder."""
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "other")]
-    settings = ["--set", "search.max_concurrent=1", "search.keep_models=2"]
-    done = [launch("search", "--space", SPACE, *settings, cwd=folder) for folder in folders]
+    arguments = ["--space", SPACE, "--set", "search.max_concurrent=1", "search.keep_models=2"]
+    done = [
+        run("search", *arguments, cwd=folder) for run, folder in zip((in_a_bare_checkout, launch), folders, strict=True)
+    ]
     assert [each.returncode for each in done] == [0, 0], done[0].stderr
     return folders, done
 
 
 @pytest.mark.cluster
-def test_a_search_ends_with_the_front_the_report_and_the_export_command(searched):
+def test_a_search_ends_with_the_front_the_report_and_the_export_command(searched, in_a_bare_checkout):
     folders, done = searched
     output = done[0].stdout
     assert "3/3 done" in output
@@ -172,11 +180,17 @@ def test_a_search_ends_with_the_front_the_report_and_the_export_command(searched
     reports = [line.removeprefix("report: ") for line in output.splitlines() if line.startswith("report: ")]
     assert reports
     assert all(Path(report).is_file() for report in reports)
-    command = next(line for line in output.splitlines() if "launchers/export.py" in line)
-    arguments = command.partition("launchers/export.py ")[2].split()
-    exported = launch("export", *arguments, cwd=folders[0])
+    shown = next(line for line in output.splitlines() if line.startswith("export a point: "))
+    exported = in_a_bare_checkout(shown.removeprefix("export a point: "), cwd=folders[0])
     assert exported.returncode == 0, exported.stderr
-    assert (folders[0] / arguments[arguments.index("--out") + 1]).is_file()
+    assert (folders[0] / shlex.split(shown)[-1]).is_file()
+
+
+@pytest.mark.cluster
+def test_what_the_user_typed_is_recorded(searched):
+    for folder, done in zip(*searched, strict=True):
+        card = ResultsStore(str(folder / "results"), "small_space").read_study()
+        assert shlex.split(card["command"]) == list(map(str, done.args))
 
 
 @pytest.mark.cluster
@@ -197,21 +211,21 @@ def test_the_same_seed_gives_identical_rows(searched):
 
 
 @pytest.mark.cluster
-def test_a_trial_whose_network_was_deleted_runs_again_to_the_same_numbers_and_is_exported(searched):
+def test_a_trial_whose_network_was_deleted_runs_again_to_the_same_numbers_and_is_exported(searched, in_a_bare_checkout):
     folder, output = searched[0][0], searched[1][0].stdout
     study = folder / "results" / "small_space"
     assert ", deleted 1; --set search.keep_models=null keeps all" in output
     (deleted,) = {f"{number:04d}" for number in range(3)} - {path.stem for path in study.glob("models/*")}
-    refused = launch("export", "--study", "small_space", "--trial", deleted, "--out", "x", cwd=folder)
+    refused = in_a_bare_checkout("export", "--study", "small_space", "--trial", deleted, "--out", "x", cwd=folder)
     assert refused.returncode == 2
-    done = launch("train", *refused.stderr.strip().partition("launchers/train.py ")[2].split(), cwd=folder)
+    done = in_a_bare_checkout(refused.stderr.partition("run it again with its own seed: ")[2], cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
     query = "SELECT val_top1, test_top1, float_test_top1, unique_values, entropy_bits, seed FROM '{}'"
     original = duckdb.sql(query.format(study / "trials" / f"{deleted}.parquet")).fetchall()
     again = duckdb.sql(query.format(folder / "results" / "small_space-by-hand" / "trials" / "0000.parquet")).fetchall()
     assert again == original
-    exported = launch("export", *done.stdout.partition("launchers/export.py ")[2].split(), cwd=folder)
+    exported = in_a_bare_checkout(done.stdout.partition("export it: ")[2], cwd=folder)
     assert exported.returncode == 0, exported.stderr
     assert "loaded from the file" in exported.stdout
 
@@ -220,7 +234,6 @@ def test_the_trial_to_export_is_chosen_by_the_mean_of_its_seeds(tmp_path):
     space = SearchSpace.load(SPACE)
     store = ResultsStore(str(tmp_path), "confirmed")
     open_study(space, store, command="test")
-    suggestion = load("search").suggestion
     assert suggestion(analysis.load(str(tmp_path / "confirmed"))) is None
 
     def end(number: int, replicate: int, values: int, accuracy: float) -> None:

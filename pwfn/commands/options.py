@@ -1,4 +1,4 @@
-"""The options that `launchers/export.py` and `launchers/evaluate.py` share; named as the fields of `DataConfig`."""
+"""The options that `export` and `evaluate` share; named as the fields of `DataConfig`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The two commands end to end: a trial's network, and checkpoints of other tools, to a file that loads."""
 
-import importlib.util
+import functools
 import re
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import pwfn
+from pwfn.commands import run
 from pwfn.config import DataConfig, ModelConfig, TrialConfig
 from pwfn.export import describe_network, encode_network, load_state
 from pwfn.export.container import unpack
@@ -20,15 +21,7 @@ from pwfn.results.store import ResultsStore
 CONFIG = TrialConfig(model=ModelConfig(name="digits_cnn"), data=DataConfig(name="digits", split_seed=0))
 
 
-def command(name):
-    path = Path(__file__).parents[2] / "launchers" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"launcher_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-export, evaluate = command("export"), command("evaluate")
+export, evaluate = (functools.partial(run, name) for name in ("export", "evaluate"))
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +141,7 @@ def test_a_trial_that_is_not_there_is_named(store, tmp_path, capsys):
     store.delete_model("0007")
     assert export([*arguments, "--trial", "7"]) == 2
     assert (
-        "the network of trial 0007 was not kept; run it again with its own seed: launchers/train.py "
+        "the network of trial 0007 was not kept; run it again with its own seed: pwfn train "
         f"--results {store.results} --study digits --trial 0007"
     ) in capsys.readouterr().err
 

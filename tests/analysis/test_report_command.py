@@ -1,4 +1,4 @@
-"""`python launchers/report.py`: thin, and without torch, ray or pwfn."""
+"""`pwfn report`: thin, and without what computes."""
 
 import subprocess
 import sys
@@ -6,27 +6,26 @@ from pathlib import Path
 
 from recorded import SMALL, Record, configured, fill
 
-ROOT = Path(__file__).parents[2]
 WITHOUT = """
-import runpy, sys
+import sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "ray", "pwfn", "optuna", "timm"):
+        if name.partition(".")[0] in ("torch", "ray", "optuna", "timm", "pydantic", "ruamel"):
             raise ImportError(f"{name} is not there")
 
 sys.meta_path.insert(0, Refuse())
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+from pwfn.commands import main
+sys.exit(main(["report", *sys.argv[1:]]))
 """
 
 
 def report(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-c", WITHOUT, str(ROOT / "launchers" / "report.py"), *arguments]
+    command = [sys.executable, "-W", "error", "-c", WITHOUT, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
-def test_it_runs_where_torch_ray_and_pwfn_are_not_installed(record: Record, tmp_path: Path) -> None:
+def test_it_runs_where_torch_and_ray_are_not_installed(record: Record, tmp_path: Path) -> None:
     more = [{**configured(3 + n % 5), "val_top1": 0.8 + n / 100, "unique_values": 20 + n % 7} for n in range(15)]
     fill(record("digits", [*SMALL, *more]), [f"t{number}" for number in range(23)])  # enough to measure importance
     result = report(tmp_path, "--study", "digits")

@@ -1,0 +1,13 @@
+"""Runs a command of the checkout around this file, whether or not pwfn is installed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pwfn.commands import run
+
+
+def launch(launcher: str) -> None:
+    """Run the command that a launcher is named after, and end the process with its exit code."""
+    sys.exit(run(Path(launcher).stem, sys.argv[1:]))

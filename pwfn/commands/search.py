@@ -1,0 +1,151 @@
+"""Search for the Pareto front of a space: how few values at what accuracy.
+
+pwfn search --space digits.yaml
+pwfn search --space deit.yaml --address auto --set data.root=/data/imagenet
+pwfn search --space digits.yaml --study longer --trials 200 --warm-start results/digits --confirm 2
+
+The same command again goes on where the results folder stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from pwfn.errors import UserError
+from pwfn.invocation import command_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from analysis import Study
+    from pwfn.space.space import PlanRow, SearchSpace
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser.add_argument("--space", required=True, help="a YAML file, or the name of one in search_spaces/")
+    parser.add_argument("--trials", type=int, help="how many trials (default: the space's search.trials)")
+    parser.add_argument("--results", default="results", help="folder or URI of all results (default: results)")
+    parser.add_argument("--study", help="name of the study (default: the space's name)")
+    parser.add_argument("--address", help="Ray cluster, as in ray.init (default: start Ray on this machine)")
+    parser.add_argument("--seed", type=int, help="seed of the study (default: the space's search.seed)")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", dest="overrides",
+                        help="fields of the configuration or of the search: method.b=7 search.sampler=gp")  # fmt: skip
+    parser.add_argument("--warm-start", nargs="+", action="extend", default=[], metavar="RESULTS/STUDY",
+                        help="folders or URIs of other studies, whose trials the search learns from")  # fmt: skip
+    parser.add_argument("--confirm", type=int, default=0, metavar="N",
+                        help="after the search, run each trial on the front again with N other seeds")  # fmt: skip
+    parser.add_argument("--force-resume", action="store_true",
+                        help="go on although the space, the code or the data differ; study.json says so")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="check the space, print the plan, start nothing")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Search, or show the plan; return the exit code, 130 where a second Ctrl-C came."""
+    from rich.console import Console
+
+    from pwfn.space.space import SearchSpace
+
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    space = SearchSpace.load(options.space, options.overrides, seed=options.seed, trials=options.trials)
+    if options.confirm < 0:
+        raise UserError(f"--confirm is {options.confirm}, but must be at least 0")
+    try:
+        if options.dry_run:
+            show_plan(space.name, plan(space, options), console)
+        else:
+            _search(space, options, console)
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on from the last rounds", file=sys.stderr)
+        return 130
+    return 0
+
+
+def plan(space: SearchSpace, options: argparse.Namespace) -> list[PlanRow]:
+    """List what would run."""
+    from pwfn.space.space import PlanRow
+
+    rows = space.plan()
+    if options.warm_start:
+        from pwfn.search.warm_start import borrow
+
+        lines = borrow(space, options.warm_start).lines
+        rows += [PlanRow("warm start", str(index), line) for index, line in enumerate(lines)]
+    if options.confirm:
+        rows.append(PlanRow("confirm", "seeds", f"{options.confirm} more for each trial on the front"))
+    return rows
+
+
+def show_plan(name: str, plan_rows: list[PlanRow], console: Console) -> None:
+    """Print what would run."""
+    from rich.table import Table
+
+    table = Table(title=f"Plan of {name}", title_justify="left", show_header=False, show_lines=False)
+    for part, rows in groupby(plan_rows, key=lambda row: row.part):
+        for index, row in enumerate(rows):
+            table.add_row(part if index == 0 else "", row.name, row.value)
+        table.add_section()
+    console.print(table)
+
+
+def _search(space: SearchSpace, options: argparse.Namespace, console: Console) -> None:
+    """Search, then print the front and what to do with it."""
+    from pwfn.sweep.cluster import prepare_environment
+
+    prepare_environment(local=options.address is None)
+    # Ray reads that environment when it is imported, and imports take seconds that a dry run need not spend.
+    from pwfn.results.store import ResultsStore
+    from pwfn.search.study import open_study
+    from pwfn.search.warm_start import require_studies, warm_start
+    from pwfn.sweep.sweep import search
+
+    require_studies(options.warm_start)
+    store = ResultsStore(options.results, options.study or space.name)
+    study = open_study(space, store, command=options.command_line, force=options.force_resume)
+    for line in warm_start(study, options.warm_start):
+        console.print(f"warm start: {line}", soft_wrap=True)
+    stopped_because = search(
+        study,
+        address=options.address,
+        console=console,
+        force=options.force_resume,
+        confirm=options.confirm,
+    )
+    if stopped_because is not None:
+        console.print(f"stopped: {stopped_because}; the same command goes on", soft_wrap=True)
+    finish(options.results, store.study, console)
+
+
+def finish(results: str, study: str, console: Console) -> None:
+    """Print the front, the report's path and the command that exports a point."""
+    import analysis
+
+    loaded = analysis.load(analysis.study_folder(results, study))
+    paths = analysis.write_report(loaded, analysis.study_folder(analysis.study_folder(results, study), "report"))
+    for table in analysis.front_tables(loaded):
+        console.print(table)
+    for path in paths:
+        console.print(f"report: {path}", soft_wrap=True)
+    point = suggestion(loaded)
+    if point is not None:
+        out = f"{study}-{point}.pwfn.safetensors"
+        export = command_line("export", "--results", results, "--study", study, "--trial", point, "--out", out)
+        console.print(f"export a point: {export}", soft_wrap=True, markup=False)
+
+
+def suggestion(study: Study) -> str | None:
+    """Name the front's trial with the fewest values within a point of the float network, or of all if none is.
+
+    Seeds of one configuration count by their mean, so that none is named for its luck.
+    """
+    import analysis
+
+    members = analysis.front(analysis.configurations(study.trials), study.objectives)
+    close = members[members["val_top1"] >= members["float_val_top1"] - 0.01]
+    ordered = (close if len(close) else members).sort_values("unique_values")
+    return None if ordered.empty else str(ordered["trial_id"].iloc[0])

@@ -1,0 +1,43 @@
+"""Local files that are there whole or not at all, whatever happens to the process that writes them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = ".tmp"
+"""Ends the hidden name under which a file is written before it is moved into place."""
+
+
+@contextmanager
+def written_beside(path: Path, content: bytes) -> Iterator[Path]:
+    """Write and sync a file under a hidden name beside its place; move it there when the context ends well.
+
+    Neither a kill nor a full disk leaves a part under the final name; an earlier file stays until then.
+
+    Raises:
+        OSError: it cannot be written or moved.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    try:
+        with beside.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole, in the place of an earlier one.
+
+    Raises:
+        OSError: it cannot be written; an earlier file is as it was.
+    """
+    with written_beside(path, content):
+        pass
