@@ -65,6 +65,7 @@ def _build(config: DataConfig, root: str | None) -> Mapping[str, Split]:
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs as an error it also raises, and we say it in one line
     cache = None if config.cache is None else str(expand_path(config.cache, "data.cache"))
     arguments: dict[str, Any] = {"name": config.subset, "cache_dir": cache}
     if root is None:
@@ -76,7 +77,7 @@ def _build(config: DataConfig, root: str | None) -> Mapping[str, Split]:
         builder = _local_builder(config, root, arguments)
     files = {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
     check_shards([path for paths in files.values() for path in paths])
-    _check_names(files)
+    _check_parquet(files)
     _check_disk(builder, files)
     builder.download_and_prepare()
     found = builder.as_dataset()
@@ -163,20 +164,28 @@ def check_shards(paths: Iterable[str]) -> None:
             raise UserError(f"data.root: {len(missing)} of {total} shards are missing, the first is {first}")
 
 
-def _check_names(files: Mapping[str, Sequence[str]]) -> None:
-    """Refuse Parquet files whose records name other classes: `datasets` takes the first file's for all."""
+def _check_parquet(files: Mapping[str, Sequence[str]]) -> None:
+    """Refuse Parquet files that are damaged, a split without rows, and files whose records name other classes.
+
+    `datasets` takes the first file's names for all, so that the labels of the others would mean something else.
+    """
     first: tuple[str, Any] | None = None
-    for path in (path for paths in files.values() for path in paths):
-        if "://" in path or not path.endswith(".parquet"):
-            continue
-        try:
-            names = recorded_names(pq.read_schema(path))
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path}: not a readable Parquet file: {first_line(error)}") from error
-        first = first or (path, names)
-        if names != first[1]:
-            words = f"{names} instead of {first[1]} as in {Path(first[0]).name}"
-            raise UserError(f"{path}: the schema's metadata names the classes {words}; labels would not agree")
+    for split, paths in files.items():
+        local = [path for path in paths if "://" not in path and path.endswith(".parquet")]
+        num_rows = 0
+        for path in local:
+            try:
+                record = pq.read_metadata(path)
+                names = recorded_names(record.schema.to_arrow_schema())
+            except (pa.ArrowException, OSError) as error:
+                raise UserError(f"{path}: not a readable Parquet file: {first_line(error)}") from error
+            num_rows += record.num_rows
+            first = first or (path, names)
+            if names != first[1]:
+                words = f"{names} instead of {first[1]} as in {Path(first[0]).name}"
+                raise UserError(f"{path}: the schema's metadata names the classes {words}; labels would not agree")
+        if local and not num_rows:
+            raise UserError(f"{local[0]}: the split {split} holds no rows")
 
 
 def _check_disk(builder: Any, files: Mapping[str, Sequence[str]]) -> None:
@@ -223,6 +232,8 @@ def one_line(where: str) -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None or (cause.__context__ is not None and not str(cause)):
             cause = cause.__cause__ or cause.__context__ or cause
+        if isinstance(cause, ValueError) and "invalid literal for int()" in str(cause):
+            raise UserError(f"data: {where}: a .cls entry is no number ({cause}); store text labels as .txt") from error
         known = isinstance(cause, Exception)
         words = first_line(cause) if known else type(cause).__name__  # type: ignore[arg-type]
         raise UserError(f"data: {where} cannot be read by datasets: {type(cause).__name__}: {words}") from error

@@ -81,7 +81,9 @@ def _choose(
             hint = nearest_names(named, found)
             raise UserError(f"data.{role}_split: {where} has no split {named!r} (found: {_list(found)}){hint}")
         return named
-    candidates = [name for name in found if name.lower() in NAMES[role] and name not in taken]
+    used = [other for other in taken if other is not None]
+    is_free = {name: not any(f"{other}/".startswith(f"{name}/") for other in used) for name in found}
+    candidates = [name for name in found if name.lower() in NAMES[role] and is_free[name]]
     if len(candidates) > 1:
         raise UserError(f"data.{role}_split: {where} has {_list(candidates)}; name the one that is meant")
     return candidates[0] if candidates else None

@@ -38,12 +38,14 @@ class Architecture(_Frozen):
     """Class scores."""
     in_channels: Count
     """Channels of the images."""
-    image_size: Count
-    """Side of the input in pixels."""
+    image_size: Count | tuple[Count, Count]
+    """Side of the input in pixels, or its height and width."""
 
     @model_validator(mode="after")
     def _input_is_bounded(self) -> Architecture:
-        num_pixels = self.in_channels * self.image_size**2
+        size = self.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        num_pixels = self.in_channels * height * width
         if num_pixels > MAX_PIXELS:
             raise ValueError(f"an input of {num_pixels} numbers; at most {MAX_PIXELS} are allowed")
         return self
@@ -54,9 +56,10 @@ class ImagePreparation(_Frozen):
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    image_size: Count
+    image_size: Count | tuple[Count, Count]
     interpolation: str
     crop_fraction: Annotated[float, Field(gt=0, le=1)]
+    crop_mode: str = "center"
 
 
 class ModelMetadata(_Frozen):
@@ -83,12 +86,12 @@ def describe_network(
 ) -> ModelMetadata:
     """Collect the metadata of a network of `pwfn.models.build_network`."""
     record: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-    channels, side, _ = record["input_size"]
+    channels, height, width = record["input_size"]
     architecture = Architecture(
         name=record["architecture"],
         num_classes=network.num_classes,
         in_channels=channels,
-        image_size=side,
+        image_size=height if height == width else (height, width),
     )
     return ModelMetadata(
         architecture=architecture,
