@@ -147,7 +147,7 @@ class DataConfig(_Frozen):
     @model_validator(mode="after")
     def _has_a_source(self) -> DataConfig:
         needs_root = self.name in ("parquet", "imagefolder", "webdataset") or (
-            self.name == "torchvision" and self.dataset != "FakeData"
+            self.name == "torchvision" and not (self.dataset or "").startswith("FakeData")
         )
         if needs_root and self.root is None:
             raise ValueError(f"root is missing: data.name={self.name} reads a folder")

@@ -43,7 +43,7 @@ def add_data_options(parser: argparse.ArgumentParser, what: str) -> None:
     group.add_argument("--data", choices=names, help="kind of data set (default with --data-root: imagefolder)")
     group.add_argument("--data-root", metavar="DIR", help="its folder; ${NAME} is an environment variable")
     group.add_argument("--data-dataset", metavar="NAME",
-                       help="for torchvision: the class's name, e.g. CIFAR10; for huggingface: the name on the hub")  # fmt: skip
+                       help="torchvision: the class's name, e.g. CIFAR10; huggingface: name on the hub")  # fmt: skip
     group.add_argument("--data-test-split", metavar="NAME", help="which split or folder (default: test, else val)")
     group.add_argument("--data-class-order", choices=["natural", "lexical"], help="of folders (default: lexical)")
     group.add_argument("--data-class-map", metavar="FILE", help="number of each class: .txt or .json")

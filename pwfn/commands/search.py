@@ -42,10 +42,16 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
                         help="after the search, run each trial on the front again with N other seeds")  # fmt: skip
     parser.add_argument("--force-resume", action="store_true",
                         help="go on although the space, the code or the data differ; study.json says so")  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true",
-                        help="check the space, print the plan and what is understood of data and network, start nothing")
-    parser.add_argument("--check-data", action="store_true",
-                        help="look at every image on this machine and list the broken ones before anything starts")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the space, print the plan and what is understood of data and network, start nothing",
+    )
+    parser.add_argument(
+        "--check-data",
+        action="store_true",
+        help="look at every image on this machine and list the broken ones before anything starts",
+    )
     return parser.parse_args(arguments)
 
 
@@ -101,7 +107,7 @@ def show_plan(name: str, plan_rows: list[PlanRow], console: Console) -> None:
 
 
 def _understand(space: SearchSpace, console: Console) -> None:
-    """Print what is understood of each float network's data and weights; raises what would keep trials from starting."""
+    """Print what is understood of each float network's data and weights; raises what would stop the trials."""
     from pwfn.trial.understood import format_understood, understand  # imports torch, after the plan is shown
 
     for config in space.float_networks():

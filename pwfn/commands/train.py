@@ -27,7 +27,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument("--seed", type=int, help="seed of the study (with --space)")
     parser.add_argument("--address", help="Ray cluster for a trial of several workers (default: this machine)")
     parser.add_argument("--check-data", action="store_true",
-                        help="look at every image on this machine and list the broken ones before anything starts")  # fmt: skip
+                        help="look at every image here and list the broken ones before anything starts")  # fmt: skip
     options = parser.parse_args(arguments)
     if options.trial and not options.study:
         parser.error("--trial needs --study")

@@ -173,8 +173,8 @@ def _check_no_gap(present: Tensor, where: str) -> None:
     first = int((present != expected).int().argmax())
     below = f"{int(present[first - 1])} to {int(present[first])}" if first else f"the first is {int(present[first])}"
     raise UserError(
-        f"{where}: the labels have a gap ({below}; {len(present)} different ones, so 0..{len(present) - 1} is expected); "
-        "renumber them, or name all classes in data.class_map"
+        f"{where}: the labels have a gap ({below}; {len(present)} different ones, so 0..{len(present) - 1} is expected)"
+        "; renumber them, or name all classes in data.class_map"
     )
 
 

@@ -115,7 +115,9 @@ def choose_columns(config: DataConfig, splits: Mapping[str, Split], where: str) 
     images = [name for name, feature in features.items() if _holds_images(feature)]
     image = _choose(config.image_column, images, "image", features, where)
     named = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
-    plain = [name for name, feature in features.items() if name != image and not name.startswith("__") and _is_label(feature)]
+    plain = [
+        name for name, feature in features.items() if name != image and not name.startswith("__") and _is_label(feature)
+    ]
     labels = named or [name for name in plain if name.lower() in LABEL_NAMES] or plain
     label = _choose(config.label_column, labels, "label", features, where)
     return Columns(image, label)

@@ -46,7 +46,7 @@ class Preprocessing:
 
 
 class Data(ABC):
-    """Images of one network's trial: float32 `(batch, channels, height, width)`, normalised, and int64 labels `(batch,)`.
+    """Images, float32 `(batch, channels, height, width)` and normalised, and their labels, int64 `(batch,)`.
 
     All batches are on the device. What a batch holds depends on the arguments alone, never on earlier calls.
     """

@@ -65,7 +65,9 @@ def _build(config: DataConfig, root: str | None) -> Mapping[str, Split]:
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)  # what it logs as an error it also raises, and we say it in one line
+    datasets.logging.set_verbosity(
+        logging.CRITICAL
+    )  # what it logs as an error it also raises, and we say it in one line
     cache = None if config.cache is None else str(expand_path(config.cache, "data.cache"))
     arguments: dict[str, Any] = {"name": config.subset, "cache_dir": cache}
     if root is None:

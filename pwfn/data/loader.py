@@ -113,8 +113,8 @@ def check_shared_memory(num_workers: int, batch_bytes: int, place: Path = SHARED
     if needed > free:
         raise UserError(
             f"data.loader_workers={num_workers}: their batches take {needed / 2**20:.0f} MiB of shared memory, but "
-            f"{place} has {free / 2**20:.0f} MiB left; use fewer workers or smaller batches, or give the container more "
-            "(docker run --shm-size=8g)"
+            f"{place} has {free / 2**20:.0f} MiB left; use fewer workers or smaller batches, or give the container "
+            "more (docker run --shm-size=8g)"
         )
 
 
@@ -131,8 +131,8 @@ def _loader_errors(config: DataConfig) -> Iterator[None]:
         words = str(error)
         if "DataLoader timed out" in words:
             raise LoaderError(
-                f"no batch came from the loader in {config.loader_timeout:g} s (data.loader_timeout): a file or a drive "
-                "does not answer"
+                f"no batch came from the loader in {config.loader_timeout:g} s (data.loader_timeout): a file or a "
+                "drive does not answer"
             ) from error
         if "shared memory" in words or "Bus error" in words or "No space left on device" in words:
             raise LoaderError(

@@ -184,6 +184,6 @@ def _check_memory(images: Images, preprocessing: Preprocessing, num_images: int)
     if num_bytes > MAX_BYTES:
         size, limit = f"{num_bytes / 2**30:.1f} GiB", f"{MAX_BYTES / 2**30:.0f} GiB"
         raise UserError(
-            f"{images.name}: {num_images} images of {width}x{height} take {size}, above the {limit} held in memory; set "
-            "data.in_memory=false, or use fewer data.train_images"
+            f"{images.name}: {num_images} images of {width}x{height} take {size}, above the {limit} held in memory; "
+            "set data.in_memory=false, or use fewer data.train_images"
         )

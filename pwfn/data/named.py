@@ -59,12 +59,15 @@ SETS: Mapping[str, NamedSet] = {
     "SVHN": NamedSet(_by_name("train", "test"), is_small=True),
     "SEMEION": NamedSet(WHOLE, is_small=True),
     **dict.fromkeys(("Food101", "GTSRB", "StanfordCars"), NamedSet(_by_name("train", "test"))),
-    **dict.fromkeys(("DTD", "FGVCAircraft", "Flowers102", "PCAM", "RenderedSST2"), NamedSet(_by_name("train", "val", "test"))),
+    **dict.fromkeys(
+        ("DTD", "FGVCAircraft", "Flowers102", "PCAM", "RenderedSST2"), NamedSet(_by_name("train", "val", "test"))
+    ),
     "Country211": NamedSet(_by_name("train", "valid", "test")),
     **dict.fromkeys(("ImageNet", "Imagenette"), NamedSet(_by_name("train", "val"))),
     "OxfordIIITPet": NamedSet(_by_name("trainval", "test")),
     "Places365": NamedSet(_by_name("train-standard", "val"), {"large": {}, "small": {"small": True}}),
-    **dict.fromkeys(("Caltech101", "Caltech256", "EuroSAT", "FakeData", "SUN397"), NamedSet(WHOLE)),
+    **dict.fromkeys(("Caltech101", "Caltech256", "EuroSAT", "SUN397"), NamedSet(WHOLE)),
+    "FakeData": NamedSet(WHOLE, {"1000": {}, "100": {"size": 100}}),
 }  # fmt: skip
 """Sets that torchvision reads."""
 LABELS = ("targets", "labels", "_labels", "y")
@@ -148,7 +151,7 @@ def _open(name: str, root: Path | None, arguments: Arguments) -> Any:
     kind = getattr(datasets, name)
     try:
         images = (
-            kind()
+            kind(**arguments)
             if name == "FakeData"
             else kind(root, **arguments, **({"download": False} if _can_fetch(name) else {}))
         )
@@ -170,7 +173,8 @@ def _missing(name: str, root: Path | None, arguments: Arguments, error: Exceptio
     if root is not None and _has_class_folders(root, arguments.get("split", "train")):
         return f"{problem}; its folders are there: read them with data.name=imagefolder data.root={root}"
     if name == "ImageNet":
-        return f"{problem}; put its archives there (image-net.org), or read folders train/ and val/ with data.name=imagefolder"
+        ways = "put its archives there (image-net.org), or read folders train/ and val/ with data.name=imagefolder"
+        return f"{problem}; {ways}"
     if not _can_fetch(name):
         return f"{problem}; torchvision cannot fetch it, get it from its authors"
     imports = f"import pwfn.torchvision_shim; from torchvision.datasets import {name}"

@@ -46,6 +46,7 @@ def understood_data(source: Source, preprocessing: Preprocessing) -> dict[str, A
 def data_lines(record: dict[str, Any]) -> list[tuple[str, str]]:
     """Write a record of `understood_data` as headings and sentences."""
     _, height, width = record["input_size"]
+    exif = "applied" if record["exif_orientation"] else "ignored"
     held = "prepared once and held in memory" if record["in_memory"] else "read when they are needed"
     skipped = ", ".join(f"{count:,} {reason}" for reason, count in record["skipped"].items())
     lines = [
@@ -58,7 +59,7 @@ def data_lines(record: dict[str, Any]) -> list[tuple[str, str]]:
             "prepared",
             f"{'colour' if record['channels'] == 3 else 'grey'}, {width}x{height} pixels, {record['interpolation']}, "
             f"{record['crop_mode']} crop of {record['crop_fraction']:.4g}, mean {_numbers(record['mean'])}, standard "
-            f"deviation {_numbers(record['std'])}, EXIF orientation {'applied' if record['exif_orientation'] else 'ignored'}",
+            f"deviation {_numbers(record['std'])}, EXIF orientation {exif}",
         ),
     ]
     return [*lines, *(("note", note) for note in record["notes"])]

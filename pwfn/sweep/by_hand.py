@@ -7,6 +7,7 @@ import logging
 
 from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
+from pwfn.errors import UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import code_card, of_code, of_inputs, record_understood, show

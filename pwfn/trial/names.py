@@ -79,8 +79,8 @@ def check_beats_chance(config: TrialConfig, source: Source, accuracy: Accuracy) 
     raise UserError(
         f"the float network {config.model.name} gets {accuracy.top1:.2%} of the validation images right, which is near "
         f"chance ({chance:.2%}); likely reasons: classes in another order (here: {order}; data.class_order, "
-        "data.class_map), another pre-processing (data.image_size, crop_mode), a new head that is not trained (train it "
-        "with baseline.epochs), or weights for other images; to go on nevertheless: baseline.allow_chance=true"
+        "data.class_map), another pre-processing (data.image_size, crop_mode), a new head that is not trained (train "
+        "it with baseline.epochs), or weights for other images; to go on nevertheless: baseline.allow_chance=true"
     )
 
 

@@ -35,7 +35,10 @@ def _write(root: Path, layout: tuple[str, ...] = ("train.parquet", "test.parquet
 
 def _rows(data: Data, split: str) -> list[int]:
     """Read a split's images, whose grey level is their row, and compare the labels."""
-    found = [(images[:, 0, 0, 0].round().int().tolist(), labels.tolist()) for images, labels in data.batches(split, batch_size=8)]
+    found = [
+        (images[:, 0, 0, 0].round().int().tolist(), labels.tolist())
+        for images, labels in data.batches(split, batch_size=8)
+    ]
     rows, labels = [row for part, _ in found for row in part], [label for _, part in found for label in part]
     assert labels == [row % 2 for row in rows]
     return rows
@@ -84,7 +87,14 @@ def test_split_that_a_file_is_named_after(path: str, split: str) -> None:
 
 
 def test_an_official_validation_split_beside_a_test_split(tmp_path: Path) -> None:
-    _write(tmp_path, ("data/train-00000-of-00001.parquet", "data/validation-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"))
+    _write(
+        tmp_path,
+        (
+            "data/train-00000-of-00001.parquet",
+            "data/validation-00000-of-00001.parquet",
+            "data/test-00000-of-00001.parquet",
+        ),
+    )
     source = opened(tmp_path)
     assert (source.collection.roles.validation, source.collection.roles.test) == ("validation", "test")
     assert [len(rows) for rows in vars(source.splits).values()] == [40, 40, 40]
@@ -112,7 +122,7 @@ def test_a_missing_shard_is_named(tmp_path: Path, missing: str) -> None:
 
 def test_shards_are_complete_by_their_own_count() -> None:
     check_shards([f"data/train-{number:05d}-of-00003.parquet" for number in range(3)] + ["data/test.parquet"])
-    with pytest.raises(UserError, match="2 of 3 shards are missing, the first is data/val-00000-of-00003.parquet"):
+    with pytest.raises(UserError, match=r"2 of 3 shards are missing, the first is data/val-00000-of-00003.parquet"):
         check_shards(["data/val-00001-of-00003.parquet"])
 
 
@@ -127,18 +137,24 @@ def test_columns_of_any_name(tmp_path: Path, image: str, label: str) -> None:
 
 def test_several_columns_have_to_be_named(tmp_path: Path) -> None:
     features = datasets.Features(
-        {"image": datasets.Image(), "fine_label": datasets.ClassLabel(names=["0", "1"]), "coarse_label": datasets.ClassLabel(names=["a", "b"])}
+        {
+            "image": datasets.Image(),
+            "fine_label": datasets.ClassLabel(names=["0", "1"]),
+            "coarse_label": datasets.ClassLabel(names=["a", "b"]),
+        }
     )
     whole = table(IMAGES, LABELS, label="fine_label").append_column("coarse_label", pa.array([0, 0, 1, 1] * 10))
     for part in ("train", "test"):
         pq.write_table(whole.replace_schema_metadata(features.arrow_schema.metadata), tmp_path / f"{part}.parquet")
-    with pytest.raises(UserError, match="data.label_column: .* has fine_label and coarse_label; name the one"):
+    with pytest.raises(UserError, match=r"data.label_column: .* has fine_label and coarse_label; name the one"):
         opened(tmp_path)
     _check(opened(tmp_path, label_column="fine_label"))
     assert opened(tmp_path, label_column="coarse_label").class_names == ("a", "b")
-    with pytest.raises(UserError, match="data.label_column: .* has no column 'middle'; its columns are image .Image., fine"):
+    with pytest.raises(
+        UserError, match=r"data.label_column: .* has no column 'middle'; its columns are image .Image., fine"
+    ):
         opened(tmp_path, label_column="middle")
-    with pytest.raises(UserError, match="data.label_column: .*image is struct"):
+    with pytest.raises(UserError, match=r"data.label_column: .*image is struct"):
         opened(tmp_path, label_column="image")
 
 
@@ -216,7 +232,11 @@ def test_large_square_images_are_cropped_whatever_holds_them(tmp_path: Path) -> 
             (folder / f"{row}.png").write_bytes(content)
     preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, 224, "bicubic", 0.875)
     found = []
-    for root, name, held in ((tmp_path, "parquet", None), (tmp_path, "parquet", True), (tmp_path / "files", "imagefolder", None)):
+    for root, name, held in (
+        (tmp_path, "parquet", None),
+        (tmp_path, "parquet", True),
+        (tmp_path / "files", "imagefolder", None),
+    ):
         data = opened(root, name, in_memory=held, validation_fraction=0.5).prepare(preprocessing, CPU)
         [(images, labels)] = data.batches("test", batch_size=4)
         found.append(images[labels.argsort(stable=True)])
@@ -270,7 +290,9 @@ def test_webdataset(tmp_path: Path, text: bool) -> None:
 
 
 def test_a_set_that_was_saved_to_disk(tmp_path: Path) -> None:
-    whole = datasets.Dataset.from_dict({"image": [{"bytes": each, "path": None} for each in IMAGES], "label": LABELS}, features=FEATURES)
+    whole = datasets.Dataset.from_dict(
+        {"image": [{"bytes": each, "path": None} for each in IMAGES], "label": LABELS}, features=FEATURES
+    )
     datasets.DatasetDict({"train": whole, "test": whole}).save_to_disk(str(tmp_path / "saved"))
     _check(opened(tmp_path / "saved", "huggingface"))
 
@@ -279,7 +301,8 @@ def test_a_downloaded_repository_with_its_card(tmp_path: Path) -> None:
     _write(tmp_path, ("plain/a-00000-of-00001.parquet", "plain/b-00000-of-00001.parquet", "other/a.parquet"))
     (tmp_path / "README.md").write_text(
         "---\nconfigs:\n- config_name: plain\n  data_files:\n  - {split: train, path: plain/a-*}\n"
-        "  - {split: test, path: plain/b-*}\n- config_name: other\n  data_files:\n  - {split: train, path: other/*}\n---\n"
+        "  - {split: test, path: plain/b-*}\n- config_name: other\n  data_files:\n"
+        "  - {split: train, path: other/*}\n---\n"
     )
     _check(opened(tmp_path, "huggingface", subset="plain"))
     assert len(opened(tmp_path, "parquet", subset="other", test_fraction=0.25).splits.test) == 10
@@ -311,6 +334,12 @@ def test_more_than_the_disk_holds_is_refused(tmp_path: Path, monkeypatch: pytest
         opened(tmp_path)
 
 
+def _read_all(root: Path) -> None:
+    data = opened(root).prepare(PLAIN, CPU)
+    for split in ("train", "validation"):
+        list(data.batches(split, batch_size=8))
+
+
 class TestErrors:
     def test_no_file_of_the_kind(self, tmp_path: Path) -> None:
         (tmp_path / "images.csv").write_text("a,b")
@@ -337,16 +366,18 @@ class TestErrors:
     @pytest.mark.parametrize("content", [IMAGES[0][:40], b"", b"<html>", None])
     def test_a_broken_image_is_named(self, tmp_path: Path, row: int, content: bytes | None) -> None:
         _write(tmp_path)
-        write_parquet(tmp_path / "train.parquet", [*IMAGES[:row], content, *IMAGES[row + 1 :]], LABELS, features=FEATURES)
+        write_parquet(
+            tmp_path / "train.parquet", [*IMAGES[:row], content, *IMAGES[row + 1 :]], LABELS, features=FEATURES
+        )
         with pytest.raises(UserError, match=rf"train\.parquet, row {row}: not a readable image: "):
-            data = opened(tmp_path).prepare(PLAIN, CPU)
-            list(data.batches("train", batch_size=8))
-            list(data.batches("validation", batch_size=8))
+            _read_all(tmp_path)
 
     def test_no_image_and_no_label_column(self, tmp_path: Path) -> None:
         for part in ("train", "test"):
             pq.write_table(pa.table({"a": [0.5] * 4, "label": [0, 1] * 2}), tmp_path / f"{part}.parquet")
-        with pytest.raises(UserError, match=r"no column of images; its columns are a \(float64\), label \(int64\); name one"):
+        with pytest.raises(
+            UserError, match=r"no column of images; its columns are a \(float64\), label \(int64\); name one"
+        ):
             opened(tmp_path)
         for part in ("train", "test"):
             write_parquet(tmp_path / f"{part}.parquet", IMAGES, [0.5] * 40)
@@ -375,7 +406,9 @@ class TestErrors:
         _write(tmp_path)
         swapped = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["dog", "cat"])})
         write_parquet(tmp_path / "test.parquet", IMAGES, LABELS, features=swapped)
-        with pytest.raises(UserError, match=r"metadata names the classes .* instead of .* as in \w+\.parquet; labels would not"):
+        with pytest.raises(
+            UserError, match=r"metadata names the classes .* instead of .* as in \w+\.parquet; labels would not"
+        ):
             opened(tmp_path)
 
     def test_a_name_on_the_hub_without_network(self) -> None:

@@ -192,7 +192,7 @@ class TestErrors:
 
     def test_network_of_other_channels(self) -> None:
         with pytest.raises(
-            UserError, match="digits: images have 1 channels, but the network takes 3; set data.channels=3"
+            UserError, match=r"digits: images have 1 channels, but the network takes 3; set data.channels=3"
         ):
             _digits(preprocessing=Preprocessing((0.0,) * 3, (1.0,) * 3, 8))
 

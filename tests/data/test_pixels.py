@@ -55,7 +55,9 @@ def test_sixteen_bits(tmp_path: Path, how: str, kind: str, suffix: str, dtype: s
 @pytest.mark.parametrize(("dtype", "words"), [(np.float32, "floats"), (np.int32, "integers")])
 def test_thirty_two_bits_are_refused_alike(tmp_path: Path, how: str, dtype: Any, words: str) -> None:
     content = _encode(Image.fromarray(LEVELS.astype(dtype)), "TIFF")
-    with pytest.raises(UserError, match=f"an image of 32-bit {words} without a known white; store it with 8 or 16 bits"):
+    with pytest.raises(
+        UserError, match=f"an image of 32-bit {words} without a known white; store it with 8 or 16 bits"
+    ):
         _read(tmp_path, content, ".tif", how)
 
 

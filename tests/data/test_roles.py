@@ -24,7 +24,7 @@ def _choose(found: list[str], **fields: object) -> Roles:
         (["training", "validation"], {}, ("training", None, "validation")),
         (["train", "validation", "test"], {"test_split": "validation"}, ("train", None, "validation")),
         (["train", "validation", "test"], {"validation_split": "train"}, ("train", None, "test")),
-        (["train", "validation"], {"validation_split": "validation", "test_fraction": 0.2}, ("train", "validation", None)),
+        (["train", "val"], {"validation_split": "val", "test_fraction": 0.2}, ("train", "val", None)),
         (["train", "validation"], {"test_fraction": 0.2}, ("train", "validation", None)),
         (["train"], {"test_fraction": 0.2}, ("train", None, None)),
         (["a", "b", "c"], {"train_split": "a", "test_split": "c"}, ("a", None, "c")),

@@ -61,14 +61,20 @@ def test_the_pixels_are_timms_for_every_distinct_configuration(use_test_size: bo
         network = _Network(record)
         record_preparation_(network, DataConfig(name="digits", use_test_size=use_test_size))
         found = preprocessing_of(network)
-        assert found.shape == tuple(resolve_data_config(pretrained_cfg=record, use_test_size=use_test_size)["input_size"])
+        assert found.shape == tuple(
+            resolve_data_config(pretrained_cfg=record, use_test_size=use_test_size)["input_size"]
+        )
         _, *size = wanted["input_size"]
-        ours = Preprocessing(found.mean, found.std, tuple(size), found.interpolation, found.crop_fraction, found.crop_mode)
+        ours = Preprocessing(
+            found.mean, found.std, tuple(size), found.interpolation, found.crop_fraction, found.crop_mode
+        )
         theirs = create_transform(**wanted)
         data = _Nothing(2, {}, ours, torch.device("cpu"))
         for photo in PHOTOS:
             pixels = data._normalise(measuring_transform(ours)(photo)[None])[0]
-            torch.testing.assert_close(pixels, theirs(photo), atol=2e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                pixels, theirs(photo), atol=2e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
         kinds[found.crop_mode] += 1
     assert {"center", "squash", "border"} <= kinds.keys()
 
@@ -79,13 +85,20 @@ def test_the_configuration_overrides_the_networks_record() -> None:
     settings = {"interpolation": "bilinear", "crop_fraction": 0.5, "crop_mode": "squash"}
     record_preparation_(network, DataConfig(name="digits", **settings))
     found = preprocessing_of(network)
-    assert (found.interpolation, found.crop_fraction, found.crop_mode, found.image_size) == ("bilinear", 0.5, "squash", 224)
+    assert (found.interpolation, found.crop_fraction, found.crop_mode, found.image_size) == (
+        "bilinear",
+        0.5,
+        "squash",
+        224,
+    )
     record_preparation_(network, DataConfig(name="digits", use_test_size=True))
     assert preprocessing_of(network).image_size == 288
 
 
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
-@pytest.mark.parametrize(("size", "crop", "alone"), [((16, 16), 1.0, True), ((16, 16), 0.9, False), ((17, 16), 1.0, False)])
+@pytest.mark.parametrize(
+    ("size", "crop", "alone"), [((16, 16), 1.0, True), ((16, 16), 0.9, False), ((17, 16), 1.0, False)]
+)
 def test_what_is_left_alone_is_what_the_transform_does_not_change(
     crop_mode: str, size: tuple[int, int], crop: float, alone: bool
 ) -> None:
@@ -93,4 +106,6 @@ def test_what_is_left_alone_is_what_the_transform_does_not_change(
     image = Image.fromarray(rng.integers(0, 255, (*size[::-1], 3), np.uint8))
     assert leaves_alone(preprocessing, image) == alone
     if alone:
-        assert torch.equal(measuring_transform(preprocessing)(image), torch.from_numpy(np.array(image)).permute(2, 0, 1))
+        assert torch.equal(
+            measuring_transform(preprocessing)(image), torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        )
