@@ -1,4 +1,4 @@
-"""What is known of single trials: their rounds, their codebooks, and their layers' entropies."""
+"""Reads the details of single trials: their rounds, their codebooks, and the entropies of their layers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from analysis.layers import LayersError, layer_entropies
 from analysis.parquet import read_table
 from analysis.storage import Folder
 from analysis.study import Study
+from pwfn.naming import PointName
 
 SIGMAS = ("sigma_q05", "sigma_q25", "sigma_q50", "sigma_q75", "sigma_q95")
 """PWFN's own numbers of a round: columns in files of version 1, entries of `method_numbers` since."""
 ROUNDS = ("round", "val_top1_before", "val_top1", "unique_values", "entropy_bits", *SIGMAS, "fraction", "train_loss")
 VALUES = ("value", "count", "order")
 MOST_WEIGHTS = 60_000_000
-"""Weights that are decoded for one report: a few seconds."""
+"""Most weights that are decoded for one report, which takes a few seconds."""
 
 
 @dataclass(frozen=True)
 class Details:
-    """Rows of all trials of a study; each table has a column trial_id."""
+    """Rounds and codebooks of all trials of a study; both tables have a column trial_id."""
 
     rounds: pd.DataFrame
     values: pd.DataFrame
@@ -30,13 +31,13 @@ class Details:
 
 
 def read_details(study: Study) -> Details:
-    """Read rounds and codebooks; a study that was never in a folder has none."""
+    """Read rounds and codebooks; both are empty for a study that was not read from a folder."""
     if study.folder is None:
         return Details(_typed(pd.DataFrame(), ROUNDS), _typed(pd.DataFrame(), VALUES))
     notes: list[str] = []
     rounds = _unfolded(read_table(study.folder / "rounds", notes, ("trial_id", *ROUNDS, "method_numbers")))
     values = read_table(study.folder / "values", notes, ("trial_id", *VALUES))
-    known = set(study.trials.loc[study.trials["state"] != "failed", "trial_id"])
+    known = {PointName.read(each).run for each in study.trials.loc[study.trials["state"] != "failed", "trial_id"]}
     lacking = len(known - set(rounds["trial_id"]))
     if lacking and known:
         notes.append(f"{lacking} of {len(known)} trials with a result have no rounds file")
@@ -48,7 +49,7 @@ def read_details(study: Study) -> Details:
 
 
 def read_layers(folder: Folder, trials: pd.DataFrame, notes: list[str]) -> dict[str, list[tuple[str, int, float]]]:
-    """Decode the kept networks of `trials`, in their order, up to a limit: trial_id -> layers with their entropies."""
+    """Decode the kept networks of `trials` in order, up to a limit; map each trial_id to its layers with entropies."""
     found: dict[str, list[tuple[str, int, float]]] = {}
     decoded = 0.0
     for trial_id, num_weights in zip(trials["trial_id"], trials["num_weights"].fillna(0), strict=True):

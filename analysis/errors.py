@@ -1,5 +1,5 @@
-"""What a reader of results can do wrong."""
+"""The error that a reader of results can cause."""
 
 
 class AnalysisError(Exception):
-    """The results cannot be read or compared; one line that says where, what was found and what is allowed."""
+    """Results that cannot be read or compared; the message says where, what was found and what is allowed."""

@@ -1,4 +1,4 @@
-"""Which complete trials keep the bounds that their study declares; the others are infeasible, and on no front."""
+"""Decides which complete trials keep the bounds that their study declares; others are infeasible, on no front."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pwfn.metrics import Bound, share_missed
 INFEASIBLE = "infeasible"
 FINISHED = ("complete", INFEASIBLE)
 STATES = (*FINISHED, "pruned", "failed")
-"""States of a trial in a report. The files know no infeasible ones: for them such a trial is complete."""
+"""States of a trial in a report. The files do not have the state infeasible; there such a trial is complete."""
 Constraints = Mapping[str, Mapping[Bound, float]]
 """Metric -> `min`, `max`, or `max_drop` (below the float network), as study.json declares it."""
 
 
 def judged(trials: pd.DataFrame) -> pd.DataFrame:
-    """Sort the finished trials into complete and infeasible ones by their column `violation`, if they have it."""
+    """Set the state of finished trials to complete or infeasible by the column `violation`, if there is one."""
     if "violation" not in trials:
         return trials
     finished = trials["state"].isin(FINISHED)

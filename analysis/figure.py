@@ -1,8 +1,8 @@
 """The front as a figure: distinct values against accuracy, every trial behind it.
 
-What a point is can be read without colour: complete trials are dots, infeasible ones tripods, pruned ones hollow
-triangles, failed ones crosses; front members are large and filled, their test accuracy is the hollow marker joined to
-them.
+The shape of a marker says what a point is, so the figure can be read without colour. Complete trials are dots,
+infeasible ones tripods, pruned ones hollow triangles, failed ones crosses. Front members are large and filled, and the
+hollow marker that is joined to each is its test accuracy.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "pwfn",
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's, told apart by most who are colour-blind; the marker says the same."""
+"""The palette of Okabe and Ito, which most colour-blind people can tell apart; the markers say the same."""
 MARKERS = ("o", "s", "^", "D", "P", "v", "X")
-"""One more than colours, so that 42 series look different."""
+"""One more than there are colours, so that 42 series look different from each other."""
 GREY = "#9aa1ab"
 INK = "#24292f"
 FLOAT_LINES: dict[str, Any] = {"float_val_top1": "-", "float_test_top1": (0, (2, 2))}
@@ -65,7 +65,7 @@ FOOTNOTE_CHARACTERS = 185
 
 
 def draw(series: Sequence[Series], title: str, subtitle: str, footnote: str) -> Figure:
-    """Draw the studies of one model and data set into one figure; without a result it says so."""
+    """Draw the studies of one model and data set into one figure; if there is no result yet, the figure says so."""
     x, y = spans(title, series)
     empty = not np.isfinite(pd.concat([one.points[y.name] for one in series])).any()
     others = comparable(title, x.name, y.name)
@@ -96,7 +96,7 @@ def draw(series: Sequence[Series], title: str, subtitle: str, footnote: str) -> 
 
 
 def encode(figure: Figure, kind: str) -> bytes:
-    """Encode as `png` or `svg`, the same bytes for the same figure."""
+    """Encode a figure as `png` or `svg`; equal figures give equal bytes."""
     content = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     with rc_context(STYLE):
@@ -105,12 +105,12 @@ def encode(figure: Figure, kind: str) -> bytes:
 
 
 def look_of(index: int) -> dict[str, Any]:
-    """Colour and marker of a series, by its place among all."""
+    """Return colour and marker of a series, by its place among all series."""
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
 def set_axes(axes: Axes, x: Span, y: Span) -> None:
-    """Give the axes their spans, labels and ticks."""
+    """Set the spans, labels and ticks of the axes."""
     axes.set_axisbelow(True)
     axes.grid(visible=True)
     axes.set_ylim(y.low, y.high)
@@ -128,18 +128,18 @@ def set_axes(axes: Axes, x: Span, y: Span) -> None:
 
 
 def _draw_float_lines(axes: Axes, series: Sequence[Series], y: Span) -> None:
-    """Horizontal lines for the float network that the trials started from."""
+    """Draw horizontal lines at the accuracies of the float network from which the trials started."""
     for name, style in FLOAT_LINES.items() if y.name == "val_top1" else ():
         for value in _float_accuracies(series, name):
             axes.axhline(value, color=INK, linewidth=1.1, linestyle=style, zorder=2)
 
 
 def _float_accuracies(series: Sequence[Series], name: str) -> list[float]:
-    return sorted(pd.concat([one.trials[name] for one in series]).dropna().unique().tolist())  # no means of seeds
+    return sorted(pd.concat([one.trials[name] for one in series]).dropna().unique().tolist())
 
 
 def _draw_trials(axes: Axes, one: Series, x: Span, y: Span, colour: str) -> None:
-    """Every trial that is not on the front, by state, down to the lower edge."""
+    """Draw every trial above the lower edge that is not on the front, with the marker of its state."""
     trials = one.points[~on_front(one.points, one.objectives) & (one.points[y.name] >= y.low)]
     for state, style in STATES.items():
         chosen = trials[trials["state"] == state]
@@ -148,7 +148,7 @@ def _draw_trials(axes: Axes, one: Series, x: Span, y: Span, colour: str) -> None
 
 
 def _draw_below(axes: Axes, one: Series, x: Span, y: Span, colours: tuple[str, str]) -> None:
-    """Arrows at the lower edge for what lies below it; `colours` of dominated trials and of the front."""
+    """Draw arrows at the lower edge for points below it; `colours` are those of dominated trials and of the front."""
     below = one.points[y.name] < y.low
     members = on_front(one.points, one.objectives)
     for mask, colour in zip((below & ~members, below & members), colours, strict=True):
@@ -157,7 +157,7 @@ def _draw_below(axes: Axes, one: Series, x: Span, y: Span, colours: tuple[str, s
 
 
 def _draw_front(axes: Axes, one: Series, x: Span, y: Span, color: str, marker: str) -> None:
-    """The step line that no trial is above, the members on it, and what they reach on the test images."""
+    """Draw the front as a step line, its members on the line, and what each reaches on the test images."""
     members = front(one.points, one.objectives).sort_values(x.name)
     if members.empty:
         return
@@ -179,7 +179,7 @@ def _draw_front(axes: Axes, one: Series, x: Span, y: Span, color: str, marker: s
 
 
 def _draw_seeds(axes: Axes, one: Series, x: Span, y: Span, colour: str) -> None:
-    """Bars from the lowest to the highest seed of configurations that have several."""
+    """Draw bars from the lowest to the highest seed of each configuration that has several seeds."""
     several = replicated(one.points)
     if several.empty or f"{x.name}_low" not in several or f"{y.name}_low" not in several:
         return
@@ -194,7 +194,7 @@ def _draw_seeds(axes: Axes, one: Series, x: Span, y: Span, colour: str) -> None:
 
 
 def _draw_answer(axes: Axes, series: Sequence[Series], x: Span, y: Span) -> None:
-    """Say the smallest count within one point of the float network's validation accuracy, at a line down to it."""
+    """Write the smallest count within one point of the float network's validation accuracy, beside a line at it."""
     found = list(_answers(series)) if (x.name, y.name) == ("unique_values", "val_top1") else []
     if not found:
         return
@@ -214,7 +214,7 @@ def _draw_answer(axes: Axes, series: Sequence[Series], x: Span, y: Span) -> None
 
 
 def _draw_published(axes: Axes, rows: pd.DataFrame, x: Span) -> None:
-    """What others report for this model and data, each with its label."""
+    """Draw what others have published for this model and data set, each with its label."""
     axes.plot(rows[x.name], rows["test_top1"], linestyle="", zorder=5, **PUBLISHED)
     for count, accuracy, label in zip(rows[x.name], rows["test_top1"], rows["label"], strict=True):
         axes.annotate(
@@ -234,7 +234,7 @@ def _answers(series: Sequence[Series]) -> Iterator[pd.Series[Any]]:
 
 
 def lay_out(title: str, subtitle: str, footnote: list[str], handles: list[Line2D]) -> tuple[Figure, Axes]:
-    """Words above, legend and footnote below the axes, which keep their size; positions are in inches."""
+    """Place title and subtitle above the axes, legend and footnote below; the axes keep their size in inches."""
     rows = math.ceil(len(handles) / LEGEND_COLUMNS)
     legend_top = 0.14 + 0.115 * len(footnote) + 0.2 * rows
     bottom = legend_top + 0.55
@@ -261,7 +261,7 @@ def _float_handles(series: Sequence[Series], y: Span) -> Iterator[Line2D]:
 
 
 def _state_handles(series: Sequence[Series], x: Span, y: Span) -> Iterator[Line2D]:
-    """One entry for each state, with how many there are and how many of these have no result to draw."""
+    """Make a legend entry for each state: how many trials have it, and how many of these have no result to draw."""
     behind = pd.concat([one.points[~on_front(one.points, one.objectives)] for one in series])
     for state, style in STATES.items():
         chosen = behind[behind["state"] == state]

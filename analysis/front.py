@@ -1,4 +1,4 @@
-"""The Pareto front and its hypervolume, both by moocore, on costs: smaller is better everywhere in this module."""
+"""The Pareto front and its hypervolume, by moocore. Objectives are turned so that smaller is better in this module."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Objectives = Mapping[str, str]
 """Metric -> `maximize` or `minimize`, as study.json declares it."""
 
 
-def costs(trials: pd.DataFrame, objectives: Objectives) -> Array:
-    """Turn objectives into costs `(num_trials, num_objectives)` on each metric's scale; the only place that negates.
+def minimized_objectives(trials: pd.DataFrame, objectives: Objectives) -> Array:
+    """Return the objectives `(num_trials, num_objectives)` on each metric's scale, turned so that smaller is better.
 
-    A row is NaN throughout unless its trial is complete and has every objective: pruned and failed trials have no
-    result that could be on a front.
+    This is the only place that negates. All of a row is NaN unless its trial is complete and has every objective,
+    because pruned and failed trials have no result that could be on a front.
     """
     columns = [
         _cost(scaled(name, trials[name].to_numpy(np.float64, na_value=np.nan)), direction)
@@ -33,11 +33,11 @@ def costs(trials: pd.DataFrame, objectives: Objectives) -> Array:
 
 
 def on_front(trials: pd.DataFrame, objectives: Objectives) -> Mask:
-    """Mark `(num_trials,)` the trials that no other one dominates: as good everywhere, better somewhere.
+    """Mark `(num_trials,)` the trials that no other trial dominates, by being as good everywhere and better somewhere.
 
-    Trials with equal objectives stand or fall together.
+    Of trials with equal objectives, either all are marked or none.
     """
-    matrix = costs(trials, objectives)
+    matrix = minimized_objectives(trials, objectives)
     usable = np.isfinite(matrix).all(axis=1)
     mask = np.zeros(len(trials), dtype=bool)
     if usable.any():
@@ -48,7 +48,7 @@ def on_front(trials: pd.DataFrame, objectives: Objectives) -> Mask:
 def front(trials: pd.DataFrame, objectives: Objectives) -> pd.DataFrame:
     """Select the trials on the front, best in the last objective first (by default: fewest values first)."""
     members = trials[on_front(trials, objectives)]
-    order = np.lexsort((members["trial_id"].to_numpy(str), *costs(members, objectives).T))
+    order = np.lexsort((members["trial_id"].to_numpy(str), *minimized_objectives(members, objectives).T))
     return members.iloc[order]
 
 
@@ -63,7 +63,7 @@ class Hypervolume:
 
     @property
     def box(self) -> str:
-        """The reference point and the ideal, in words."""
+        """The reference point and the ideal point, in words."""
         worst, best = (
             ", ".join(f"{metric(name).label} {show(name, value)}" for name, value in corner.items())
             for corner in (self.worst, self.best)
@@ -74,26 +74,27 @@ class Hypervolume:
 def hypervolume(trials: pd.DataFrame, objectives: Objectives, among: pd.DataFrame | None = None) -> Hypervolume:
     """Measure the volume that the front dominates, on the metrics' scales.
 
-    The reference point is accuracy 0 and 4,096 values (counts on a log2 scale), the same for every study, so that
-    shares can be compared between studies and over time. A metric without such a fixed span (size, seconds) takes the
-    worst and the best complete trial of `among` (by default of `trials`), and compares only for the same `among`.
+    The reference point is accuracy 0 and 4,096 values (counts on a log2 scale). It is the same for every study, so that
+    shares can be compared between studies and over time. For a metric without such a fixed span (size, seconds) the
+    span is taken from the worst and the best complete trial of `among` (by default `trials`); such shares can be
+    compared only if `among` is the same.
     """
     worst, best = _box(trials if among is None else among, objectives)
-    [share] = _shares(costs(trials, objectives), [len(trials)], worst, best, objectives)
+    [share] = _shares(minimized_objectives(trials, objectives), [len(trials)], worst, best, objectives)
     return Hypervolume(share, worst, best)
 
 
 def hypervolume_shares(
     trials: pd.DataFrame, objectives: Objectives, among: pd.DataFrame, counts: Sequence[int]
 ) -> list[float]:
-    """Measure `hypervolume(...).share` of the first trials, as many as each of `counts` says."""
-    return _shares(costs(trials, objectives), counts, *_box(among, objectives), objectives)
+    """Return `hypervolume(...).share` of the first n trials, for each n in `counts`."""
+    return _shares(minimized_objectives(trials, objectives), counts, *_box(among, objectives), objectives)
 
 
 def _shares(
     matrix: Array, counts: Sequence[int], worst: dict[str, float], best: dict[str, float], objectives: Objectives
 ) -> list[float]:
-    reference, ideal = costs(pd.DataFrame([worst, best]).assign(state="complete"), objectives)
+    reference, ideal = minimized_objectives(pd.DataFrame([worst, best]).assign(state="complete"), objectives)
     extent = np.prod(reference - ideal)
     usable = np.flatnonzero(np.isfinite(matrix).all(axis=1))
     first = [np.maximum(matrix[usable[usable < count]], ideal) for count in counts]
@@ -108,7 +109,7 @@ def _cost(values: Array, direction: str) -> Array:
 
 
 def _box(trials: pd.DataFrame, objectives: Objectives) -> tuple[dict[str, float], dict[str, float]]:
-    """The worst and the best value of each objective: the metric's span, its open ends from the complete trials."""
+    """Return the worst and the best value of each objective: the metric's span, or that of the complete trials."""
     worst, best = {}, {}
     for name, direction in objectives.items():
         span = metric(name)

@@ -1,4 +1,4 @@
-"""Which hyperparameter moves which objective, from the recorded table, with a check that the answer means something."""
+"""Which hyperparameter moves which objective, from the recorded trials, with a check of how far that can be trusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from analysis.metrics import Array, scaled
 
 FEWEST_TRIALS = 15
 MOST_TRIALS = 1000
-"""Of more trials, these many are taken at even steps."""
+"""Most trials that are used; if there are more, this many are taken at even steps."""
 NUM_FOLDS = 3
 NUM_SHUFFLES = 3
 NUM_TREES = 30
@@ -20,14 +20,14 @@ NUM_TREES = 30
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of an objective's order a forest explains on trials it has not seen, and which fields that rests on."""
+    """How much of an objective's order a forest explains on trials it has not seen, and by which fields it does so."""
 
     objective: str
     num_trials: int
     explained: float
-    """Mean R^2 on the ranks of held-out trials; at 0 or below, nothing can be said."""
+    """Mean R^2 on the ranks of held-out trials; at 0 or below, `fields` mean nothing."""
     fields: list[tuple[str, float, float]]
-    """Field, mean loss of R^2 when its column is shuffled, standard deviation over folds; the largest first."""
+    """Field, mean loss of R^2 when its column is shuffled, standard deviation over folds; the largest loss first."""
 
 
 def varied_fields(trials: pd.DataFrame) -> list[str]:
@@ -39,10 +39,10 @@ def varied_fields(trials: pd.DataFrame) -> list[str]:
 def importance(trials: pd.DataFrame, objective: str) -> Importance | None:
     """Measure permutation importance (Breiman 2001) on held-out trials, by a forest on the objective's ranks.
 
-    Ranks, because a few ruined networks would else make most of the variance. Trials with a result only, feasible or
-    not; None where there are fewer than 15, or nothing varies. Correlated fields share their importance. The trees are
-    extremely randomised (Geurts, Ernst and Wehenkel 2006): as good as a random forest's here, at two thirds of the
-    time.
+    It uses ranks, because otherwise a few ruined networks would make up most of the variance. It uses trials with a
+    result, feasible or not, and returns None if there are fewer than 15 or nothing varies. Correlated fields share
+    their importance. The trees are extremely randomised (Geurts, Ernst and Wehenkel 2006): they are as good as those of
+    a random forest here, and take two thirds of the time.
     """
     placed = scaled(objective, trials[objective].to_numpy(np.float64))
     usable = trials[trials["state"].isin(FINISHED).to_numpy(bool) & np.isfinite(placed)]
@@ -60,7 +60,7 @@ def importance(trials: pd.DataFrame, objective: str) -> Importance | None:
 
 
 def _shuffled_losses(features: Array, target: Array) -> tuple[Array, Array]:
-    """R^2 of each fold `(NUM_FOLDS,)`, and what shuffling each column takes off it `(NUM_FOLDS, num_fields)`."""
+    """Return R^2 of each fold `(NUM_FOLDS,)`, and its loss when a column is shuffled `(NUM_FOLDS, num_fields)`."""
     from sklearn.ensemble import ExtraTreesRegressor  # takes a second to import
     from sklearn.model_selection import KFold
 
@@ -81,14 +81,14 @@ def _shuffled_losses(features: Array, target: Array) -> tuple[Array, Array]:
 
 
 def _explained(target: Array, predicted: Array) -> Array:
-    """R^2 of each row of predictions `(num_rows, num_trials)`; 0 where the target is constant."""
+    """Return R^2 of each row of predictions `(num_rows, num_trials)`; 0 if the target is constant."""
     spread = ((target - target.mean()) ** 2).sum()
     missed = ((target - predicted) ** 2).sum(axis=1)
     return np.asarray(1 - missed / spread if spread > 0 else np.zeros(len(missed)), dtype=np.float64)
 
 
 def _as_numbers(column: pd.Series[str]) -> Array:
-    """Numbers as they are, anything else by its place in the alphabet; what is absent becomes one number below all."""
+    """Return numbers as they are, anything else by its place in the alphabet; missing ones get a number below all."""
     numbers = pd.to_numeric(column, errors="coerce")
     if numbers.isna().sum() > column.isna().sum():
         codes = column.astype("str").astype("category").cat.codes

@@ -1,7 +1,7 @@
-"""The result as a figure: what the points chosen on validation reach on the test images, with their seeds.
+"""The result as a figure: the test accuracy of the points that were chosen on validation, with their seeds.
 
-A front is chosen on validation images. The float network may have been trained on those, as pretrained ones usually
-were, and then this figure alone shows what compression costs.
+A front is chosen on validation images. Pretrained float networks were usually trained on these images too, and then
+only this figure shows how much accuracy compression really loses.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from analysis.window import WINDOWS, Span, axis_names, count_span, padded
 
 TEST, FLOAT = "test_top1", "float_test_top1"
 SHOWN = 0.9
-"""Share of the points that the window shows at least; ruined networks are counted below, or the rest were one line."""
+"""Least share of the points that the figure shows; ruined networks are counted, or the rest were illegible."""
 
 
 def draw_outcome(series: Sequence[Series], title: str, subtitle: str) -> Figure | None:
-    """Draw the fronts of one model and data set at their test accuracies; None where nothing was tested."""
+    """Draw the fronts of one model and data set at their test accuracies; None if no test accuracy is recorded."""
     x_name, y_name = axis_names(series[0].objectives)
     members = [front(one.points, one.objectives).dropna(subset=[TEST, x_name]) for one in series]
     everything = pd.concat(members)

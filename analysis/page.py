@@ -1,4 +1,4 @@
-"""Renders the offline page: text and tables here, figures by the page's own scripts from the embedded numbers."""
+"""Renders the offline page. Text and tables are made here; its own scripts draw figures from embedded numbers."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ Json = dict[str, Any]
 def page(
     studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[str, Details], subtitles: Sequence[str]
 ) -> str:
-    """Render the report of studies as one HTML text that needs nothing else, neither files nor network.
+    """Render the report of studies as one HTML text that needs no other file and no network.
 
     Args:
-        studies: All that are reported; what is found missing on the way joins their notes.
-        parts: Their trials by model and data set.
-        details: By study.
-        subtitles: One line per part: studies, states, progress.
+        studies: All studies in the report; what turns out to be missing is added to their notes.
+        parts: Their trials, by model and data set.
+        details: Rounds and codebooks, by study.
+        subtitles: One line for each part: studies, states, progress.
     """
     content = payload(studies, parts, details)
     content["commands"] = {study.name: _command(study) for study in studies}
@@ -87,14 +87,14 @@ def _title(studies: Sequence[Study], parts: Sequence[Panel]) -> str:
 
 
 def _command(study: Study) -> str:
-    """How a trial of a study is run again, but for its identifier."""
+    """Return the command that runs a trial of a study again, without the trial's identifier at its end."""
     results = study.folder.path.rpartition("/")[0] if study.folder else "results"
     place = [] if results.rpartition("/")[2] == "results" else ["--results", results]
     return f"{shlex.join(['pwfn', 'train', *place, '--study', study.name])} --trial "
 
 
 def _places(content: Json) -> dict[tuple[str, str, str], int]:
-    """Panel, series and trial -> the trial's row in the page's numbers."""
+    """Map panel, series and trial to the trial's row in the numbers of the page."""
     series = content["series"]
     rows = zip(content["trials"]["series"], content["trials"]["id"], strict=True)
     return {
@@ -103,7 +103,7 @@ def _places(content: Json) -> dict[tuple[str, str, str], int]:
 
 
 def _part(title: str, members: Sequence[Series], subtitle: str, place: Mapping[tuple[str, str, str], int]) -> Json:
-    """One model and data set: its verdict, its fronts as tables, published rows, what selection gained by luck."""
+    """Collect one model and data set: verdict, fronts as tables, published rows, and what selection gained by luck."""
     everything = pd.concat([one.points for one in members])
     volumes = [(one.label, hypervolume(one.points, one.objectives, everything)) for one in members]
     return {
@@ -143,7 +143,7 @@ def _front_table(title: str, one: Series, place: Mapping[tuple[str, str, str], i
 
 
 def _unsure(members: Sequence[Series]) -> str:
-    """Why the tables of some series say of no member how probable its place on the front is; empty if none."""
+    """Say for which series no probability of a place on the front can be given, and why; empty if there is none."""
     fronts = [one for one in members if on_front(one.points, one.objectives).any()]
     labels = [one.label for one in fronts if not front_probability(one.trials, one.points, one.objectives)]
     if not labels:
@@ -155,9 +155,9 @@ def _unsure(members: Sequence[Series]) -> str:
 
 
 def _curse(one: Series) -> str:
-    """How much of a front member's validation accuracy is luck of the choice, in words: the winner's curse.
+    """Say how much of the front's validation accuracy comes from the luck of being chosen: the winner's curse.
 
-    Empty where no member has both accuracies.
+    Empty if no member of the front has both accuracies.
     """
     points = one.points[(one.points["state"] == "complete") & one.points[["val_top1", "test_top1"]].notna().all(axis=1)]
     chosen = points[on_front(points, one.objectives)]
@@ -183,7 +183,7 @@ _COMPARISON = (
 
 
 def _comparison_row(title: str, one: Series) -> list[tuple[str, Any]]:
-    """Text and sorting key of each cell of a series' row."""
+    """Return text and sorting key of each cell in the row of a series."""
     complete = one.points[one.points["state"] == "complete"]
     row: list[tuple[str, Any]] = [(title, title), (one.label, one.label), _cell("count", len(complete))]
     row.append(_cell("count", int(on_front(one.points, one.objectives).sum())))
@@ -202,7 +202,7 @@ _SPENT = (
     ("all", "trials"), ("time", "wall_hours"), ("GPU time", "gpu_hours"), ("lost time", "lost_hours"),
     ("waiting for data", "data_share"), ("retries", "retries"), ("first to last", "span_hours"),
 )  # fmt: skip
-"""Headings and entries of the ledger, after two for each state."""
+"""Headings and entries of the ledger that follow the two columns of each state."""
 
 
 def _ledger_row(title: str, one: Series) -> Json:
@@ -217,7 +217,7 @@ def _cell(name: str, value: float) -> tuple[str, Any]:
 
 
 def _key(value: Any) -> Any:
-    """What a table sorts by; nothing sorts last."""
+    """Return the key by which a table sorts a cell; a missing value gives an empty text."""
     return value if isinstance(value, str) else "" if pd.isna(value) else float(value)
 
 
@@ -230,7 +230,7 @@ def _show(name: str, value: Any) -> str:
 
 
 def _duration(hours: float) -> str:
-    """Three digits in the unit that a reader would take."""
+    """Write a duration with three digits, in hours, minutes or seconds."""
     for size, unit in ((1, "h"), (1 / 60, "min")):
         if hours >= size:
             return f"{hours / size:.3g} {unit}" if hours / size < 1000 else f"{hours / size:.0f} {unit}"

@@ -22,7 +22,7 @@ _VERSION_BYTES = tuple(VERSION_KEY + b"\x18\x01" + str(version).encode() + b"\0"
 """Key and value as a Parquet footer holds them (Thrift's compact protocol). Asking DuckDB reads every footer twice."""
 _READERS = 16
 _LISTINGS = 10
-"""Times that a folder is listed again because files vanish: a compaction is running."""
+"""How often a folder is listed again because files vanish while a compaction runs."""
 
 
 class _UnusualError(Exception):

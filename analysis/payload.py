@@ -1,4 +1,4 @@
-"""The numbers inside the page: columns of trials, fronts, seeds, rounds and codebooks, as one compressed text."""
+"""Collects the numbers inside the page (trials, fronts, seeds, rounds, codebooks) into one compressed text."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from analysis.study import Study
 from analysis.table import COLUMNS
 from analysis.window import axis_names, spans
 from pwfn.metrics import METRICS
+from pwfn.naming import PointName
 
 AXES: dict[str, str] = {name: metric.direction for name, metric in METRICS.items() if metric.is_axis}
-"""What the horizontal axis offers besides the study's own objective, and which way is better."""
+"""Metrics that the horizontal axis offers besides the study's own objective, and the better direction of each."""
 MOST_ROUNDS = 80_000
 MOST_VALUES = 600_000
-"""Rows that a page carries, about 3 MB each; the best trials come first."""
+"""Most rows of rounds and of codebooks that a page carries, about 3 MB each; the best trials come first."""
 Json = dict[str, Any]
 
 
 def payload(studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[str, Details]) -> Json:
-    """Collect all that the page's figures show; layers and details that are missing go to the studies' notes."""
+    """Collect all that the figures of the page show; missing layers and details are added to the studies' notes."""
     series = [one for _, members in parts for one in members]
     trials = [one.trials for one in series]
     rows = pd.concat(trials, ignore_index=True)
@@ -61,13 +62,13 @@ def payload(studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[s
 
 
 def compressed(content: Json) -> str:
-    """Encode as JSON, deflate, base64: what `DecompressionStream("deflate")` reads."""
+    """Encode as JSON, deflate and base64, which `DecompressionStream("deflate")` in the page decodes."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return base64.b64encode(zlib.compress(text.encode(), 7)).decode()
 
 
 def _finite(value: Any) -> Any:
-    """Turn NaN and infinity into None, at any depth: rows of another tool may lack times and costs."""
+    """Turn NaN and infinity into None, at any depth; rows that another tool wrote may lack times and costs."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -76,7 +77,7 @@ def _finite(value: Any) -> Any:
 
 
 def numbers(values: Iterable[Any]) -> list[Any]:
-    """Six significant digits; None for what is not finite; whole numbers without a point."""
+    """Round to six significant digits; None replaces what is not finite, whole numbers become integers."""
     array = np.array(list(values), dtype=np.float64)  # None becomes NaN
     finite = np.isfinite(array)
     some = np.where(finite & (array != 0), np.abs(array), 1)
@@ -150,14 +151,14 @@ def _series(index: int, one: Series, place: Mapping[tuple[int, str], int], title
 
 
 def _constants(trials: pd.DataFrame) -> Json:
-    """The fields of the configuration that all trials share; what no trial has is left out."""
+    """Return the fields of the configuration that have one value in all trials; absent fields are left out."""
     dotted = [name for name in trials.columns if "." in name]
     fixed = [name for name in dotted if trials[name].nunique(dropna=False) == 1 and trials[name].notna().all()]
     return {name: str(trials[name].iloc[0]) for name in fixed}
 
 
 def _replicated(index: int, one: Series, place: Mapping[tuple[int, str], int]) -> list[Json]:
-    """Configurations with several seeds: their trials and how probable their place on the front is."""
+    """List configurations with several seeds: their trials, and how probable their place on the front is."""
     chances = front_probability(one.trials, one.points, one.objectives)
     several = one.points[one.points["num_seeds"] >= 2]
     return [
@@ -168,7 +169,7 @@ def _replicated(index: int, one: Series, place: Mapping[tuple[int, str], int]) -
 
 def _trials(rows: pd.DataFrame, shown: Iterable[str], series: Sequence[Series]) -> Json:
     fields = dict.fromkeys(name for one in series for name in varied_fields(one.trials))
-    costs = ("number", "float_val_top1", "float_test_top1", "wall_seconds", "gpu_seconds", "rounds_done")
+    further = ("number", "float_val_top1", "float_test_top1", "wall_seconds", "gpu_seconds", "rounds_done")
     return {
         "id": rows["trial_id"].tolist(),
         "seed": [None if pd.isna(seed) else str(int(seed)) for seed in rows["seed"]],
@@ -178,13 +179,13 @@ def _trials(rows: pd.DataFrame, shown: Iterable[str], series: Sequence[Series]) 
             None if pd.isna(name) else f"{name}: {'' if pd.isna(message) else message}"
             for name, message in zip(rows["failure_class"], rows["failure_message"], strict=True)
         ],
-        "metrics": {name: numbers(rows[name]) for name in dict.fromkeys([*shown, *costs])},
+        "metrics": {name: numbers(rows[name]) for name in dict.fromkeys([*shown, *further])},
         "fields": {name: _field(rows[name]) for name in fields},
     }
 
 
 def _field(column: pd.Series[Any]) -> list[Any]:
-    """Numbers where all are numbers, else text; None where a trial does not have the field."""
+    """Return a column as numbers if all are numbers, else as text; None if a trial does not have the field."""
     as_numbers = pd.to_numeric(column, errors="coerce")
     if column.dtype != bool and as_numbers.notna().sum() == column.notna().sum():
         return numbers(as_numbers)
@@ -194,7 +195,7 @@ def _field(column: pd.Series[Any]) -> list[Any]:
 def _by_rank(
     rows: pd.DataFrame, series: Sequence[Series], place: Mapping[tuple[int, str], int], quality: str
 ) -> list[int]:
-    """All rows, those on a front first, then by accuracy: the order in which the page's room is given away."""
+    """Order all rows, those on a front first, then by accuracy; the page carries details in this order."""
     members = [
         place[index, trial_id]
         for index, one in enumerate(series)
@@ -209,13 +210,16 @@ def _ragged(
     rows: pd.DataFrame, details: Mapping[str, Details], series: Sequence[Series], kind: str,
     columns: Sequence[str], first: Sequence[int], most: int,
 ) -> Json:  # fmt: skip
-    """The rows of each trial's table one after the other, with where each trial's begin; as many as there is room for.
+    """Concatenate the tables of the trials, and say where each begins; as many trials as there is room for.
 
     `start` has one entry per trial and one more; a trial that was left out is in `omitted`.
     """
     tables = pd.concat([getattr(each, kind).assign(study=study) for study, each in details.items()])
     studies = pd.Series([series[index].study for index in rows["series"]], index=rows.index, dtype="str")
-    places = pd.DataFrame({"study": studies, "trial_id": rows["trial_id"], "row": rows.index})
+    names = rows["trial_id"]
+    if kind == "rounds":  # those of all stages of a trial belong together
+        names = names.map(lambda name: PointName.read(name).run)
+    places = pd.DataFrame({"study": studies, "trial_id": names, "row": rows.index})
     table = tables.merge(places, on=["study", "trial_id"]).sort_values("row", kind="stable")
     lengths = np.bincount(table["row"], minlength=len(rows))
     order = np.array(first, dtype=int)
@@ -230,7 +234,7 @@ def _ragged(
 
 
 def _layers(studies: Sequence[Study], series: Sequence[Series], place: Mapping[tuple[int, str], int]) -> Json:
-    """Layers of the front's networks that were kept, by the trial's row."""
+    """Return the layers of those networks on the fronts that were kept, by the row of the trial."""
     found: Json = {}
     folders = {study.name: study for study in studies}
     for index, one in enumerate(series):

@@ -1,4 +1,4 @@
-"""What the search has spent and what it has found by then: hypervolume over time, states, failures, the ledger."""
+"""What a search has spent, and what it has found by then: hypervolume over time, states, failures, the ledger."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.feasible import STATES
-from analysis.front import Objectives, costs, hypervolume_shares
+from analysis.front import Objectives, hypervolume_shares, minimized_objectives
 from analysis.series import Series
+from pwfn.naming import PointName
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Hypervolume of what had ended by then, where it grew and at the end; one entry each per step."""
+    """Hypervolume of all trials that had ended by then, at each step at which it grew, and at the end."""
 
     num_trials: list[int]
     gpu_hours: list[float]
@@ -25,7 +26,7 @@ class Progress:
 
 
 def progress(series: Series, among: pd.DataFrame) -> Progress:
-    """Follow the hypervolume through the trials in the order in which they ended; lost and pruned work counts."""
+    """Follow the hypervolume over the trials in the order in which they ended; time of lost and pruned work counts."""
     trials = series.trials.sort_values(["finished_at", "number"], na_position="last", kind="stable")
     grown = _improvements(trials, series.objectives)
     steps = list(dict.fromkeys([*grown, len(trials)])) if len(trials) else []
@@ -37,9 +38,9 @@ def progress(series: Series, among: pd.DataFrame) -> Progress:
 
 
 def _improvements(trials: pd.DataFrame, objectives: Objectives) -> list[int]:
-    """After how many trials the front gained a member: elsewhere the hypervolume stands still."""
+    """List after how many trials the front gained a member; only there does the hypervolume grow."""
     found, members = [], np.empty((0, len(objectives)))
-    for index, point in enumerate(costs(trials, objectives)):
+    for index, point in enumerate(minimized_objectives(trials, objectives)):
         if not np.isfinite(point).all() or (members <= point).all(axis=1).any():
             continue
         members = moocore.filter_dominated(np.vstack([members, point]))
@@ -49,7 +50,8 @@ def _improvements(trials: pd.DataFrame, objectives: Objectives) -> list[int]:
 
 def ledger(series: Series) -> dict[str, float]:
     """Count trials and hours of a series, by how the trials ended."""
-    trials = series.trials
+    points = series.trials
+    trials = points[[PointName.read(trial_id).stage is None for trial_id in points["trial_id"]]]
     row: dict[str, float] = {"trials": len(trials)}
     for state in STATES:
         chosen = trials[trials["state"] == state]
@@ -67,7 +69,7 @@ def ledger(series: Series) -> dict[str, float]:
 
 
 def failures(series: Series) -> list[tuple[str, int, str, str]]:
-    """Failure classes with their counts, the commonest message and one trial that has it."""
+    """List failure classes with their counts, the most frequent message of each, and one trial that has it."""
     failed = series.trials[series.trials["state"] == "failed"]
     classes = failed["failure_class"].fillna("not recorded")
     rows = []

@@ -1,4 +1,4 @@
-"""Published numbers (published.csv), for the same model and data only, and labelled as what others report."""
+"""Numbers that others have published (published.csv), shown only beside the same model and data, and labelled so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _IMAGENET = {"imagenet", "imagenet1k", "ilsvrc2012", "ilsvrc", "imagenet2012", "
 
 
 def published(panel: str) -> pd.DataFrame:
-    """Select the published rows for `MODEL on DATA`, a timm model (weights' tag left out) and a data set's name."""
+    """Select the published rows for a panel `MODEL on DATA`; the tag of a timm model's weights is ignored."""
     model, _, data = panel.partition(" on ")
     with files("analysis").joinpath("published.csv").open() as table:
         rows = pd.read_csv(table)

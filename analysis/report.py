@@ -23,18 +23,18 @@ from analysis.understood import understood
 from analysis.verdict import verdict
 
 LONGEST_NAMES = 80
-"""Characters of a line that names the studies; the legend names them too."""
+"""Most characters of a line that names the studies; a longer one only counts them, as the legend names them too."""
 
 
 def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list[str]:
-    """Write the report of studies (folders, or already loaded) into the folder `out`; give the paths written.
+    """Write the report of studies (folders, or loaded ones) into the folder `out`; return the paths of its files.
 
     `report.html` is the page. There are two figures for each model and data set, as PNG and SVG: the front (`front` or
     `front-MODEL-DATA`) and what its points reach on the test images (`...-test`). `front.md`, `front.tex`, `front.csv`
     (the fronts, with each configuration) and `trials.csv` (everything) hold all of them.
 
     Raises:
-        AnalysisError: A study is not there, two have one name or different objectives, or `out` cannot be written.
+        AnalysisError: A study is missing, two have the same name or different objectives, or `out` cannot be written.
     """
     loaded = as_studies(studies)
     _check_comparable(loaded)
@@ -61,7 +61,7 @@ def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list
 
 
 def front_tables(studies: str | Study | Sequence[str | Study]) -> list[Table]:
-    """The fronts as tables for the terminal, one for each study, model and data set."""
+    """Return the fronts as tables for the terminal, one for each study, method, model and data set."""
     return [
         terminal(front_rows(one.points, one.objectives), one.objectives, f"{title} \N{MIDDLE DOT} {_named(one)}")
         for title, series in panels(as_studies(studies))
@@ -70,7 +70,7 @@ def front_tables(studies: str | Study | Sequence[str | Study]) -> list[Table]:
 
 
 def as_studies(studies: str | Study | Sequence[str | Study]) -> list[Study]:
-    """Load what is given as a folder."""
+    """Load the studies that are given as folders; keep those that are loaded already."""
     several = [studies] if isinstance(studies, str | Study) else studies
     return [load(study) if isinstance(study, str) else study for study in several]
 
@@ -95,14 +95,14 @@ def _words(study: Study) -> str:
 
 
 def _subtitle(studies: Sequence[Study], series: Sequence[Series]) -> str:
-    """Which studies, how far they are, and how their trials ended."""
+    """Say which studies these are, how far they are, and how their trials ended."""
     names = list(dict.fromkeys(one.study for one in series))
     shown = [study for study in studies if study.name in names]
     states = pd.concat([one.trials["state"] for one in series]).value_counts()
     counts = [f"{states.get(state, 0)} {state}" for state in STATES if states.get(state, 0)]
     running = sum(study.num_running for study in shown)
     planned = sum(plan for study in shown if isinstance(plan := study.card.get("num_trials"), int))
-    ended = sum(len(study.trials) for study in shown)
+    ended = sum(study.num_ended for study in shown)
     progress = [f"{running} running"] if running else []
     progress += [f"{ended} of {planned} trials ended"] if planned > ended else []
     words = f"{'studies' if len(names) > 1 else 'study'} {', '.join(names)}"
@@ -112,7 +112,7 @@ def _subtitle(studies: Sequence[Study], series: Sequence[Series]) -> str:
 
 
 def _footnote(series: Sequence[Series]) -> str:
-    """The hypervolume of each study in one box, and that box."""
+    """Give the hypervolume of each series, measured in one common box, and that box."""
     everything = pd.concat([one.points for one in series])
     volumes = [hypervolume(one.points, one.objectives, everything) for one in series]
     names = [f" of {one.label}" if len(series) > 1 else "" for one in series]
@@ -121,7 +121,7 @@ def _footnote(series: Sequence[Series]) -> str:
 
 
 def _document(studies: Sequence[Study], parts: Sequence[Panel]) -> str:
-    """The Markdown page: a table for each study of each panel, then what was missing."""
+    """Write the Markdown page: a table for each series of each panel, then what was missing."""
     return "\n".join([*_sections(studies, parts), *_understood(studies), *_notes(studies)])
 
 

@@ -1,4 +1,4 @@
-"""What several seeds of a configuration say: attainment surfaces, and how sure a place on the front is."""
+"""What several seeds of a configuration tell: attainment surfaces, and how probable a place on the front is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import moocore
 import numpy as np
 import pandas as pd
 
-from analysis.front import Mask, Objectives, costs
+from analysis.front import Mask, Objectives, minimized_objectives
 from analysis.metrics import Array, metric
 
 LEVELS = (25, 50, 75)
@@ -19,12 +19,12 @@ _SEED = 20
 
 @dataclass(frozen=True)
 class Attainment:
-    """Of `num_runs` runs, what 25, 50 and 75 % reach or surpass, for two objectives."""
+    """What 25, 50 and 75 % of `num_runs` runs reach or surpass, for two objectives."""
 
     num_runs: int
     num_configurations: int
     surfaces: dict[int, list[tuple[float, float]]]
-    """Per cent -> corners of the staircase in the metrics' own units, ordered by the second objective's cost."""
+    """Maps the per cent to the corners of its staircase, in the metrics' units, by the second objective, best first."""
 
 
 def replicated(points: pd.DataFrame) -> pd.DataFrame:
@@ -35,8 +35,8 @@ def replicated(points: pd.DataFrame) -> pd.DataFrame:
 def attainment(trials: pd.DataFrame, points: pd.DataFrame, objectives: Objectives) -> Attainment | None:
     """Compute the attainment surfaces (Grunert da Fonseca, Fonseca and Hall 2001; by moocore) of replicated runs.
 
-    Run r is the r-th seed of every replicated configuration, up to the least number of seeds among these; None where
-    no configuration has two seeds.
+    Run r consists of the r-th seed of every replicated configuration; there are as many runs as the configuration with
+    the fewest seeds has. Returns None if no configuration has two seeds.
     """
     several = replicated(points)
     if several.empty:
@@ -44,7 +44,7 @@ def attainment(trials: pd.DataFrame, points: pd.DataFrame, objectives: Objective
     num_runs = int(several["num_seeds"].min())
     row = pd.Series(np.arange(len(trials)), index=trials["trial_id"].to_numpy())
     chosen = np.array([row[ids[:num_runs]].to_numpy() for ids in several["trial_ids"]])
-    matrix = costs(trials, objectives)[chosen.T.ravel()]
+    matrix = minimized_objectives(trials, objectives)[chosen.T.ravel()]
     sets = np.repeat(np.arange(num_runs), len(several))  # moocore takes each run's points together
     usable = np.isfinite(matrix).all(axis=1)
     if not usable.any():
@@ -57,15 +57,15 @@ def attainment(trials: pd.DataFrame, points: pd.DataFrame, objectives: Objective
 def front_probability(trials: pd.DataFrame, points: pd.DataFrame, objectives: Objectives) -> dict[str, float]:
     """Estimate how probable each replicated configuration's place on the front of their means is: trial_id -> share.
 
-    Bootstrap (Efron 1979): each configuration's seeds are drawn anew with replacement, as many as there are, and the
-    front of the means is taken again. Configurations with one seed have an unknown spread and stay out; empty where
-    fewer than two are replicated.
+    By bootstrap (Efron 1979): the seeds of each configuration are drawn again with replacement, as many as there are,
+    and the front of the means is found again. Configurations with one seed are left out, since their spread is not
+    known. Returns an empty mapping if fewer than two configurations are replicated.
     """
     several = replicated(points)
     if len(several) < 2:
         return {}
     row = pd.Series(np.arange(len(trials)), index=trials["trial_id"].to_numpy())
-    matrix = costs(trials, objectives)
+    matrix = minimized_objectives(trials, objectives)
     generator = np.random.default_rng(_SEED)
     means = np.stack([_resampled(matrix[row[ids].to_numpy()], generator) for ids in several["trial_ids"]], axis=1)
     # A drawn seed that is infeasible takes its configuration off the front.
@@ -78,13 +78,13 @@ def front_probability(trials: pd.DataFrame, points: pd.DataFrame, objectives: Ob
 
 
 def _resampled(seeds: Array, generator: np.random.Generator) -> Array:
-    """Means `(RESAMPLES, num_objectives)` of seeds drawn with replacement."""
+    """Return means `(RESAMPLES, num_objectives)` over seeds that are drawn with replacement."""
     drawn = generator.integers(len(seeds), size=(RESAMPLES, len(seeds)))
     return np.asarray(seeds[drawn].mean(axis=1), dtype=np.float64)
 
 
 def _corners(matrix: Array, objectives: Objectives) -> list[tuple[float, float]]:
-    """Costs back to the metrics' units; for the two objectives in their order."""
+    """Turn minimised objectives back into the metrics' units, for two objectives in their order."""
     columns = []
     for column, (name, direction) in zip(matrix.T, objectives.items(), strict=True):
         scaled = -column if direction == "maximize" else column

@@ -1,4 +1,4 @@
-"""Sorts trials for comparison: by model and data set, then by study and method; seeds of one configuration together."""
+"""Groups trials for comparison: by model and data set, then by study and method; merges seeds of one configuration."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from analysis.feasible import FINISHED, judged
 from analysis.front import Objectives
 from analysis.metrics import SPREAD
 from analysis.study import Study
+from pwfn.naming import PointName
 
-SUBJECT = "pwfn"
-"""The method that the others are baselines of."""
+BASELINES = ("kmeans", "msq", "gpfq")
+"""Methods that do not train: what a method that trains has to beat."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Series:
     study: str
     method: str
     label: str
-    """Study, method, or both: what tells it from the others of the report."""
+    """Name in the report: the study, the method or both, whichever tells it from the other series."""
     trials: pd.DataFrame
     objectives: Objectives
 
@@ -40,7 +41,7 @@ Panel = tuple[str, list[Series]]
 
 
 def panels(studies: Sequence[Study]) -> list[Panel]:
-    """Sort trials by model and data set: accuracies are compared within one only. Without trials: one empty panel."""
+    """Group trials by model and data set, as only such accuracies can be compared; without trials: an empty panel."""
     several_methods = any(study.trials["method"].nunique() > 1 for study in studies)
     sorted_out: dict[str, list[Series]] = {}
     for study in studies:
@@ -56,16 +57,21 @@ def panels(studies: Sequence[Study]) -> list[Panel]:
         return [("no trials yet", empty)]
     order = {study.name: index for index, study in enumerate(studies)}
     return [
-        (place, sorted(series, key=lambda one: (order[one.study], one.method != SUBJECT, one.method)))
+        (
+            place,
+            sorted(
+                series, key=lambda one: (order[one.study], one.method in BASELINES, one.method != "pwfn", one.method)
+            ),
+        )
         for place, series in sorted(sorted_out.items())
     ]
 
 
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:
-    """Merge finished trials that differ in their seed only: means, `num_seeds`, `trial_ids`, lowest and highest.
+    """Merge finished trials that differ only in their seed: means, `num_seeds`, `trial_ids`, lowest and highest.
 
-    A merged row keeps the identifier and the texts of its first trial, and is feasible where its means are. Trials
-    without a result stay as they are.
+    A merged row keeps the identifier and the texts of its first trial, and is feasible if its means are. Trials without
+    a result stay as they are.
     """
     groups = pd.Series(pd.factorize(_keys(trials))[0], index=trials.index)  # numbered in the order of appearance
     grouped = trials.groupby(groups)
@@ -81,20 +87,22 @@ def configurations(trials: pd.DataFrame) -> pd.DataFrame:
 
 def _keys(trials: pd.DataFrame) -> pd.Series[str]:
     """What the seeds of one configuration have in common; a trial without result or configuration is by itself."""
-    rows = zip(trials["trial_id"], trials["state"], trials["config_json"], strict=True)
-    keys = [_without_seed(text) if state in FINISHED else None for _, state, text in rows]
+    stages = [PointName.read(trial_id).stage for trial_id in trials["trial_id"]]
+    rows = zip(trials["state"], trials["config_json"], stages, strict=True)
+    keys = [_without_seed(text, stage) if state in FINISHED else None for state, text, stage in rows]
     alone = [key or f"trial {trial_id}" for key, trial_id in zip(keys, trials["trial_id"], strict=True)]
     return pd.Series(alone, index=trials.index, dtype="str")
 
 
-def _without_seed(config_json: str | float) -> str | None:
+def _without_seed(config_json: str | float, stage: int | None) -> str | None:
     try:
         config = json.loads(config_json) if isinstance(config_json, str) else None
     except ValueError:
         return None
     if not isinstance(config, dict):
         return None
-    return json.dumps({name: value for name, value in config.items() if name != "seed"}, sort_keys=True)
+    same = {**{name: value for name, value in config.items() if name != "seed"}, "stage": stage}
+    return json.dumps(same, sort_keys=True)
 
 
 def _label(study: str, method: str, several_studies: bool, several_methods: bool) -> str:

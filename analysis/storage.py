@@ -17,7 +17,7 @@ from pwfn.whole import write_whole
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder in a filesystem."""
+    """A folder in a filesystem of pyarrow."""
 
     filesystem: Any
     path: str
@@ -39,11 +39,11 @@ class Folder:
         return Folder(self.filesystem, f"{self.path}/{name}")
 
     def files(self, suffix: str) -> list[str]:
-        """The sorted names of the files here that end in `suffix`; none if the folder does not exist."""
+        """List, sorted, the names of the files here that end in `suffix`; empty if the folder does not exist."""
         return [name for name, kind in self._entries() if kind == fs.FileType.File and name.endswith(suffix)]
 
     def folders(self) -> list[str]:
-        """The sorted names of the folders here; none if this one does not exist."""
+        """List, sorted, the names of the folders here; empty if this folder does not exist."""
         return [name for name, kind in self._entries() if kind == fs.FileType.Directory]
 
     def read(self, name: str) -> bytes | None:
@@ -57,7 +57,7 @@ class Folder:
             return content
 
     def write(self, name: str, content: bytes) -> str:
-        """Write a file whole (locally under a hidden name, then renamed), making the folder; give its path."""
+        """Write a whole file (locally under a hidden name, then renamed), make its folder, and return its path."""
         path = f"{self.path}/{name}"
         with _reported(path, "write"):
             if self.filesystem.type_name != "local":

@@ -1,4 +1,4 @@
-"""Reads a study's folder, whole or half there, while its sweep runs or after."""
+"""Reads the folder of a study, while its sweep runs or after, and even if parts of it are missing."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from analysis.errors import AnalysisError
 from analysis.feasible import Constraints, judged, violation
 from analysis.parquet import read_table
 from analysis.storage import Folder
-from pwfn.metrics import METRICS
-from pwfn.naming import dotted, is_compacted, place_in
+from pwfn.metrics import LOW_COVERAGE, METRICS
+from pwfn.naming import PointName, dotted, is_compacted, place_in
 
 DEFAULT_OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 DIRECTIONS = ("maximize", "minimize")
 TEXTS = ("trial_id", "study", "method", "model", "data", "state", "failure_class", "failure_message", "config_json")
 COSTS = ("wall_seconds", "gpu_seconds", "lost_seconds", "train_seconds", "data_seconds", "retries")
 NUMBERS = tuple(
-    dict.fromkeys(("number", "float_val_top1", "float_test_top1", "num_weights", "rounds_done", *COSTS, *METRICS))
+    dict.fromkeys(
+        ("number", "stage", "float_val_top1", "float_test_top1", "num_weights", "rounds_done", *COSTS, *METRICS)
+    )
 )
 TIMES = ("started_at", "finished_at")
 PLACES = ("host", "commit", "versions_json")
-COLUMNS = (*TEXTS, "seed", *NUMBERS, *TIMES, *PLACES)
+COLUMNS = (*TEXTS, "seed", "left_out", *NUMBERS, *TIMES, *PLACES)
 """Columns of a trial's row that are read, besides the objectives; the configuration's come from its JSON."""
 
 
@@ -41,9 +43,11 @@ class Study:
     objectives: Mapping[str, str]
     """Metric -> `maximize` or `minimize`."""
     trials: pd.DataFrame
-    """One row per trial that has ended; the columns of TEXTS and NUMBERS are always there."""
+    """One row for each trial that has ended; the columns of TEXTS and NUMBERS are always there."""
     num_running: int
     """Trials with a finished round that have not ended."""
+    num_ended: int = 0
+    """Trials of the search that have ended: neither replicates, nor baselines, nor the earlier stages of a trial."""
     notes: list[str] = field(default_factory=list)
     """What was missing or could not be read, for the reader of the report."""
     folder: Folder | None = None
@@ -62,7 +66,7 @@ def studies(results: str) -> list[str]:
 
 
 def load(folder: str) -> Study:
-    """Read the study in `RESULTS/STUDY`; whatever is missing is said in `notes`.
+    """Read the study in `RESULTS/STUDY`; `notes` says what is missing.
 
     Raises:
         AnalysisError: There is no study there, or the filesystem refuses.
@@ -83,9 +87,22 @@ def load(folder: str) -> Study:
         trials = judged(trials.assign(violation=violation(trials, constraints)))
     if trials.empty:
         notes.append("no trial has ended yet")
+    notes.extend(_low_coverage(trials, rows))
     ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}.union((place / "trials").files(".parquet"))
     running = [file for file in (place / "rounds").files(".parquet") if file not in ended and not is_compacted(file)]
-    return Study(name, card, objectives, trials, len(running), notes, place)
+    names = [PointName.read(trial_id) for trial_id in trials.loc[trials["number"].notna(), "trial_id"]]
+    num_ended = len({each.of_trial for each in names if each.stage is None})
+    return Study(name, card, objectives, trials, len(running), num_ended, notes, place)
+
+
+def _low_coverage(trials: pd.DataFrame, rows: pd.DataFrame) -> Iterable[str]:
+    """Say of each network of which few parameters share values how many do, and name the others."""
+    low = trials[trials["coverage"] < LOW_COVERAGE].drop_duplicates("model")
+    for row in low.itertuples():
+        named = rows.loc[rows["trial_id"] == row.trial_id].get("left_out", pd.Series(dtype=object))
+        kinds = [kind for each in named if isinstance(each, Iterable) for kind in each]
+        rest = f"; left out are {', '.join(kinds)}" if kinds else ""
+        yield f"{row.model}: the values are those of only {row.coverage:.1%} of the parameters{rest}"
 
 
 def _is_study(folder: Folder) -> bool:
@@ -114,7 +131,7 @@ def _read_card(place: Folder, notes: list[str]) -> dict[str, Any]:
 
 
 def _mixtures(card: Mapping[str, Any]) -> list[str]:
-    """Say where the study was continued although what makes its trials had changed."""
+    """Say when the study was continued although its space, code, packages or data had changed."""
     return [
         f"trials from {note['at'][:16].replace('T', ' ')} on differ from those before in "
         f"{len(note['differences'])} points, such as {note['differences'][0]} (--force-resume)"
@@ -151,7 +168,7 @@ def _are_bounds(name: str, bounds: Any) -> bool:
 
 
 def _with_columns(trials: pd.DataFrame, further: Iterable[str], notes: list[str]) -> pd.DataFrame:
-    """Add the columns that the report needs and the files lack, give every one its type, unfold configurations."""
+    """Add columns that the report needs and the files lack, set the type of each, and add a column for each field."""
     numbers = dict.fromkeys([*NUMBERS, *further])
     if len(trials):
         notes.extend(f"no trial has the column {name}" for name in (*TEXTS, *numbers) if name not in trials)

@@ -15,7 +15,7 @@ from pwfn.metrics import METRICS
 MISSING = "-"
 _HEADINGS = {name: metric.heading for name, metric in METRICS.items() if metric.heading is not None}
 COLUMNS = {
-    **{name: _HEADINGS.pop(name) for name in ("unique_values", "val_top1", "test_top1")},
+    **{name: _HEADINGS.pop(name) for name in ("unique_values", "coverage", "val_top1", "test_top1")},
     "test_minus_float": "test vs float",
     **_HEADINGS,
     "trial_id": "trial",
@@ -25,7 +25,7 @@ _KEYS = ("study", "model", "data", "method", "trial_id", "number", "seed")
 
 
 def front_rows(trials: pd.DataFrame, objectives: Objectives) -> pd.DataFrame:
-    """The front with the numbers a reader compares, in their own units; `test_minus_float` is a fraction."""
+    """Select the front with the numbers that a reader compares, in their units; `test_minus_float` is a fraction."""
     members = front(trials, objectives)
     members = members.assign(test_minus_float=members["test_top1"] - members["float_test_top1"])
     numbers = dict.fromkeys([*objectives, *(name for name in COLUMNS if name != "trial_id")])
@@ -34,7 +34,7 @@ def front_rows(trials: pd.DataFrame, objectives: Objectives) -> pd.DataFrame:
 
 
 def markdown(rows: pd.DataFrame, objectives: Objectives) -> str:
-    """The front as a Markdown table, numbers to the right; a sentence if it is empty."""
+    """Write the front as a Markdown table with numbers on the right; a sentence if it is empty."""
     if rows.empty:
         return "No trial is complete yet.\n"
     headings, lines = _cells(rows, objectives)
@@ -43,7 +43,7 @@ def markdown(rows: pd.DataFrame, objectives: Objectives) -> str:
 
 
 def latex(rows: pd.DataFrame, objectives: Objectives, caption: str) -> str:
-    """The front as a LaTeX table for the booktabs package; a comment if it is empty."""
+    """Write the front as a LaTeX table for the package booktabs; a comment if it is empty."""
     if rows.empty:
         return f"% {caption}: no trial is complete yet\n"
     headings, lines = _cells(rows, objectives)
@@ -58,7 +58,7 @@ def latex(rows: pd.DataFrame, objectives: Objectives, caption: str) -> str:
 
 
 def terminal(rows: pd.DataFrame, objectives: Objectives, title: str) -> Table:
-    """The front as a table for the terminal."""
+    """Write the front as a table for the terminal."""
     headings, lines = _cells(rows, objectives)
     table = Table(title=title, title_justify="left", title_style="bold", caption_justify="left")
     for heading in headings:

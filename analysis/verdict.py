@@ -12,12 +12,12 @@ from scipy.special import stdtrit
 
 from analysis.feasible import INFEASIBLE
 from analysis.metrics import Array, show
-from analysis.series import SUBJECT, Series
+from analysis.series import BASELINES, Series
 
 TOLERANCES = (0.005, 0.01)
-"""How far below the float network's validation accuracy is close enough."""
+"""How far below the float network's validation accuracy still counts as close."""
 CONFIDENCE = 0.95
-Decision = Literal["beats", "does not beat", "not decided"]
+Finding = Literal["beats", "does not beat", "not decided"]
 _ROUNDING = 1e-9
 
 
@@ -42,7 +42,7 @@ class Answer:
 class Comparison:
     """A method against the best baseline with no more values, on the test images."""
 
-    decision: Decision
+    decision: Finding
     reason: str
     baseline: Answer | None
     difference: float = np.nan
@@ -79,12 +79,13 @@ def compare(subject: Answer, baselines: Sequence[Series]) -> Comparison:
 
 def verdict(series: Sequence[Series]) -> list[str]:
     """Say in sentences what the series of one model and data set answer; never more than the seeds allow."""
-    subjects = [one for one in series if one.method == SUBJECT] or list(series)
+    subjects = [one for one in series if one.method not in BASELINES] or list(series)
     baselines = [one for one in series if one not in subjects]
     if not any(len(_complete(one)) for one in series):
         kept = " and kept its bounds" if any((one.points["state"] == INFEASIBLE).any() for one in series) else ""
         return [f"No trial has finished{kept} yet, so there is no answer yet."]
-    of_subject = f" of {SUBJECT}" if baselines else ""
+    trained = list(dict.fromkeys(one.method for one in subjects))
+    of_subject = f" of {' or '.join(trained)}" if baselines else ""
     sentences, earlier = [], None
     for tolerance in TOLERANCES if answer(subjects, TOLERANCES[-1]) else TOLERANCES[-1:]:
         found, rival = answer(subjects, tolerance), answer(baselines, tolerance)
@@ -124,7 +125,7 @@ def _decided(subject: Answer, baseline: Answer) -> Comparison:
     low, high = _welch(ours, theirs)
     if low <= 0 < high:
         return Comparison("not decided", "the interval holds zero", baseline, difference, (low, high))
-    decision: Decision = "beats" if low > 0 else "does not beat"
+    decision: Finding = "beats" if low > 0 else "does not beat"
     return Comparison(decision, "", baseline, difference, (low, high))
 
 

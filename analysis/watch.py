@@ -1,4 +1,4 @@
-"""Makes a report again and again while its studies run."""
+"""Makes the report of studies again and again while they run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from analysis.study import Study, load
 
 
 def watch(folders: Sequence[str], out: str, *, seconds: float) -> Iterator[str]:
-    """Make the report of studies again whenever a trial has ended since, and say so in a line each time.
+    """Make the report again whenever another trial has ended, and yield one line each time.
 
-    Ends when every study has the trials that it planned, and those that it began. Each file is moved into place whole,
-    so a page that is open in a browser can be loaded again at any moment.
+    This ends when all planned trials of every study have ended, and all that were begun. Each file is moved into place
+    whole, so a page that is open in a browser can be loaded again at any time.
 
     Args:
-        folders: of the studies.
-        out: folder of the report.
-        seconds: between two looks at the studies.
+        folders: the folders of the studies.
+        out: the folder of the report.
+        seconds: time between two looks at the studies.
 
     Raises:
         AnalysisError: the first report cannot be made; later ones say so in their line and are tried again.
@@ -28,7 +28,7 @@ def watch(folders: Sequence[str], out: str, *, seconds: float) -> Iterator[str]:
     while True:
         try:
             studies = [load(folder) for folder in folders]
-            ended = [len(study.trials) for study in studies]
+            ended = [study.num_ended for study in studies]
             if ended != shown:
                 page = next(path for path in write_report(studies, out) if path.endswith(".html"))
                 shown = ended
@@ -43,9 +43,9 @@ def watch(folders: Sequence[str], out: str, *, seconds: float) -> Iterator[str]:
 
 
 def _goes_on(study: Study) -> bool:
-    """Whether trials are to be expected: some have not ended, or the plan has more or is not known."""
+    """Whether more trials will end: some are running, or the plan has more, or is not known."""
     planned = study.card.get("num_trials")
-    if study.folder is None or not isinstance(planned, int) or len(study.trials) < planned:
+    if study.folder is None or not isinstance(planned, int) or study.num_ended < planned:
         return True
     ended = {f"{trial_id}.json" for trial_id in study.trials["trial_id"]}
     return not ended.issuperset((study.folder / "proposals").files(".json"))
@@ -53,6 +53,6 @@ def _goes_on(study: Study) -> bool:
 
 def _progress(study: Study) -> str:
     planned = study.card.get("num_trials")
-    ended = len(study.trials)
+    ended = study.num_ended
     of_all = f" of {planned}" if isinstance(planned, int) and ended <= planned else ""  # replicates are in no plan
     return f"{study.name}: {ended}{of_all} trials ended, {study.num_running} running"

@@ -1,4 +1,4 @@
-"""Which part of the plane a figure shows, and where its ticks are."""
+"""Which ranges the axes of a figure show, and where their ticks are."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from analysis.published import published
 from analysis.series import Series
 
 WINDOWS = (0.02, 0.05, 0.1, 0.2, 0.4, 1.0)
-"""Spans of accuracy below the best that an axis may show; the smallest that shows most of the front is taken."""
+"""Ranges of accuracy, below the best, that an axis may show; the smallest is taken that shows enough of the trials."""
 SHOWN_FRONT = 0.8
-"""Share of the front that the window must show; the rest is marked at its edge."""
+"""Share of the front that the axis must show; the rest is marked at its lower edge."""
 SHOWN_TRIALS = 0.35
-"""Share of all trials that it must show: ruined networks may lie below it."""
+"""Share of all trials that the axis must show; ruined networks may lie below it."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Which metric an axis shows, from where to where, in the metric's unit."""
+    """The metric that an axis shows, and the range from `low` to `high` in the metric's unit."""
 
     name: str
     low: float
     high: float
 
     def place(self, value: float) -> float:
-        """Where along the axis a value lies: 0 at its beginning, 1 at its end."""
+        """Return where along the axis a value lies: 0 at its beginning, 1 at its end."""
         low, at, high = scaled(self.name, np.array([self.low, value, self.high]))
         return float((at - low) / (high - low))
 
 
 def axis_names(objectives: Objectives) -> tuple[str, str]:
-    """The metrics on the horizontal and the vertical axis: the first minimised and the first maximised objective."""
+    """Return the metrics of the horizontal and the vertical axis: the first minimised and the first maximised one."""
     minimised = [name for name, direction in objectives.items() if direction == "minimize"]
     maximised = [name for name, direction in objectives.items() if direction == "maximize"]
     return (minimised or ["unique_values"])[0], (maximised or ["val_top1"])[0]
 
 
 def spans(panel: str, series: Sequence[Series]) -> tuple[Span, Span]:
-    """The spans of both axes for the series of one model and data set, and what others published for it."""
+    """Return the spans of both axes for the series of one model and data set, and for what others published on it."""
     x, y = axis_names(series[0].objectives)
     trials = pd.concat([one.points for one in series])
     members = pd.concat([front(one.points, one.objectives) for one in series])
@@ -59,14 +59,14 @@ def spans(panel: str, series: Sequence[Series]) -> tuple[Span, Span]:
 
 
 def comparable(panel: str, x: str, y: str) -> pd.DataFrame:
-    """The published rows that have a place on axes for the metrics `x` and `y`."""
+    """Select the published rows that can be drawn on axes for the metrics `x` and `y`."""
     rows = published(panel)
     rows = (rows if x in rows else rows.assign(**{x: np.nan})).dropna(subset=[x, "test_top1"])
     return rows if y == "val_top1" else rows[:0]
 
 
 def count_span(name: str, values: Array) -> Span:
-    """The span of a horizontal axis: all values with a margin; some span even if there are none."""
+    """Return the span of a horizontal axis: all values with a margin, or a default if there are none."""
     log2 = metric(name).log2
     placed = scaled(name, values)
     placed = placed[np.isfinite(placed)]
@@ -78,13 +78,13 @@ def count_span(name: str, values: Array) -> Span:
 
 
 def accuracy_span(name: str, values: Array, members: Array, marks: Array) -> Span:
-    """The span of a vertical axis.
+    """Return the span of a vertical axis.
 
     Args:
         name: The metric. Only fractions are cut off at the lower end.
         values: Of all trials, `(num_trials,)`.
         members: Of those on the front.
-        marks: What else should be shown, as far as the window reaches: the float network, test accuracies.
+        marks: What else should be shown if it lies in the range: the float network, test accuracies.
     """
     values, members, marks = (array[np.isfinite(array)] for array in (values, members, marks))
     drawn = np.concatenate([values, marks])
@@ -98,13 +98,13 @@ def accuracy_span(name: str, values: Array, members: Array, marks: Array) -> Spa
 
 
 def padded(name: str, low: float, high: float) -> Span:
-    """A span with a margin around what lies between two values."""
+    """Return a span from `low` to `high` with a margin on both sides."""
     margin = 0.07 * (high - low) or 0.01
     return Span(name, low - margin, high + margin)
 
 
 def log_ticks(span: Span) -> list[float]:
-    """Whole numbers on a log2 axis: powers of two; where these are fewer than four, numbers between them too."""
+    """Return the ticks of a log2 axis: powers of two and, if these are fewer than four, whole numbers between them."""
     exponents = range(math.floor(math.log2(span.low)), math.ceil(math.log2(span.high)) + 1)
     ticks: list[float] = []
     for parts in (1, 2, 4, 8):
@@ -116,7 +116,7 @@ def log_ticks(span: Span) -> list[float]:
 
 
 def _shows(low: float, values: Array, members: Array) -> bool:
-    """Whether a window from `low` up shows enough; the widest always does, since accuracies are at least 0."""
+    """Whether an axis from `low` up shows enough; the widest always does, because accuracies are at least 0."""
     low -= 1e-9
     front_share = float(np.mean(members >= low)) if len(members) else 1.0
     return front_share >= SHOWN_FRONT and float(np.mean(values >= low)) >= SHOWN_TRIALS

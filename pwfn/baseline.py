@@ -1,8 +1,9 @@
-"""The float network that every trial of a study starts from: loaded or trained once, then kept with the results."""
+"""The float network from which every trial of a study starts: loaded or trained once, then kept with the results."""
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from pwfn.task import Task
 from pwfn.training import Accuracy, Learner
 
 log = logging.getLogger(__name__)
+
+MAX_NAME = 100
+"""Characters of a model's name in a file's."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Baseline:
 
     @property
     def card(self) -> dict[str, float]:
-        """What is written beside the weights."""
+        """The accuracies, as they are written to a file beside the weights."""
         return {
             "val_top1": self.validation.top1,
             "val_top5": self.validation.top5,
@@ -50,11 +54,23 @@ class Baseline:
         return cls(load(weights), validation, Accuracy(card["test_top1"], card["test_top5"]))
 
 
+LATER_FIELDS = {"kwargs": {}, "ema": False, "new_head": False, "fuse": False}
+"""Fields of `ModelConfig` that came later, with what they were before: left out where that is so, older keys hold."""
+
+
 def baseline_key(config: TrialConfig) -> str:
     """Name the float network that a trial starts from: equal for trials that differ only in how they compress it."""
-    model = config.model.model_dump_json(exclude={"equalize"})  # comes after it
-    digest = derive_seed(model, config.data.model_dump_json(), config.baseline.model_dump_json())
-    return f"{config.model.name}-{digest:016x}"
+    without = {"equalize", "random"}  # one comes after it, the other only permits it
+    without |= {name for name, before in LATER_FIELDS.items() if getattr(config.model, name) == before}
+    digest = derive_seed(
+        config.model.model_dump_json(exclude=without), config.data.model_dump_json(), config.baseline.model_dump_json()
+    )
+    return f"{file_name(config.model.name)}-{digest:016x}"
+
+
+def file_name(name: str) -> str:
+    """Make a name of a model (`hf-hub:timm/resnet18`, `local-dir:/my/net`) part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:MAX_NAME].strip("_")
 
 
 def make_baseline(task: Task) -> Baseline:

@@ -1,4 +1,4 @@
-"""The one definition of every reported number about shared values (spec: methods, section 4)."""
+"""A set of shared values, and the one definition of every number that is reported about it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Codebook:
 
     @classmethod
     def merge(cls, values: npt.NDArray[np.float64], counts: IntArray) -> Codebook:
-        """Build from `(num_steps,)` values that may repeat and the weights that each step placed there."""
+        """Build from values `(n,)` that may repeat, and the number of weights `(n,)` that were placed at each."""
         distinct, index = np.unique(values.astype(np.float32) + np.float32(0), return_inverse=True)
         return cls(distinct, np.bincount(index, weights=counts, minlength=len(distinct)).astype(np.int64))
 
 
 @dataclass(frozen=True)
 class CodebookMetrics:
-    """What a codebook costs. Entropies are in bits per weight, sparsity in [0, 1], orders in powers of two."""
+    """The metrics of a codebook. Entropies are in bits per weight, sparsity in [0, 1], orders in powers of two."""
 
     unique_values: int = 0
     unique_nonzero: int = 0
@@ -83,7 +83,7 @@ def entropy_bits(counts: IntArray) -> float:
 
 
 def value_orders(values: FloatArray) -> IntArray:
-    """Order of each float32 value `(num_values,)`: the distinct powers of two that sum to it; 0 for zero.
+    """Order of each float32 value `(num_values,)`: how many distinct powers of two sum to it; 0 for zero.
 
     That is the number of ones in the binary significand, so it is defined for the values of every method, not just
     for those built as sums of powers of two.

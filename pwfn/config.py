@@ -18,6 +18,27 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Argument = bool | int | float | str | list[bool | int | float | str] | None
+"""Of a network's constructor."""
+
+RESERVED_ARGUMENTS = {
+    "num_classes": "the data says how many",
+    "in_chans": "the data says how many channels",
+    "pretrained": "use model.pretrained",
+    "checkpoint_path": "use model.checkpoint",
+    "pretrained_cfg": "use model.pretrained or model.checkpoint",
+    "pretrained_cfg_overlay": "use model.pretrained or model.checkpoint",
+    "pretrained_model_args": "timm sets it",
+    "cache_dir": "set the environment variable HF_HOME",
+    "features_only": "only image classifiers can be used",
+    "out_indices": "only image classifiers can be used",
+    "scriptable": "it does not change the network",
+    "exportable": "it does not change the network",
+    "no_jit": "it does not change the network",
+    "device": "resources say where a trial runs",
+    "dtype": "networks are float32",
+}
+"""Arguments of timm's `create_model` that `model.kwargs` does not take, and what to do instead."""
 
 PWFN_FRACTIONS = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 1.0)
 """Cumulative share of the weights that is fixed after each round (PWFN, section 4)."""
@@ -49,20 +70,55 @@ class ModelConfig(_Frozen):
     """Which network is compressed, and where its weights come from."""
 
     name: str = "resnet18"
-    """Name in timm's registry, ours (`digits_cnn`, `cifar_resnet20`, ...) included."""
+    """Name in timm's registry, ours (`digits_cnn`, `cifar_resnet20`, ...) included; or `hf-hub:OWNER/NAME`, or
+    `local-dir:FOLDER` with a config.json as timm saves it."""
+    kwargs: dict[str, Argument] = {}
+    """Further arguments of timm's `create_model` (patch_size, drop_path_rate, global_pool, ...), as in timm's
+    `--model-kwargs`. They belong to the network: the exported file carries them."""
     pretrained: bool = False
-    """Load timm's pretrained weights (downloaded by timm where they are not cached)."""
+    """Load the weights that belong to the name (downloaded by timm where they are not cached)."""
     checkpoint: str | None = None
-    """A `.safetensors` or `.pth` state dict; takes the place of `pretrained`. `${NAME}` is an environment variable."""
+    """A state dict of one's own, `.safetensors` or saved by torch, alone or as a training script keeps it; or the index
+    of its shards. Takes the place of `pretrained`. `${NAME}` is an environment variable."""
+    ema: bool = False
+    """Of a checkpoint that holds raw weights and their moving average, take the average."""
+    new_head: bool = False
+    """Where the weights tell another number of classes apart, give the network a new classifier, drawn at random: it
+    has to be trained (`baseline.epochs`)."""
+    random: bool = False
+    """Go on with a network that was neither loaded nor trained."""
+    fuse: bool = False
+    """First fuse what timm can fuse for use (RepVGG, MobileOne, FastViT, ...) and make weight-standardised convolutions
+    plain: what is compressed is then what the multiplications use."""
     equalize: Literal["none", "layer", "filter"] = "none"
     """Before any method: rescale each layer that feeds a BatchNorm, or each of its filters, so that all are equally
     large; the network computes what it did. A codebook that all layers share then needs fewer values."""
+
+    @field_validator("kwargs")
+    @classmethod
+    def _are_of_the_architecture(cls, kwargs: dict[str, Argument]) -> dict[str, Argument]:
+        reserved = {name: instead for name, instead in RESERVED_ARGUMENTS.items() if name in kwargs}
+        for name, instead in reserved.items():
+            raise ValueError(f"{name} is no argument of the architecture; {instead}")
+        return kwargs
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelConfig:
         if self.pretrained and self.checkpoint is not None:
             raise ValueError("pretrained and checkpoint are two sources of weights; give one")
+        if self.ema and self.checkpoint is None:
+            raise ValueError("ema chooses among the weights of a checkpoint; give model.checkpoint")
         return self
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights are loaded from somewhere."""
+        return self.pretrained or self.checkpoint is not None
+
+    @property
+    def without_weights(self) -> ModelConfig:
+        """The same network, whose weights come from elsewhere."""
+        return self.model_copy(update={"pretrained": False, "checkpoint": None, "ema": False, "new_head": False})
 
 
 class DataConfig(_Frozen):
@@ -185,18 +241,18 @@ class OptimizationConfig(_Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD; Adam ignores it."""
     weight_decay: NonNegative = 1e-4
-    """L2 pull added to the gradient; fixed weights feel none."""
+    """L2 penalty, added to the gradient of weights that are not fixed."""
     clip_norm: Positive | None = 1.0
-    """Gradient norm above which the gradient is scaled down; None never."""
+    """Largest norm of the gradient; a larger gradient is scaled down to it. None never scales."""
     batch_size: Count = 128
     """Images per step over all workers together."""
 
 
 class BaselineConfig(OptimizationConfig):
-    """How the float network is trained before it is compressed; once for a study, every trial starts from it."""
+    """How the float network is trained before compression; it is trained once, and every trial starts from it."""
 
     epochs: Annotated[int, Field(ge=0)] = 0
-    """0 takes the network as it was loaded."""
+    """Number of epochs; 0 takes the network as it was loaded."""
     allow_chance: bool = False
     """Go on although a network that was loaded is hardly better than chance, which otherwise ends the study: mostly its
     classes are in another order."""
@@ -208,21 +264,21 @@ class TrainingConfig(OptimizationConfig):
     start_epochs: Annotated[int, Field(ge=0)] = 1
     """Epochs before the first fixing."""
     start_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Share of the batches that an epoch of the first round sees (PWFN trains 5 % there)."""
+    """Share of the batches that an epoch of the first round uses; PWFN trains on 5 % there."""
     rest_epochs: Annotated[int, Field(ge=0)] = 3
     """Epochs before each later fixing."""
     steps_per_epoch: Count | None = None
-    """Stop an epoch after this many steps; None sees all images. For short trials."""
+    """Stop an epoch after this many steps, for short trials; None uses all images."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: autocast; weights, gradients and optimiser stay float32."""
+    """bfloat16 is autocast: weights, gradients and the optimiser's state stay float32."""
     distillation: Fraction = 0.0
-    """Weight, in the loss, of the distance from the float network's predictions; the labels have the rest. A network
-    that fits its training images learns little from their labels."""
+    """Weight of the distance from the float network's predictions in the loss; the labels have the rest. A network that
+    already fits its training images learns little from their labels."""
     temperature: Positive = 1.0
-    """Of both predictions in that distance; a larger one makes unlikely classes count for more."""
+    """Temperature of both predictions in that distance; at a higher one, unlikely classes count for more."""
     settle_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs after the last fixing in which all that is not fixed trains on: norm layers, and the values of a codebook
-    that is free, each moving with all its weights."""
+    """Epochs of training after the last fixing, for all that is not fixed: norm layers, and the values of a codebook
+    that is free, each of which moves together with all weights at it."""
 
 
 class EvaluationConfig(_Frozen):
@@ -231,23 +287,23 @@ class EvaluationConfig(_Frozen):
     batch_size: Count = 512
     """Images per forward pass."""
     recalibrate_bn: bool = True
-    """Estimate BatchNorm's statistics again, without noise, before measuring a network whose weights were fixed."""
+    """Estimate BatchNorm's statistics again, without noise, before a network with fixed weights is measured."""
     recalibration_images: Count = 4096
-    """Training images for that, augmented as in training."""
+    """Number of training images for that estimate, augmented as in training."""
     ensemble_draws: Annotated[int, Field(ge=0)] = 0
-    """Also measure the test accuracy of the mean prediction over this many posterior draws, and keep the sigmas in the
-    exported file; 0 does neither."""
+    """Number of posterior draws over whose mean prediction the test accuracy is measured too; the exported file then
+    keeps the sigmas. 0 does neither."""
 
 
 class ResourcesConfig(_Frozen):
     """What one trial occupies on the cluster."""
 
     workers: Count = 1
-    """Data-parallel processes. One runs in the trial's own process; more run as Ray Train's workers."""
+    """Number of data-parallel processes. A single one is the trial's own process; several are workers of Ray Train."""
     cpus_per_worker: Positive = 1
-    """CPUs, also the number of threads torch uses."""
+    """Number of CPUs of each worker, and of the threads that torch uses there."""
     gpus_per_worker: NonNegative = 0
-    """GPUs; a fraction lets several small trials share one."""
+    """Number of GPUs of each worker; with a fraction several small trials share one."""
     custom: dict[str, Positive] = {}
     """Ray's custom resources per worker, to choose nodes of a mixed cluster, e.g. {a100: 1}."""
 
@@ -265,11 +321,11 @@ class PwfnConfig(_Frozen):
     fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = PWFN_FRACTIONS
     """Cumulative share of the weights fixed after each round: increasing, the last one 1."""
     regularization: Literal["linear", "exponential", "linear_on_grad"] = "linear"
-    """Shape of the pull that keeps sigma from collapsing."""
+    """Form of the regulariser that keeps sigma from collapsing to zero."""
     regularization_strength: NonNegative = 2.0**-11
-    """Its factor, the paper's lambda."""
+    """Factor of the regulariser, the paper's lambda."""
     sigma_target: Positive = 0.05
-    """Sigma up to which it pulls, the paper's S; also the largest initial sigma."""
+    """Sigma up to which the regulariser pulls, the paper's S; also the largest initial sigma."""
     b: Annotated[int, Field(ge=1, le=20)] = 7
     """The smallest non-zero value of the codebook is 2^-b."""
     start_sigma: Positive = 1.0
@@ -277,9 +333,9 @@ class PwfnConfig(_Frozen):
     end_sigma: Positive = 1.0
     """Radius of the last round; rounds between are spaced evenly."""
     radius_growth: Annotated[float, Field(gt=1)] = 2.0
-    """Factor by which a round widens its radius when nothing is left within reach."""
+    """Factor by which a round widens its radius when no free weight is within reach of any value."""
     max_order: Annotated[int, Field(ge=1, le=8)] = 4
-    """Most powers of two that one value may sum."""
+    """Largest number of powers of two that sum to one value."""
     growth: Literal["alternate", "radius_first", "nearest"] = "alternate"
     """What follows when nothing is left within reach. alternate: one more power of two and a wider radius in turn (the
     paper). radius_first: up to 8 times the first radius before a second power of two, as sums of several make most of
@@ -300,10 +356,16 @@ class PwfnConfig(_Frozen):
     """Sigma of a group of weights that were just fixed together."""
     recluster: Literal["all", "free"] = "all"
     """all: every round assigns from nothing, weights fixed before may change their value. free: they keep it."""
+    fixed_weights: Literal["hold", "live"] = "hold"
+    """hold: a fixed weight keeps its value until a later fixing gives it another one (the paper). live: it keeps its
+    latent weight as well. That trains on, by the gradient of what the weight shows, within the round's radius (from
+    `start_sigma` to `end_sigma`, with every codebook), in the weight's own sigmas, of where it was when fixed. In each
+    step the weight shows that value of the last fixing which is nearest to it, after the very last one, too, for
+    `training.settle_epochs`. Needs `recluster: all`."""
     noise: bool = True
     """Draw weights from the posterior in training; without it this is plain training between fixings."""
     prior: bool = True
-    """Initial sigma as `sigma_init` says; without it 1e-4 everywhere."""
+    """Whether the initial sigma follows `sigma_init`; if not, it is 1e-4 everywhere."""
     sigma_init: Literal["paper", "fisher"] = "paper"
     """paper: the farther a weight is from its two powers of two, the larger. fisher: the less the predictions depend on
     a weight, the larger (Laplace posterior, from `fisher_images`): distance to a power of two says where a weight would
@@ -325,6 +387,15 @@ class PwfnConfig(_Frozen):
     @model_validator(mode="after")
     def _fractions_increase_to_one(self) -> PwfnConfig:
         check_fractions(self.fractions)
+        return self
+
+    @model_validator(mode="after")
+    def _living_weights_may_move(self) -> PwfnConfig:
+        if self.fixed_weights == "live" and self.recluster == "free":
+            raise ValueError(
+                "fixed_weights=live lets fixed weights change their value, and recluster=free says that they keep it; "
+                "use recluster=all, or fixed_weights=hold"
+            )
         return self
 
 
@@ -354,7 +425,7 @@ class WfnConfig(_Frozen):
     regularization_ratio: NonNegative = 0.4
     """Size of the pull towards the codebook, as a share of the cross-entropy."""
     temperature: Annotated[float, Field(ge=0.001, le=10)] = 0.05
-    """Of the softmin that chooses which centre pulls, in relative distance."""
+    """Temperature of the softmin that weighs the centres in the penalty, in units of relative distance."""
 
     @model_validator(mode="after")
     def _fractions_increase_to_one(self) -> WfnConfig:
@@ -387,14 +458,14 @@ class GpfqConfig(AlphabetConfig):
     calibration_images: Count = 1024
     """Training images, without augmentation."""
     rounding: Literal["nearest", "stochastic"] = "nearest"
-    """How the argument becomes a level; stochastic is unbiased."""
+    """How a number becomes a level: the nearest one, or one of its two neighbours at random, without bias."""
     sparsify: Literal["none", "l1", "l0"] = "none"
     """l1 shrinks the argument by `threshold`; l0 sends it to zero up to `threshold` and gives the other levels
     that offset. Weights only."""
     threshold: NonNegative = 0.0
-    """In units of the weights; `sparsify: none` ignores it."""
+    """Threshold of `sparsify`, in units of the weights; `sparsify: none` ignores it."""
     order: Literal["natural", "activation"] = "natural"
-    """Features one after the other as stored, or those with the largest inputs first."""
+    """The order in which features are quantised: as they are stored, or those with the largest inputs first."""
     max_gram_features: Count = 8192
     """Layers with more features are done sample by sample, on as many samples, instead of by their Gram matrices."""
 
@@ -422,7 +493,84 @@ class KmeansConfig(_Frozen):
     those; centres that meet are one value. None leaves them."""
 
 
-MethodConfig = PwfnConfig | WfnConfig | GpfqConfig | KmeansConfig | MsqConfig
+QAT_STAGES = (16, 8, 4, 3, 2)
+"""One training, five networks: each stage goes on from the weights of the one before it, with fewer values."""
+
+
+class QatConfig(_Frozen):
+    """Straight-through training of one codebook for the whole network: no weight is fixed before a stage ends.
+
+    Every weight keeps a latent value; the network sees the codebook's value for it. The gradient of what is seen goes
+    to the latent weight unchanged, the mean over a value's weights to the value.
+    """
+
+    name: Literal["qat"] = "qat"
+    num_values: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Values of the codebook, in one stage: short for `stages` of one number. Give one of the two."""
+    stages: tuple[Annotated[int, Field(ge=1, le=256)], ...] = ()
+    """Values of the codebook in each stage, falling. Each stage ends in a whole network, which is measured; the next
+    one starts from k-means of the latent weights. Neither this nor `num_values`: 16, 8, 4, 3, 2."""
+    stage_rounds: Annotated[tuple[Count, ...], Field(min_length=1)] = (3,)
+    """Rounds of each stage, or one number for all. A round trains `training.rest_epochs` epochs (the first one
+    `start_epochs`, with the share `start_fraction` of the steps), and is measured and kept; it changes nothing in the
+    training, so that few long rounds and many short ones end alike but for the images' order."""
+    later_lr_ratio: Positive = 0.7
+    """Learning rate of every stage after the first, as a share of `training.lr`. Each stage has its own schedule."""
+    values: Literal["free", "powers_of_two"] = "free"
+    """free: any number. powers_of_two: sums of at most `max_order` powers of two, the smallest 2^-b: multiplication is
+    that many shifts."""
+    max_order: Annotated[int, Field(ge=1, le=4)] = 2
+    """Most powers of two that one value may sum, with `values: powers_of_two`."""
+    b: Annotated[int, Field(ge=1, le=20)] = 7
+    """The smallest power of two is 2^-b, with `values: powers_of_two`."""
+    zero: bool = False
+    """One of the values is exactly zero, and stays it."""
+    rate_strength: NonNegative = 0.0
+    """lambda: a weight takes the value with the least importance * (w - c)^2 / mean(w^2) + lambda * bits(c), bits(c)
+    being -log2 of the share of the weights that have c. 0: the nearest value. The larger, the fewer bits per weight."""
+    weighting: Literal["plain", "fisher"] = "fisher"
+    """Importance of a weight where values are chosen for the latent weights: at the start of each stage, and with
+    `rate_strength` in each step. plain: all alike. fisher: how much the predictions change with the weight."""
+    fisher_images: Count = 500
+    """Training images for that, without augmentation, anew for each stage."""
+    values_lr_ratio: NonNegative = 0.3
+    """Learning rate of the values, as a share of the weights'; 0: they stay where k-means put them."""
+    gradual_start: Fraction = 0.0
+    """Share of the first stage's steps in which the network goes over from the latent weights to their values, evenly;
+    0: it sees the values from the first step on."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Values of the codebook in each stage."""
+        if self.num_values is not None:
+            return (self.num_values,)
+        return self.stages or QAT_STAGES
+
+    @property
+    def rounds_of_stages(self) -> tuple[int, ...]:
+        """Rounds of each stage."""
+        return self.stage_rounds * len(self.sizes) if len(self.stage_rounds) == 1 else self.stage_rounds
+
+    @model_validator(mode="after")
+    def _stages_fall(self) -> QatConfig:
+        if self.num_values is not None and self.stages:
+            raise ValueError(
+                f"num_values={self.num_values} and stages={list(self.stages)} both say how many values there are; "
+                "give one of them (num_values null, or stages [])"
+            )
+        if any(later >= earlier for earlier, later in pairwise(self.stages)):
+            raise ValueError(f"stages must fall, each with fewer values than the last, but got {list(self.stages)}")
+        if len(self.stage_rounds) not in (1, len(self.sizes)):
+            raise ValueError(
+                f"stage_rounds must be one number, or one for each of the {len(self.sizes)} stages, "
+                f"but got {list(self.stage_rounds)}"
+            )
+        if self.zero and self.sizes[-1] == 1:
+            raise ValueError("zero is true and the last stage has one value: all weights would be zero")
+        return self
+
+
+MethodConfig = PwfnConfig | WfnConfig | GpfqConfig | KmeansConfig | MsqConfig | QatConfig
 
 
 class TrialConfig(_Frozen):

@@ -19,13 +19,13 @@ def cross_entropy_of_labels(logits: Tensor, images: Tensor, labels: Tensor) -> T
 class Distillation:
     """Cross-entropy of the labels, and divergence from a teacher's predictions (Hinton et al. 2015, arXiv 1503.02531).
 
-    A network that fits its training images learns little from their labels. What the float network makes of each
-    image, class by class, says how to stay like it.
+    A network that already fits its training images learns little from their labels. The float network's prediction for
+    each image, class by class, tells it how to stay close to the float network.
     """
 
     teacher: nn.Module
     weight: float
-    """Of the divergence; the cross-entropy has the rest."""
+    """Weight of the divergence, in [0, 1]; the cross-entropy has the rest."""
     temperature: float
     """T: both predictions are softmax(logits / T), and the divergence counts T^2 times, so that its gradient keeps its
     size."""
@@ -40,5 +40,5 @@ class Distillation:
 
 
 def teacher_of(network: nn.Module) -> nn.Module:
-    """Copy a network as it stands, for its answers only."""
+    """Copy a network in its present state, in evaluation mode and without gradients."""
     return copy.deepcopy(network).eval().requires_grad_(False)

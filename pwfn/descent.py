@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from pwfn.config import OptimizationConfig
-from pwfn.parameters import as_factor, in_pieces
+from pwfn.parameters import as_factor, copied, in_pieces
 from pwfn.replicas import Replicas
 
 
@@ -16,6 +18,8 @@ class Descent:
     Where `held` (bool, same shape) is true nothing moves: the gradient is zeroed before clipping, weight decay is
     added by us where nothing is held, and the optimiser starts without momentum, so that SGD and Adam both update by
     exactly zero there. One step reduces, holds, clips, decays and updates, each in one operation on the buffer.
+
+    `lr_factors` cuts the buffer into consecutive pieces, (length, factor on the learning rate) each; None is one piece.
     """
 
     def __init__(
@@ -27,14 +31,14 @@ class Descent:
         num_steps: int,
         replicas: Replicas,
         held: Tensor | None = None,
+        lr_factors: Sequence[tuple[int, float]] | None = None,
     ) -> None:
-        self.values = nn.Parameter(values, requires_grad=False)
-        self.values.grad = gradient
+        self.values = values
         self.gradient = gradient
         self.config = config
         self.replicas = replicas
         self.free = held.logical_not() if held is not None and held.any() else None
-        self.optimizer = _optimizer(self.values, config)
+        self.optimizer = _optimizer(_groups(values, gradient, lr_factors or [(len(values), 1.0)], config.lr), config)
         self.scheduler = _scheduler(self.optimizer, config, num_steps)
 
     @torch.no_grad()
@@ -50,6 +54,30 @@ class Descent:
         self.optimizer.step()
         self.scheduler.step()
 
+    def state(self) -> dict[str, Tensor]:
+        """Copy to the CPU what another descent on the same buffers needs to go on from here."""
+        of_optimizer = {
+            f"optimizer.{index}.{name}": tensor
+            for index, tensors in self.optimizer.state_dict()["state"].items()
+            for name, tensor in tensors.items()
+            if tensor is not None  # SGD's momentum before the first step
+        }
+        lrs = torch.tensor([group["lr"] for group in self.optimizer.param_groups], dtype=torch.float64)
+        return copied({**of_optimizer, "num_steps_done": torch.tensor(self.scheduler.last_epoch), "lrs": lrs})
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned: the same steps follow, to the last bit."""
+        of_optimizer: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in state.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                of_optimizer.setdefault(int(index), {})[name] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": of_optimizer})
+        # The schedule computes each learning rate from the one before.
+        for group, lr in zip(self.optimizer.param_groups, state["lrs"].tolist(), strict=True):
+            group["lr"] = lr
+        self.scheduler.last_epoch = int(state["num_steps_done"])
+
     def _hold(self) -> None:
         if self.free is not None:
             for gradient, free in in_pieces(self.gradient, self.free):
@@ -63,10 +91,24 @@ class Descent:
                 gradient.addcmul_(values, as_factor(free, gradient), value=self.config.weight_decay)
 
 
-def _optimizer(values: nn.Parameter, config: OptimizationConfig) -> torch.optim.Optimizer:
+def _groups(
+    values: Tensor, gradient: Tensor, lr_factors: Sequence[tuple[int, float]], lr: float
+) -> list[dict[str, object]]:
+    """Cut the buffer into the optimiser's groups, each with its learning rate."""
+    lengths = [length for length, _ in lr_factors]
+    pieces = zip(torch.split(values, lengths), torch.split(gradient, lengths), lr_factors, strict=True)
+    groups: list[dict[str, object]] = []
+    for piece, of_piece, (_, factor) in pieces:
+        parameter = nn.Parameter(piece, requires_grad=False)
+        parameter.grad = of_piece
+        groups.append({"params": [parameter], "lr": factor * lr})
+    return groups
+
+
+def _optimizer(groups: list[dict[str, object]], config: OptimizationConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adam":
-        return torch.optim.Adam([values], lr=config.lr, fused=True)
-    return torch.optim.SGD([values], lr=config.lr, momentum=config.momentum, fused=True)
+        return torch.optim.Adam(groups, lr=config.lr, fused=True)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
 
 
 def _scheduler(

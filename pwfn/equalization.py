@@ -1,9 +1,9 @@
-"""Layers of one size: a layer that feeds a BatchNorm is rescaled, and the network computes what it did.
+"""Makes layers equally large: rescales each layer before a BatchNorm in such a way that the network's outputs stay.
 
-BatchNorm divides each channel by its spread, so how large a filter before it is makes no difference. To a codebook
-that all layers share it does: it has to reach the largest weights of one layer and to resolve the smallest of another.
-Made equally large, all layers use the same few values, and BatchNorm's own parameters take up the factors (as between
-the layers of Nagel et al. 2019, arXiv 1906.04721, section 4.1).
+BatchNorm divides each channel by its standard deviation, so the size of a filter before it does not matter to the
+network. It matters to a codebook that all layers share, which must reach the largest weights of one layer and still
+resolve the smallest of another. When all layers are equally large, they use the same few values, and BatchNorm's own
+parameters take up the factors (as between the layers of Nagel et al. 2019, arXiv 1906.04721, section 4.1).
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pwfn.errors import UserError
-from pwfn.parameters import FIXABLE_LAYERS, split_parameters
+from pwfn.parameters import PRODUCT_LAYERS, is_bias, split_parameters
 
 DEAD = 0.1
-"""Filters below this share of their layer's size get their layer's factor: what is left of them is not to grow."""
+"""Filters below this share of their layer's size are nearly unused; they get their layer's factor, not to grow."""
 TOLERANCE = 1e-3
-"""Largest change of the outputs, as a share of the largest of them, that rounding explains."""
+"""Largest change of the outputs, as a share of the largest output, that rounding can explain."""
 
 
 @torch.no_grad()
 def equalize_(network: nn.Module, images: Tensor, per: str) -> None:
     """Rescale the layers that feed a BatchNorm to the size of those that feed none, in place.
 
-    A size is a root mean square. Where all layers feed one, they get the size of all weights together. A layer that is
-    all zero stays.
+    A size is a root mean square. If every layer feeds a BatchNorm, all get the size of all weights together. A layer of
+    zeros only is not changed.
 
     Args:
-        network: in evaluation mode afterwards.
-        images: `(batch, channels, height, width)`; the network must answer them as before.
-        per: `layer` takes one factor for a layer, `filter` one for each of its output channels.
+        network: is left in evaluation mode.
+        images: `(batch, channels, height, width)`; the outputs for them must stay as they were.
+        per: `layer` for one factor per layer, `filter` for one per output channel.
 
     Raises:
-        UserError: the answers changed, as something other than BatchNorm sees what a layer puts out.
+        UserError: the outputs changed, because something other than BatchNorm uses the output of a layer.
     """
     network.eval()
     before = network(images)
@@ -56,7 +56,7 @@ def equalize_(network: nn.Module, images: Tensor, per: str) -> None:
 
 
 def sizes(weight: Tensor, per: str) -> Tensor:
-    """Root mean square of each filter of a layer, `(filters,)`; of the whole layer where that is asked for."""
+    """Root mean square of each filter, `(filters,)`; with `per="layer"` that of the whole layer, for each filter."""
     of_layer = _size(weight)
     if per == "layer":
         return of_layer.expand(len(weight))
@@ -70,7 +70,8 @@ def _size(weights: Tensor) -> Tensor:
 
 def _target(network: nn.Module, rescaled: list[Any]) -> Tensor:
     """Size of the weights, biases left out, of all other layers; of all layers if those have none."""
-    weights = [parameter for parameter in split_parameters(network).fixable.values() if parameter.ndim > 1]
+    fixable = split_parameters(network).fixable
+    weights = [parameter for name, parameter in fixable.items() if parameter.ndim > 1 and not is_bias(name)]
     chosen = {id(weight) for weight in rescaled}
     others = torch.cat([weights[0].new_empty(0), *(w.flatten() for w in weights if id(w) not in chosen)])
     return _size(others) if others.any() else _size(torch.cat([weight.flatten() for weight in weights]))
@@ -88,7 +89,7 @@ def _rescale_(layer: Any, norm: Any, factor: Tensor) -> None:
 
 
 def _normalised_layers(network: nn.Module, images: Tensor) -> Iterator[tuple[Any, Any]]:
-    """Find the layers whose output is what a BatchNorm is given, with that BatchNorm; each must run once."""
+    """Find each layer whose output is the input of a BatchNorm, with that BatchNorm; both must run exactly once."""
     runs: Counter[nn.Module] = Counter()
     outputs: list[tuple[nn.Module, Tensor]] = []
     pairs: list[tuple[nn.Module, nn.Module]] = []
@@ -101,7 +102,7 @@ def _normalised_layers(network: nn.Module, images: Tensor) -> Iterator[tuple[Any
         runs[norm] += 1
         pairs.extend((layer, norm) for layer, output in outputs if output is inputs[0])
 
-    hooks = [m.register_forward_hook(after_layer) for m in network.modules() if isinstance(m, FIXABLE_LAYERS)]
+    hooks = [m.register_forward_hook(after_layer) for m in network.modules() if isinstance(m, PRODUCT_LAYERS)]
     hooks += [m.register_forward_pre_hook(before_norm) for m in network.modules() if _can_undo(m)]
     network(images)
     for hook in hooks:

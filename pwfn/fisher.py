@@ -14,19 +14,19 @@ from pwfn.training import Batches
 def diagonal_fisher(network: nn.Module, batches: Batches, *, generator: torch.Generator, replicas: Replicas) -> Tensor:
     """Estimate how much the predicted distribution changes with each weight: E[(d log p(y) / d w)^2], per image.
 
-    y is drawn from the network's own prediction p, not taken from the labels: with the true labels (the "empirical"
-    Fisher information) a network that fits its training images is judged by the few that it gets wrong. Since a
-    confident network seldom draws another label either, a random direction with the same covariance stands for the
-    drawn label (`random_direction`).
+    y is drawn from the network's own prediction p, not taken from the labels. With the true labels (the "empirical"
+    Fisher information), only the few training images that the network gets wrong would decide the result. A confident
+    network seldom draws another label than its most likely one either, so a random direction with the same covariance
+    replaces the drawn label (`random_direction`).
 
-    One image at a time, through the same autograd as training. torch.func.vmap over images is little faster on a CPU,
-    and for one of timm's networks (efficientformer_l1) its gradients differ.
+    It takes one image at a time, through the same autograd as training. torch.func.vmap over images is hardly faster on
+    a CPU, and for one of timm's networks (efficientformer_l1) its gradients differ.
 
     Args:
         network: put into evaluation mode; its weights and `.grad` stay as they are.
-        batches: this replica's images, at least one over all replicas; the labels are not used.
-        generator: on the network's device, another one on each replica.
-        replicas: the mean is over the images of all, so that all get the same.
+        batches: the images of this replica; all replicas together need at least one. The labels are not used.
+        generator: on the network's device, with another seed on each replica.
+        replicas: the mean is taken over the images of all replicas, so that all get the same result.
 
     Returns:
         Float32 `(num_weights,)` on the network's device, in the order of `split_parameters`. Besides it, this takes

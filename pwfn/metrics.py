@@ -21,8 +21,10 @@ Bound = Literal["min", "max", "max_drop"]
 """A constraint's kind: at least, at most, or at most so far below the float network."""
 
 WHOLE: tuple[Unit, ...] = ("values", "powers of two", "bytes")
+LOW_COVERAGE = 0.95
+"""Below this share of the parameters, a count of values says little about the network, and that is said."""
 MOST_VALUES = 4096.0
-"""Where the range of value counts ends for the hypervolume: 12 bits per index. More is not few."""
+"""Upper end of the range of value counts for the hypervolume: 12 bits per index. More values than that are not few."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ _ALL = (
            "minimize", 0, 24),
     _fraction("sparsity", "zeros", "Share of the compressed weights that are zero.", heading="zeros", is_axis=True),
     _fraction("coverage", "compressed share of the parameters", "Share of the network's parameters that is compressed.",
-              known="end", is_searchable=False),
+              known="end", is_searchable=False, heading="covered"),
     Metric("size_bytes", "bytes", "coded size", "Size of the exported file: codebook, coded weights, the rest, names.",
            "minimize", log2=True, known="end", heading="size", is_axis=True),
     Metric("compression_ratio", "ratio", "compression", "Bytes of all parameters as float32 over size_bytes.",

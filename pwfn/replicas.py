@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Replicas:
-    """This process among `world_size` equal ones; with one, every operation does nothing.
+    """This process, as one of `world_size` equal ones. If there is only one, no operation does anything.
 
-    With more, torch.distributed's default group must be ready. All replicas have to call each method together.
+    If there are more, torch.distributed's default group must be ready, and all replicas must call each method together.
     """
 
     rank: int = 0
@@ -25,7 +25,7 @@ class Replicas:
         return self.rank == 0
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Add a tensor up over all replicas, in place."""
+        """Sum a tensor over all replicas, in place."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -35,7 +35,7 @@ class Replicas:
         return self.sum_(tensor).div_(self.world_size) if self.world_size > 1 else tensor
 
     def agree(self, decision: int, device: torch.device) -> int:
-        """Return what the first replica has decided; the others' own is ignored."""
+        """Return the decision of the first replica to all; what the others pass is ignored."""
         return int(self.sum_(torch.tensor(decision if self.is_first else 0, device=device)))
 
     def average_buffers_(self, network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""One integer seed per trial; everything random is derived from it by name, so no random state needs saving."""
+"""One integer seed per trial. Every random draw gets a seed derived from it by name, so no random state is saved."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 def derive_seed(*parts: int | str) -> int:
-    """Derive a seed in [0, 2^63) from what it is for; the same on every machine and in every process."""
+    """Derive a seed in [0, 2^63) from parts that say what it is for; it is the same on every machine."""
     digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(device: torch.device, *parts: int | str) -> torch.Generator:
-    """Make a generator on a device, seeded by what it is for."""
-    import torch  # late: a search space derives seeds, and must load in a moment
+    """Make a generator on a device, with the seed that `derive_seed` gives for these parts."""
+    import torch  # late: a search space derives seeds too, and must load without torch
 
     return torch.Generator(device).manual_seed(derive_seed(*parts))

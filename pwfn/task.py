@@ -1,4 +1,4 @@
-"""What a method works on: a float network, its data, the trial's configuration; and the accuracies it measures."""
+"""What a method works on: a network, its data and the trial's configuration, with ways to train and to measure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pwfn.seeds import derive_seed, generator
 from pwfn.training import Accuracy, Criterion, Learner, Waiting, evaluate, recalibrate_batchnorm, train_epoch
 
 EQUALIZED_IMAGES = 16
-"""Images on which an equalised network is compared with what it was."""
+"""Number of images on which the equalised network is compared with the network before."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One trial's network (in place: a method changes its weights), data and configuration, on one device."""
+    """The network, data and configuration of one trial, on one device. A method changes the network in place."""
 
     network: nn.Module
     data: Data
@@ -32,41 +32,41 @@ class Task:
     device: torch.device
     replicas: Replicas
     micro_batches: int = 1
-    """Parts in which each batch passes through the network, where all of it does not fit in memory."""
+    """Number of parts in which each batch passes through the network; more than 1 if a batch does not fit in memory."""
     teacher: nn.Module | None = None
-    """The float network, where training is to stay near its predictions."""
+    """Copy of the float network, if training shall stay close to its predictions; else None."""
     waiting: Waiting = field(default_factory=Waiting)
-    """For how long training has waited for batches."""
+    """Counts the seconds for which training waits for batches."""
 
     @property
     def parameter_sets(self) -> ParameterSets:
-        """The network's parameters, with the fixed set as the configuration has it."""
+        """The network's parameters, split into the fixed set and the rest as the configuration says."""
         return split_parameters(self.network, include_norm=self.config.include_norm)
 
     def ready(self) -> Task:
-        """Get the float network ready to be compressed: equalise it, and keep a copy as teacher, where asked for."""
+        """Prepare the float network for compression: equalise it, keep a copy as teacher, if configured."""
         if self.config.model.equalize != "none":
             [(images, _)] = self.data.batches("train", batch_size=EQUALIZED_IMAGES, max_images=EQUALIZED_IMAGES)
             equalize_(self.network, images, self.config.model.equalize)
         return replace(self, teacher=teacher_of(self.network)) if self.config.training.distillation > 0 else self
 
     def generator(self, *purpose: int | str) -> torch.Generator:
-        """Make a generator for a purpose: another on each replica, the same after an interruption."""
+        """Make a generator for a purpose: different on each replica, the same again after an interruption."""
         return generator(self.device, self.config.seed, *purpose, self.replicas.rank)
 
     def measure(self, split: str) -> Accuracy:
-        """Measure the network as it stands on `train`, `validation` or `test`."""
+        """Measure the accuracy of the network in its present state on `train`, `validation` or `test`."""
         batches = self.batches(split, batch_size=self.config.evaluation.batch_size)
         return evaluate(self.network, batches, precision=self.config.training.precision, replicas=self.replicas)
 
     def batches(self, split: str, *, batch_size: int, max_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """This replica's share of a split, in file order and without augmentation."""
+        """Batches of this replica's share of a split, in file order and without augmentation."""
         rank, world_size = self.replicas.rank, self.replicas.world_size
         batch_size = max(1, batch_size // self.micro_batches)
         return self.data.batches(split, batch_size=batch_size, max_images=max_images, rank=rank, world_size=world_size)
 
     def fisher(self, num_images: int) -> Tensor:
-        """Estimate how much each weight of the network as it stands matters, `(num_weights,)`, on training images."""
+        """Estimate on training images how much each weight matters, `(num_weights,)`, in its present state."""
         batches = self.batches("train", batch_size=self.config.evaluation.batch_size, max_images=num_images)
         return diagonal_fisher(self.network, batches, generator=self.generator("fisher"), replicas=self.replicas)
 
@@ -105,13 +105,14 @@ class Task:
         return Distillation(self.teacher, training.distillation, training.temperature)
 
     def num_steps(self, optimization: OptimizationConfig) -> int:
-        """Steps of a whole epoch, before any limit."""
+        """Number of steps in a whole epoch, before `steps_per_epoch` limits it."""
         return self.data.num_steps(optimization.batch_size)
 
     def recalibrate(self) -> bool:
-        """Estimate BatchNorm's statistics again where the configuration asks for it; say whether that was done.
+        """Estimate BatchNorm's statistics again if the configuration says so; return whether that was done.
 
-        On augmented images, as in training: the statistics of plain ones cost a ResNet-20 two points (CHANGELOG, log).
+        It uses augmented images, as in training: plain images cost a ResNet-20 two points (docs/log.md, "On which
+        images should BatchNorm be recalibrated?").
         """
         evaluation = self.config.evaluation
         if not evaluation.recalibrate_bn:
@@ -128,7 +129,7 @@ class Task:
 
 
 def epochs_and_steps(training: TrainingConfig, index: int, steps_per_epoch: int) -> tuple[int, int]:
-    """Return how many epochs round `index` trains, and the steps of each: the first round sees a share only."""
+    """Return the number of epochs of round `index`, and of steps in each; the first round sees only a share."""
     if training.steps_per_epoch is not None:
         steps_per_epoch = min(steps_per_epoch, training.steps_per_epoch)
     if index > 0:

@@ -21,7 +21,7 @@ Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Mean loss, a scalar, of logits `(batch, classes)` for images and their labels."""
 
 STEPS_BETWEEN_CHECKS = 50
-"""Steps after which the losses are looked at: seldom enough to cost nothing, often enough to stop a lost trial."""
+"""Steps between two checks of the losses: seldom enough to cost nothing, often enough to stop a diverged trial."""
 
 
 class Learner:
@@ -64,8 +64,8 @@ def train_epoch(
 ) -> float:
     """Train on every batch once and return the mean loss over all replicas.
 
-    With several micro-batches each batch passes in as many parts, whose gradients add up to the whole's; only
-    BatchNorm sees the parts one by one.
+    With several micro-batches, each batch passes through the network in that many parts, whose gradients add up to that
+    of the batch; only BatchNorm computes its statistics part by part.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite; names `label` (which epoch) and the step. All replicas
@@ -116,8 +116,8 @@ def _check_finite(losses: list[Tensor], replicas: Replicas, label: str) -> float
 def evaluate(network: nn.Module, batches: Batches, *, precision: str, replicas: Replicas) -> Accuracy:
     """Measure the accuracy over all batches of all replicas, in evaluation mode; NaN for no image.
 
-    Classes that score exactly alike count as ranked in favour of none: the true one is placed behind its ties, so
-    that a network whose outputs are all equal (or NaN) does not look accurate.
+    If classes have exactly the same score, the true class is ranked behind the others, so that a network whose outputs
+    are all equal (or NaN) does not look accurate.
     """
     network.eval()
     hits: Tensor | None = None

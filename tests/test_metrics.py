@@ -6,12 +6,14 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import duckdb
 import pytest
 
+from analysis.metrics import show
 from pwfn.codebook import CodebookMetrics
-from pwfn.metrics import METRICS, Bound, share_missed
+from pwfn.metrics import METRICS, Bound, Unit, share_missed
 from pwfn.results.schema import ROUNDS, TRIALS
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +26,11 @@ def test_a_metric_is_a_column_of_a_trial_and_of_a_round_where_it_is_known_there(
     assert TRIALS.field(name).metadata[b"description"].decode() == metric.description
     assert (name in ROUNDS.names) == (metric.known == "round")
     assert metric.foretold_by is None or METRICS[metric.foretold_by].known == "round"
+
+
+def test_every_unit_can_be_written():
+    assert {metric.unit for metric in METRICS.values()} == {*get_args(Unit)}
+    assert all(show(name, 1.0) for name in METRICS)
 
 
 def test_every_number_of_a_codebook_is_in_the_list():
@@ -72,14 +79,14 @@ from pwfn.results.store import ResultsStore
 from pwfn.search.study import open_study
 from pwfn.space.space import SearchSpace
 from pwfn.trial.run import run_trial
-from pwfn.trial.verdict import Verdict
+from pwfn.trial.decision import Decision
 
 study = open_study(SearchSpace.load("few.yaml"), ResultsStore("results", "few"), command="test")
 for number, values in enumerate((3, 6)):
     proposal = {"trial_id": f"{number:04d}", "number": number, "params": {"method.num_values": values}}
     study.store.write_proposal(proposal["trial_id"], proposal)
     run_trial(study.trial(proposal), study.store, device=torch.device("cpu"), replicas=Replicas(),
-              on_round=lambda row, summary: Verdict.CONTINUE)
+              on_round=lambda row, summary: Decision.CONTINUE)
 loaded = analysis.load("results/few")
 analysis.write_report(loaded, "report")
 for table in analysis.front_tables(loaded):

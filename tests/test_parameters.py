@@ -1,11 +1,15 @@
 """The fixed set and the flat buffers behind a network."""
 
+import pwfn.torchvision_shim  # noqa: F401  (before timm)
+
+# isort: split
 import pytest
 import torch
+from timm.layers import CondConv2d
 from torch import nn
 
 from pwfn.errors import UserError
-from pwfn.parameters import FlatParameters, split_parameters
+from pwfn.parameters import FlatParameters, left_out, shares_left_out, split_parameters
 
 
 class Tied(nn.Module):
@@ -29,6 +33,47 @@ def test_the_fixed_set_is_convolutions_and_linear_layers_with_their_biases():
     assert sets.num_fixable == 20
     assert sets.coverage == pytest.approx(20 / 32)
     assert list(split_parameters(Tied(), include_norm=True).rest) == ["token"]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv1d(2, 4, 3), nn.Conv2d(2, 4, 3), nn.Conv3d(2, 4, 3), nn.Linear(2, 4), nn.Bilinear(2, 3, 4),
+        nn.ConvTranspose1d(2, 4, 3), nn.ConvTranspose2d(2, 4, 3), nn.ConvTranspose3d(2, 4, 3),
+        nn.RNN(2, 4), nn.LSTM(2, 4, num_layers=2, bidirectional=True), nn.GRU(2, 4), nn.LSTMCell(2, 4),
+        nn.GRUCell(2, 4), nn.RNNCell(2, 4), nn.MultiheadAttention(4, 2, add_bias_kv=True, kdim=3, vdim=3),
+        CondConv2d(2, 4, 3, bias=True, num_experts=3),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)  # fmt: skip
+def test_layers_whose_every_parameter_is_in_the_fixed_set(layer):
+    sets = split_parameters(nn.Sequential(layer, nn.BatchNorm2d(4)))
+    assert list(sets.fixable) == [f"0.{name}" for name, _ in layer.named_parameters()]
+    assert list(sets.rest) == ["1.weight", "1.bias"]
+
+
+class Raw(nn.Module):
+    """Parameters outside any layer, as timm's attention has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(2, 2, bias=False), nn.LayerNorm(2)
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
+        self.rel_pos_h = nn.Parameter(torch.zeros(5, 2))
+        self.pos_embed, self.gamma = nn.Parameter(torch.zeros(1, 9, 2)), nn.Parameter(torch.zeros(2))
+
+
+def test_biases_of_attention_share_values_and_embeddings_do_not():
+    network = Raw()
+    sets = split_parameters(network)
+    assert list(sets.fixable) == ["relative_position_bias_table", "rel_pos_h", "layer.weight"]
+    assert [(one.kind, one.names, one.num_parameters) for one in left_out(network, sets)] == [
+        ("Raw.pos_embed", ("pos_embed",), 18),
+        ("norm layers", ("norm.weight", "norm.bias"), 4),
+        ("Raw.gamma", ("gamma",), 2),
+    ]
+    assert sets.num_parameters == 56
+    assert shares_left_out(network, sets) == ("Raw.pos_embed 32.14%", "norm layers 7.14%", "Raw.gamma 3.57%")
 
 
 def test_a_network_without_such_layers_is_refused():

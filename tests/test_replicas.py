@@ -9,11 +9,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from pwfn.config import DataConfig, ModelConfig, PwfnConfig, TrainingConfig, TrialConfig, WfnConfig
+from pwfn.config import DataConfig, ModelConfig, PwfnConfig, QatConfig, TrainingConfig, TrialConfig, WfnConfig
 from pwfn.data import open_source
-from pwfn.methods import run_rounds
+from pwfn.methods import METHODS, run_rounds
 from pwfn.methods.pwfn.method import Pwfn
-from pwfn.methods.wfn.method import Wfn
+from pwfn.methods.qat.method import Qat
 from pwfn.models import build_network, preprocessing_of
 from pwfn.replicas import Replicas
 from pwfn.task import Task
@@ -24,7 +24,10 @@ DIGITS = DataConfig(name="digits", augmentation="none", train_images=256)
 CASES = {
     "no noise": PwfnConfig(fractions=(0.4, 1.0), b=5, noise=False, regularization_strength=0.01),
     "noise": PwfnConfig(fractions=(0.4, 1.0), b=5, noise=True, regularization_strength=0.01),
+    "live": PwfnConfig(fractions=(0.4, 1.0), b=5, fixed_weights="live"),
     "wfn": WfnConfig(fractions=(0.4, 1.0), delta=0.05),
+    "qat": QatConfig(stages=(9, 4), stage_rounds=(1,), weighting="plain"),
+    "qat, rate": QatConfig(stages=(9, 4), stage_rounds=(2, 1), rate_strength=0.02, fisher_images=64),
 }
 
 
@@ -39,13 +42,23 @@ def run(rank: int, world_size: int, case: str):
     network = build_network(config.model, num_classes=10, in_channels=1, seed=1)
     data = source.prepare(preprocessing_of(network), torch.device("cpu"))
     task = Task(network, data, config, torch.device("cpu"), Replicas(rank, world_size))
-    method = Wfn(task) if case == "wfn" else Pwfn(task)
+    method = METHODS[config.method.name](task)
     noises = _noted_noises(method.posterior) if isinstance(method, Pwfn) else []
     steps = []
     for record in run_rounds(method):
-        values = method.values if case == "wfn" else method.posterior.values
+        values = trained(method)
         steps.append((values.clone(), record.after, record.test_before, record.train_loss))
     return steps, noises
+
+
+def trained(method):
+    """Everything that a method trains, in one buffer."""
+    match method:
+        case Pwfn():
+            return method.posterior.values
+        case Qat():
+            return method.weights.values
+    return method.values
 
 
 def _noted_noises(posterior):

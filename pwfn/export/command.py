@@ -24,7 +24,7 @@ from pwfn.export.network import RestDtype, build_from, decode_sigmas, encode_sta
 from pwfn.export.onnx import check_scores, share_codebook, to_onnx
 from pwfn.export.report import describe_file, describe_hardware, measure_file
 from pwfn.invocation import command_line
-from pwfn.models import build_network
+from pwfn.models import build_network, describe_coverage
 from pwfn.models.checkpoints import read_state
 from pwfn.parameters import split_parameters
 from pwfn.results.store import ResultsStore
@@ -191,7 +191,7 @@ def _export(
     cost = measure_hardware(network, _blank_image(network), list(fixed.values()))
     return [
         *describe_file(checked.report),
-        ("coverage", f"{sum(t.numel() for t in fixed.values()) / _num_parameters(network):.1%} of all parameters"),
+        ("coverage", describe_coverage(network, names)),
         *_describe_accuracy(checked),
         *describe_hardware(cost),
         *onnx_lines,
@@ -224,10 +224,6 @@ def _describe_accuracy(checked: Checked) -> Lines:
 
 def _percent(share: float | None) -> str:
     return "unknown" if share is None else f"{share:.2%}"
-
-
-def _num_parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _blank_image(network: Any) -> Tensor:

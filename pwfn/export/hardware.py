@@ -11,13 +11,14 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pwfn.codebook import Codebook, IntArray, value_orders
-from pwfn.parameters import FIXABLE_LAYERS
+from pwfn.parameters import PRODUCT_LAYERS, TRANSPOSED_LAYERS
 
 FLOAT_BITS = 32
 
@@ -50,9 +51,9 @@ class HardwareCost:
 
 
 def measure_hardware(network: nn.Module, image: Tensor, fixed: Iterable[Tensor]) -> HardwareCost:
-    """Count what one image costs a network's convolutions and linear layers.
+    """Count what one image costs a network's convolutions, transposed ones too, linear and recurrent layers.
 
-    Layers whose weight is used without calling them count as unused.
+    Layers whose weight is used without calling them count as unused, as do mixtures of experts and raw parameters.
 
     Args:
         network: in evaluation mode.
@@ -104,11 +105,16 @@ def _uses_of_each_weight(network: nn.Module, image: Tensor) -> list[tuple[Tensor
     """Weight tensors, and how often one image uses each of their elements."""
     uses: list[tuple[Tensor, int]] = []
 
-    def count(module: nn.Module, _: object, output: Tensor) -> None:
-        weight: Tensor = module.weight  # type: ignore[assignment]
-        uses.append((weight.detach(), output.numel() // weight.shape[0]))
+    def count(module: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        if isinstance(module, nn.RNNBase):  # each matrix is used once for each step
+            steps = inputs[0].numel() // module.input_size
+            uses.extend((p.detach(), steps) for name, p in module.named_parameters() if name.startswith("weight"))
+        else:  # by each output channel's numbers, or by each input channel's where the layer is transposed
+            numbers = inputs[0] if isinstance(module, TRANSPOSED_LAYERS) else output
+            uses.append((module.weight.detach(), numbers.numel() // module.weight.shape[0]))
 
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, FIXABLE_LAYERS)]
+    counted = (*PRODUCT_LAYERS, *TRANSPOSED_LAYERS, nn.RNNBase)
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, counted)]
     try:
         with torch.inference_mode():
             network(image)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from torch import nn
 
+from pwfn.config import RESERVED_ARGUMENTS
 from pwfn.data.contract import Preprocessing
 from pwfn.models import preprocessing_of
 
@@ -23,6 +24,17 @@ def _none_if_not_finite(value: Any) -> Any:
 Scalar = Annotated[float | int | bool | str | None, BeforeValidator(_none_if_not_finite)]
 """A number or a text; JSON has no NaN, so that is null."""
 Count = Annotated[int, Field(ge=1, le=1 << 24)]
+BoundedInt = Annotated[int, Field(ge=-(1 << 14), le=1 << 14)]
+ShortText = Annotated[str, Field(max_length=200)]
+ArchitectureArgument = (
+    bool
+    | BoundedInt
+    | float
+    | ShortText
+    | Annotated[list[bool | BoundedInt | float | ShortText], Field(max_length=64)]
+    | None
+)
+"""Bounded, so that a small file cannot ask for a huge network: names and shapes are compared on a skeleton first."""
 
 
 class _Frozen(BaseModel):
@@ -40,6 +52,18 @@ class Architecture(_Frozen):
     """Channels of the images."""
     image_size: Count | tuple[Count, Count]
     """Side of the input in pixels, or its height and width."""
+    model_args: dict[str, ArchitectureArgument] = {}
+    """Further arguments of timm's `create_model`."""
+    fused: bool = False
+    """Whether timm's fusing for use comes after building, and before the weights."""
+
+    @field_validator("model_args")
+    @classmethod
+    def _arguments_are_harmless(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        reserved = [name for name in arguments if name in RESERVED_ARGUMENTS]
+        if reserved:
+            raise ValueError(f"the argument {reserved[0]} is not one of the architecture")
+        return arguments
 
     @model_validator(mode="after")
     def _input_is_bounded(self) -> Architecture:
@@ -92,6 +116,8 @@ def describe_network(
         num_classes=network.num_classes,
         in_channels=channels,
         image_size=height if height == width else (height, width),
+        model_args=getattr(network, "arguments", {}),
+        fused=bool(getattr(network, "fused", False)),
     )
     return ModelMetadata(
         architecture=architecture,

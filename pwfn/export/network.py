@@ -183,7 +183,7 @@ def _narrow(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _build(architecture: Architecture) -> nn.Module:
     return build_network(
-        ModelConfig(name=architecture.name),
+        ModelConfig(name=architecture.name, kwargs=architecture.model_args, fuse=architecture.fused),
         num_classes=architecture.num_classes,
         in_channels=architecture.in_channels,
         image_size=architecture.image_size,

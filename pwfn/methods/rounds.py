@@ -46,20 +46,26 @@ class RoundRecord:
     round: int
     """Counts from 0."""
     num_rounds: int
+    stage: int
+    """Which of a trial's networks this round works on: counts from 0, with one for most methods."""
+    is_whole: bool
+    """Whether the network is whole now, every weight fixed and BatchNorm recalibrated: a result, if not the last."""
     fraction: float
     """Cumulative share of the weights that is fixed after this round."""
     fixing: Fixing
     metrics: CodebookMetrics
     """Of the fixed weights."""
+    coverage: float
+    """Share of all parameters that the method fixes in the end."""
     before: Accuracy
     """On the validation images, before this fixing."""
     after: Accuracy
     """On the validation images, after it."""
     test_before: Accuracy | None
-    """On the test images, before the last fixing; None in other rounds."""
+    """On the test images, before a fixing that leaves a whole network; None in other rounds."""
     recalibrated_bn: bool
     ensemble_test_top1: float | None
-    """Of the mean prediction over posterior draws; only in the last round, where asked for."""
+    """Of the mean prediction over posterior draws; only of a whole network, where asked for."""
     train_loss: float | None
     """Mean over the round's steps before the fixing, penalty included; None where nothing was trained."""
     train_seconds: float
@@ -72,7 +78,7 @@ class RoundRecord:
 
     @property
     def is_last(self) -> bool:
-        """Whether every weight is fixed now and the network is final."""
+        """Whether the network is final."""
         return self.round == self.num_rounds - 1
 
     @property
@@ -80,7 +86,8 @@ class RoundRecord:
         """One line for people."""
         return (
             f"round {self.round + 1}/{self.num_rounds} fixed {100 * self.fraction:.4g}% "
-            f"values {self.metrics.unique_values} entropy {self.metrics.entropy_bits:.2f} top1 {self.after.top1:.1%}"
+            f"values {self.metrics.unique_values} of {self.coverage:.1%} of the parameters "
+            f"entropy {self.metrics.entropy_bits:.2f} top1 {self.after.top1:.1%}"
         )
 
 
@@ -96,6 +103,19 @@ class Method(ABC):
         self.fractions = fractions
         """Cumulative share of the weights that is fixed after each round; the last is 1."""
 
+    @property
+    def num_stages(self) -> int:
+        """Whole networks that a run leaves, one for each stage."""
+        return self.stage(len(self.fractions) - 1) + 1
+
+    def stage(self, index: int) -> int:
+        """Which of its networks round `index` works on; counts from 0."""
+        return 0
+
+    def is_whole(self, index: int) -> bool:
+        """Whether round `index` leaves a whole network, to be finished and measured as a result."""
+        return index == len(self.fractions) - 1
+
     @abstractmethod
     def fix(self, index: int) -> Fixing:
         """Fix `fractions[index]` of all weights, in the network too."""
@@ -108,7 +128,7 @@ class Method(ABC):
         return None
 
     def settle(self, fixing: Fixing) -> Fixing:
-        """Train what is not fixed after the last fixing; return what that fixing is now."""
+        """Train what is not fixed once the network is whole; return what its fixing is now."""
         return fixing
 
     def state(self) -> State:
@@ -138,32 +158,35 @@ def run_rounds(method: Method, state: State | None = None) -> Iterator[RoundReco
         method.load_state(state)
         first_round = int(state["round"]) + 1
     for index in range(first_round, num_rounds):
-        is_last = index == num_rounds - 1
+        is_whole = method.is_whole(index)
         watch = Stopwatch(task.device)
         train_loss = method.train(index)
         train_seconds = watch.lap()
         before = task.measure("validation")
-        test_before = task.measure("test") if is_last else None
+        test_before = task.measure("test") if is_whole else None
         eval_seconds = watch.lap()
         fixing = method.fix(index)
         fix_seconds = watch.lap()
-        if is_last:
+        if is_whole:
             fixing = method.settle(fixing)
             train_seconds += watch.lap()
-        recalibrated = is_last and task.recalibrate()
+        recalibrated = is_whole and task.recalibrate()
         fix_seconds += watch.lap()
         after = task.measure("validation")
         yield RoundRecord(
             round=index,
             num_rounds=num_rounds,
+            stage=method.stage(index),
+            is_whole=is_whole,
             fraction=method.fractions[index],
             fixing=fixing,
             metrics=measure_codebook(fixing.codebook),
+            coverage=task.parameter_sets.coverage,
             before=before,
             after=after,
             test_before=test_before,
             recalibrated_bn=recalibrated,
-            ensemble_test_top1=method.ensemble_test_top1() if is_last else None,
+            ensemble_test_top1=method.ensemble_test_top1() if is_whole else None,
             train_loss=train_loss,
             train_seconds=train_seconds,
             data_seconds=task.waiting.lap(),

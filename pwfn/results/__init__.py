@@ -1,1 +1,1 @@
-"""The state of record: the Parquet schemas and the folder that holds them."""
+"""The folder of results, which is the record of a study: the schemas of its Parquet files, and how they are written."""

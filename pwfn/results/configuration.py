@@ -20,15 +20,15 @@ _TYPES = {
 
 
 def describe(name: str, kind: Any, unit: str, description: str, *, key: bool = False) -> Any:
-    """Make a pyarrow field that carries its unit and meaning; a key is never null."""
+    """Make a pyarrow field with its unit and its meaning in the metadata; a key is never null."""
     return pa.field(name, kind, nullable=not key, metadata={"unit": unit, "description": description})
 
 
 def config_fields(model: type[BaseModel] = TrialConfig) -> list[Any]:
-    """One nullable pyarrow field for each scalar field of a configuration, tuples as lists.
+    """Make one nullable pyarrow field for each scalar field of a configuration; a tuple becomes a list.
 
-    The members of a union of configurations (the methods) share their columns. A mapping has no fixed names, hence no
-    column; it is found in `config_json`.
+    The members of a union of configurations (the methods) share columns of the same name. A mapping has no fixed names
+    and so no columns; it is kept in `config_json`.
 
     Raises:
         TypeError: Two members of a union give one name two types, or a field has a type that no column holds.
@@ -66,7 +66,7 @@ def _leaves(model: type[BaseModel], prefix: str) -> Iterator[Any]:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The alternatives of an annotation, without None and without what Annotated adds."""
+    """List the alternative types of an annotation, without None and without the metadata of Annotated."""
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
@@ -85,7 +85,7 @@ def _column_type(name: str, members: list[Any]) -> tuple[Any, str]:
 
 
 def _choices(member: Any) -> tuple[Any, ...]:
-    """Values that have the member's type: the choices of a Literal, or one instance of a scalar type."""
+    """Return values of a member's type: the choices of a Literal, or one instance of a scalar type."""
     if get_origin(member) is Literal:
         return get_args(member)
     return (member(),) if member in _TYPES else (member,)

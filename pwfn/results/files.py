@@ -1,4 +1,4 @@
-"""Whole files on any filesystem pyarrow knows: a reader sees the old file or the new one, never a part."""
+"""Whole files on any filesystem of pyarrow: a reader sees the old file or the new one, never a part of one."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 OBJECT_STORES = ("s3", "gcs", "abfs")
-"""pyarrow's names of the stores where one put is atomic; a local disk renames. Elsewhere neither is known to hold."""
+"""pyarrow's names of the stores in which one put is atomic. On a local disk a rename is. Other filesystems may have
+neither."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 10.0
-"""Seconds between attempts while a filesystem refuses; each pause is twice the one before."""
+"""Seconds between attempts while a filesystem refuses; each pause is twice the one before, up to the longest."""
 
 
 class RefusedError(UserError):
-    """The filesystem refuses: full, read-only, lost, or a server that does not answer."""
+    """The filesystem refuses: it is full, read-only or gone, or its server does not answer."""
 
 
 def resolve(location: str) -> tuple[Any, str]:
@@ -85,7 +86,7 @@ def write(filesystem: Any, path: str, content: bytes) -> None:
 
 
 def delete(filesystem: Any, path: str) -> None:
-    """Delete a file; one that does not exist is none.
+    """Delete a file; do nothing if it does not exist.
 
     Raises:
         UserError: It cannot be deleted.
@@ -95,7 +96,7 @@ def delete(filesystem: Any, path: str) -> None:
 
 
 def delete_folder(filesystem: Any, path: str) -> None:
-    """Delete a folder with all it holds; one that does not exist is none.
+    """Delete a folder with everything in it; do nothing if it does not exist.
 
     Raises:
         UserError: It cannot be deleted.
@@ -105,7 +106,7 @@ def delete_folder(filesystem: Any, path: str) -> None:
 
 
 def names(filesystem: Any, folder: str, suffix: str) -> list[str]:
-    """The sorted names of the files directly in a folder that end in `suffix`; none if there is no folder.
+    """List, sorted, the names of files directly in a folder that end in `suffix`; empty if there is no folder.
 
     Raises:
         UserError: The folder cannot be listed.
@@ -119,7 +120,7 @@ def names(filesystem: Any, folder: str, suffix: str) -> list[str]:
 
 
 def sizes(filesystem: Any, folder: str, suffix: str) -> dict[str, int]:
-    """The same names, each with the file's bytes.
+    """Map the same names to the size of each file in bytes.
 
     Raises:
         UserError: The folder cannot be listed.
@@ -129,7 +130,7 @@ def sizes(filesystem: Any, folder: str, suffix: str) -> dict[str, int]:
 
 
 def delete_partial(filesystem: Any, folder: str) -> None:
-    """Delete the files directly in a folder that killed processes were writing.
+    """Delete files directly in a folder that were left half-written by processes that were killed.
 
     Raises:
         UserError: The folder cannot be listed, or a file not deleted.
@@ -140,19 +141,19 @@ def delete_partial(filesystem: Any, folder: str) -> None:
 
 
 def require_folder(filesystem: Any, path: str) -> None:
-    """Raise RefusedError where a local folder is gone, such as one on a drive that was taken away."""
+    """Raise RefusedError if a local folder is gone, for example because its drive was removed."""
     if filesystem.type_name == "local" and not Path(path).is_dir():
         raise RefusedError(f"{path}: the folder is gone")
 
 
 def patiently(action: Callable[[], Result], patience: float) -> Result:
-    """Do what a filesystem may refuse for a while: again and again for `patience` seconds, 0 meaning once.
+    """Do something that a filesystem may refuse, again and again for up to `patience` seconds; 0 means once.
 
-    Every refusal counts as one that may pass. A store that has worked before becomes full, read-only or unreachable,
-    and says so in any of a hundred ways.
+    Every refusal is treated as one that may pass. A store that worked before may become full, read-only or unreachable,
+    and the errors that say so have too many forms to tell them apart.
 
     Raises:
-        RefusedError: the last refusal, and for how long it has lasted.
+        RefusedError: the last refusal, with the time for which the filesystem has refused.
     """
     started, pause = time.monotonic(), FIRST_PAUSE
     while True:
@@ -173,7 +174,7 @@ def patiently(action: Callable[[], Result], patience: float) -> Result:
 
 
 def make_folders(filesystem: Any, folders: list[str]) -> None:
-    """Make folders, parents too, and try a write in each; if one fails, those made here are removed again.
+    """Make folders with their parents and try to write in each; if that fails, remove the folders made here again.
 
     Object stores have no folders; there only the write is tried.
 
@@ -197,7 +198,7 @@ def make_folders(filesystem: Any, folders: list[str]) -> None:
 
 @contextmanager
 def reported(path: str, action: str) -> Iterator[None]:
-    """Turn an error of the filesystem or of a file's format into one line that a user can act on."""
+    """Turn an error of the filesystem or of the format of a file into one line that a user can act on."""
     try:
         yield
     except OSError as error:
@@ -214,7 +215,7 @@ def _list(filesystem: Any, folder: str) -> list[tuple[str, int]]:
 
 
 def _with_single_puts(uri: str) -> str:
-    """Have pyarrow send a small S3 object as one put; by default it is a multipart upload of three requests."""
+    """Let pyarrow send a small S3 object as one put; by default it is a multipart upload of three requests."""
     if not uri.startswith("s3://") or "allow_delayed_open" in uri:
         return uri
     return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"

@@ -1,7 +1,8 @@
-"""The closed schemas of a results folder: what every column means, in which type and unit (DESIGN, section 6).
+"""The closed schemas of a results folder: what every column means, in which type and unit.
 
-Closed: a file has all columns of its schema, each nullable but the key, so that a folder of files is one table for
-pandas, DuckDB and Polars. A field's metadata holds `unit` and `description`; a file's metadata holds the version.
+A schema is closed: a file has all of its columns and no others, and each but the key may be null. So a folder of files
+is one table for pandas, DuckDB and Polars. The metadata of a column has its `unit` and `description`; the metadata of a
+file has the version of the schema.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pwfn.metrics import METRICS, WHOLE
 from pwfn.results.configuration import config_fields, describe
 
 SCHEMA_VERSION = 2
-"""Raised with every change of a column's name, type or meaning; readers fill columns that a file lacks with null."""
+"""Raised with every change of a column's name, type or meaning. Readers fill a column that a file lacks with null."""
 VERSION_KEY, TABLE_KEY = b"pwfn.schema_version", b"pwfn.table"
 
 STATES = ("complete", "pruned", "failed")
@@ -30,7 +31,7 @@ TEXT, FLAG, COUNT, NUMBER = pa.string(), pa.bool_(), pa.int64(), pa.float64()
 NAMES = pa.list_(TEXT)
 NAMED_NUMBERS = pa.map_(TEXT, NUMBER)
 TIME = pa.timestamp("us")
-"""UTC without a zone in the type: every reader agrees on it, zone database or not."""
+"""Times are UTC, without a time zone in the type, so that readers without a database of time zones agree on them."""
 
 
 COLUMNS_OF_VERSION_1 = (
@@ -55,7 +56,8 @@ def _metric_columns(known: str) -> Iterator[Any]:
 
 
 _TRIAL_COLUMNS = (
-    describe("trial_id", TEXT, "text", "Identifier of the trial; also the name of its files.", key=True),
+    describe("trial_id", TEXT, "text", "The trial, or a point of it (0007-s0); names its files.", key=True),
+    describe("stage", COUNT, "index", "Stage of the training that the network comes from, from 0; null: no stages."),
     describe("number", COUNT, "index", "Position in the order in which the trials were proposed, from 0."),
     describe("study", TEXT, "text", "Name of the study."),
     describe("method", TEXT, "text", "Method of compression."),
@@ -74,6 +76,7 @@ _TRIAL_COLUMNS = (
         "ensemble_test_top1", NUMBER, "fraction", "Top-1 test accuracy of the mean over posterior draws, if asked."
     ),
     describe("num_weights", COUNT, "weights", "Weights that are compressed."),
+    describe("left_out", NAMES, "list of text", "Parameters that are not, kind by kind, with their share of all."),
     describe("recalibrated_bn", FLAG, "yes/no", "BatchNorm statistics were estimated again before measuring."),
     describe("untreated_layers", NAMES, "list of text", "Layers that the method could only round to nearest."),
     describe("rounds_done", COUNT, "rounds", "Rounds that were finished."),
@@ -96,6 +99,7 @@ _ROUND_COLUMNS = (
     describe("method", TEXT, "text", "Method of compression."),
     describe("round", COUNT, "index", "Round, from 0.", key=True),
     describe("num_rounds", COUNT, "rounds", "Rounds that the trial plans."),
+    describe("stage", COUNT, "index", "Stage of the training that the round belongs to, from 0."),
     describe("fraction", NUMBER, "fraction", "Share of the weights to be fixed after this round."),
     describe("num_fixed", COUNT, "weights", "Weights that are fixed after this round."),
     *_metric_columns("round"),
@@ -133,7 +137,7 @@ VALUES = _schema("values", _VALUE_COLUMNS)
 
 
 def to_table(rows: Sequence[Row], schema: Any) -> Any:
-    """Build a table of exactly `schema` from rows whose missing columns become null.
+    """Build a table with exactly the columns of `schema`; a column that a row lacks becomes null.
 
     Raises:
         SchemaError: A column that is not in the schema, a value of another type, or a key that is missing.
@@ -151,7 +155,7 @@ def to_table(rows: Sequence[Row], schema: Any) -> Any:
 
 
 def to_rows(table: Any) -> list[dict[str, Any]]:
-    """Turn a table back into rows that `to_table` accepts: times carry their zone again, named numbers are mappings."""
+    """Turn a table back into rows that `to_table` accepts: times get their zone again, named numbers are mappings."""
     times = [field.name for field in table.schema if field.type == TIME]
     named = [field.name for field in table.schema if field.type == NAMED_NUMBERS]
     rows: list[dict[str, Any]] = table.to_pylist()
@@ -164,7 +168,7 @@ def to_rows(table: Any) -> list[dict[str, Any]]:
 
 
 def conform(table: Any, schema: Any) -> Any:
-    """Bring a table written under another version to `schema`: columns it lacks are null, unknown ones are dropped.
+    """Convert a table of another version to `schema`: columns that it lacks become null, unknown ones are dropped.
 
     The columns that version 1 had for PWFN's own numbers go where the numbers of all methods are now.
 
@@ -227,4 +231,4 @@ _ACCEPTS: dict[Any, Callable[[Any], bool]] = {
     pa.float32(): _is_number,
     TIME: lambda value: isinstance(value, dt.datetime) and value.tzinfo is not None,
 }
-"""What each type takes. A time needs its zone: without one it would be read as another hour on another host."""
+"""Which values each type accepts. A time must have its time zone: without one, hosts read different times."""

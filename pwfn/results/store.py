@@ -1,17 +1,17 @@
-"""One study's folder of results: the state of record, written by the trials themselves while others read it.
+"""The folder of results of one study: its record, written by the trials themselves, also while others read it.
 
     RESULTS/STUDY/study.json                   what the study is
     RESULTS/STUDY/warm_start.json              trials of other studies that the search was told first, if any
-    RESULTS/STUDY/proposals/TRIAL.json         its number and parameters, written before it starts
+    RESULTS/STUDY/proposals/TRIAL.json         number and parameters of a trial, written before it starts
     RESULTS/STUDY/trials/TRIAL.parquet         one row
     RESULTS/STUDY/rounds/TRIAL.parquet         one row per round
     RESULTS/STUDY/values/TRIAL.parquet         the codebook
     RESULTS/STUDY/models/TRIAL.safetensors     the compressed network
     RESULTS/STUDY/checkpoints/TRIAL            where an interrupted trial continues
-    RESULTS/STUDY/attempts/TRIAL.json          when it was started and last seen, until it has a row
+    RESULTS/STUDY/attempts/TRIAL.json          when the trial was started and last seen, until it has a row
     RESULTS/STUDY/baseline/KEY.safetensors     the float network, and KEY.json: its card
 
-Each trial has one writer and files of its own, so nothing is locked. Every write replaces a file whole.
+Each trial has one writer and its own files, so nothing needs a lock. Every write replaces a whole file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pwfn.errors import UserError
-from pwfn.naming import COMPACTED, age, is_compacted, place_in
+from pwfn.naming import COMPACTED, PointName, age, is_compacted, place_in
 from pwfn.results import files
 from pwfn.results.schema import (
     ROUNDS,
@@ -63,17 +63,17 @@ _LISTINGS = 10
 class ResultsStore:
     """The results of one study, in a local folder or at a URI that pyarrow opens (s3://, gs://, abfs://).
 
-    Only two strings and a number, so that it is cheap to send to other processes. Every method raises UserError where
-    the filesystem refuses, with path and reason.
+    It is only two strings and a number, so that it is cheap to send to other processes. Every method raises UserError,
+    with path and reason, if the filesystem refuses.
     """
 
     results: str
-    """Folder of all studies. A relative path counts from where the store was made, also in other processes."""
+    """Folder of all studies. A relative path is resolved when the store is made, so other processes mean the same."""
     study: str
     """Name of the study: letters, digits and `_ . = + -`."""
     patience: float = 0
-    """Seconds for which a filesystem that refuses is tried again, before that is an error. A sweep has some: a store
-    that is full or away for a while costs time and no trial. `create` has none."""
+    """Seconds for which an action is tried again if the filesystem refuses it, before that is an error. In a sweep this
+    is not 0, so that a store that is full or unreachable for a while costs time but no trial. `create` tries once."""
 
     def __post_init__(self) -> None:
         """Check the name and pin a relative path."""
@@ -83,13 +83,13 @@ class ResultsStore:
             object.__setattr__(self, "results", files.resolve(self.results)[1])
 
     def create(self) -> None:
-        """Make the study's folders and try that they can be written; where they cannot, leave nothing behind."""
+        """Make the folders of the study and try to write in them; if that fails, leave nothing behind."""
         files.make_folders(self._filesystem, [self._path(folder) for folder in _FOLDERS])
 
     # The study
 
     def write_study(self, study: Mapping[str, Any]) -> None:
-        """Write study.json: resolved space, seed, objectives, versions, commit; adds the schema version."""
+        """Write study.json (resolved space, seed, objectives, versions, commit) and add the schema version to it."""
         content = {"schema_version": SCHEMA_VERSION, **study}
         self._write("study.json", (json.dumps(content, indent=2) + "\n").encode())
 
@@ -98,27 +98,27 @@ class ResultsStore:
         return self._read_json("study.json")
 
     def write_warm_start(self, content: Mapping[str, Any]) -> None:
-        """Write what the search is told of other studies before its first proposal."""
+        """Write the trials of other studies that the search is told before its first proposal."""
         self._write("warm_start.json", (json.dumps(content) + "\n").encode())
 
     def read_warm_start(self) -> dict[str, Any] | None:
-        """Read what the search was told of other studies; None if it was told nothing."""
+        """Read the trials of other studies that the search was told; None if there were none."""
         return self._read_json("warm_start.json")
 
     def write_proposal(self, trial_id: str, proposal: Mapping[str, Any]) -> None:
-        """Write what a trial is going to try; before it starts, so that it can be finished after an interruption."""
+        """Write number and parameters of a trial before it starts, so that it can be finished after an interruption."""
         self._write(f"proposals/{_checked_name(trial_id)}.json", (json.dumps(proposal) + "\n").encode())
 
     def read_proposal(self, trial_id: str) -> dict[str, Any] | None:
-        """Read what a trial tries; None if it was not proposed."""
+        """Read number and parameters of a trial; None if it was not proposed."""
         return self._read_json(f"proposals/{_checked_name(trial_id)}.json")
 
     def proposal_ids(self) -> list[str]:
-        """The trial_ids that were proposed, ordered."""
+        """List the trial_ids that were proposed, in order."""
         return [name.removesuffix(".json") for name in self._try(files.names, "proposals", ".json")]
 
     def read_proposals(self) -> list[dict[str, Any]]:
-        """Read what all trials of the study try or have tried, ordered by trial_id."""
+        """Read number and parameters of all trials of the study, ordered by trial_id."""
         with ThreadPoolExecutor(_READERS) as pool:
             found = pool.map(self.read_proposal, self.proposal_ids())
         return [proposal for proposal in found if proposal is not None]
@@ -126,7 +126,7 @@ class ResultsStore:
     # Tables
 
     def write_trial(self, row: Row) -> None:
-        """Write a trial's row, in the place of an earlier one.
+        """Write the row of a trial; it replaces an earlier one.
 
         Raises:
             SchemaError: A column or type that the closed schema does not have.
@@ -144,7 +144,7 @@ class ResultsStore:
         """Read the row of a trial that has ended.
 
         Raises:
-            UserError: there is none, or none can have that name; names the first and the last that there are.
+            UserError: no such trial has ended; names the first and the last that have.
         """
         row = self.read_trial(trial_id) if _NAME.fullmatch(trial_id) else None
         if row is None:
@@ -153,16 +153,24 @@ class ResultsStore:
             raise UserError(f"study {self.study} in {self.results} has no finished trial {trial_id}; {some}")
         return row
 
+    def read_points(self, trial_id: str) -> list[dict[str, Any]]:
+        """Read the rows of all whole networks that a trial has left, its own row last; fewer while it runs."""
+        stages: list[dict[str, Any]] = []
+        while (row := self.read_trial(str(PointName.read(trial_id)._replace(stage=len(stages))))) is not None:
+            stages.append(row)
+        own = self.read_trial(trial_id)
+        return [*stages, *([] if own is None else [own])]
+
     def read_trials(self) -> list[dict[str, Any]]:
-        """Read the rows of all trials that have ended, ordered by trial_id, each once."""
+        """Read the rows of all points, of trials and of their earlier stages, ordered by trial_id, each once."""
         return to_rows(self._read_joined("trials", lambda name: True).sort_by("trial_id"))
 
     def trial_ids(self) -> list[str]:
-        """The trial_ids that have a file with their row; those that were compacted have none any more."""
+        """List the trials whose row is in a file of its own, not in a compacted file."""
         return [_trial_of(name) for name in self._names("trials") if not is_compacted(name)]
 
     def append_round(self, trial_id: str, row: Row) -> None:
-        """Add a round to a trial's file; a round that is there already is replaced, so that a retry never doubles it.
+        """Add a round to the file of a trial; it replaces the same round of an earlier attempt, so none is there twice.
 
         Raises:
             SchemaError: A column or type that the closed schema does not have, or a missing `round`.
@@ -173,16 +181,16 @@ class ResultsStore:
         self._write_table("rounds", _checked_name(trial_id), table)
 
     def read_rounds(self, trial_id: str) -> list[dict[str, Any]]:
-        """Read a trial's rounds in order; none if it has finished none."""
+        """Read the rounds that a trial has finished, in order; an empty list if it has finished none."""
         return sorted(self._read_rows("rounds", trial_id), key=lambda row: int(row["round"]))
 
     def read_all_rounds(self) -> list[dict[str, Any]]:
-        """Read the rounds of all trials, ended or not."""
+        """Read the rounds of all trials, whether they have ended or not."""
         return to_rows(self._read_joined("rounds", lambda name: True))
 
     def write_values(self, trial_id: str, codebook: Codebook) -> None:
         """Write a trial's codebook: each value, how many weights have it and its order."""
-        from pwfn.codebook import value_orders  # the caller has imported it with torch; a reader of results has not
+        from pwfn.codebook import value_orders  # late: it imports torch, which readers of results do without
 
         orders = value_orders(codebook.values)
         columns = [[trial_id] * len(orders), codebook.values, codebook.counts, orders]
@@ -213,11 +221,11 @@ class ResultsStore:
         return {name.removesuffix(".safetensors"): size for name, size in sizes.items()}
 
     def write_checkpoint(self, trial_id: str, content: bytes) -> None:
-        """Write the state from which a trial continues, in the place of the earlier one."""
+        """Write the state from which a trial continues; it replaces the earlier one."""
         self._write(f"checkpoints/{_checked_name(trial_id)}", content)
 
     def read_checkpoint(self, trial_id: str) -> bytes | None:
-        """Read the state from which a trial continues; None if it has none."""
+        """Read the state from which a trial continues; None if there is none."""
         return self._read(f"checkpoints/{_checked_name(trial_id)}")
 
     def delete_checkpoint(self, trial_id: str) -> None:
@@ -233,28 +241,28 @@ class ResultsStore:
         return self._read_json(f"attempts/{_checked_name(trial_id)}.json")
 
     def write_micro_batches(self, trial_id: str, number: int) -> None:
-        """Note into how many parts a trial has to split its batches, as memory ran out."""
+        """Note into how many parts a trial must split its batches after memory ran out."""
         self._write(f"attempts/{_checked_name(trial_id)}.memory.json", json.dumps({"micro_batches": number}).encode())
 
     def read_micro_batches(self, trial_id: str) -> int:
-        """Read into how many parts a trial splits its batches; 1 where memory never ran out."""
+        """Read into how many parts a trial splits its batches; 1 if memory never ran out."""
         noted = self._read_json(f"attempts/{_checked_name(trial_id)}.memory.json")
         return 1 if noted is None else int(noted["micro_batches"])
 
     def delete_attempts(self, trial_id: str) -> None:
-        """Delete both: the trial's row has them now."""
+        """Delete a trial's attempts and its number of parts, when both are in its row."""
         for name in ("json", "memory.json"):
             self._try(files.delete, f"attempts/{_checked_name(trial_id)}.{name}")
 
     def write_baseline(self, key: str, content: bytes, card: Mapping[str, Any]) -> None:
-        """Write a float network and then its card, whose presence says that the network is whole."""
+        """Write a float network, and after it its card (its accuracies); so a card means a whole network."""
         name = f"baseline/{_checked_name(key)}"
         self._try(files.delete, f"{name}.json")
         self._write(f"{name}.safetensors", content)
         self._write(f"{name}.json", (json.dumps(card, indent=2) + "\n").encode())
 
     def read_baseline(self, key: str) -> tuple[bytes, dict[str, Any]] | None:
-        """Read a float network and its card; None if it is not there whole."""
+        """Read a float network and its card; None if there is none, or only a part."""
         name = f"baseline/{_checked_name(key)}"
         card = self._read_json(f"{name}.json")
         content = None if card is None else self._read(f"{name}.safetensors")
@@ -262,17 +270,17 @@ class ResultsStore:
 
     @property
     def scratch(self) -> str:
-        """A path or URI beside the results for what Ray Train wants every node to see; nothing there is a result."""
+        """A path or URI beside the results for files that Ray Train shares between nodes; no result is kept there."""
         return place_in(self.results, self.study, "ray")
 
     def delete_scratch(self) -> None:
-        """Delete what Ray Train left there."""
+        """Delete the files that Ray Train left in `scratch`."""
         self._try(files.delete_folder, "ray")
 
     def clear_leftovers(self, ended: Collection[str]) -> None:
-        """Delete what a crash left: checkpoints and attempts of trials that have a row, files half written.
+        """Delete what a crash left: checkpoints and attempts of trials in `ended`, and half-written files.
 
-        Only while no trial of the study runs.
+        Must be called only while no trial of the study runs.
         """
         for folder in ("checkpoints", "attempts"):
             for name in self._try(files.names, folder, ""):
@@ -284,11 +292,12 @@ class ResultsStore:
     # Compaction
 
     def compact(self) -> None:
-        """Join the files of ended trials into one per folder; only while no ended trial is being written again.
+        """Join the files of ended trials into one file per folder.
 
-        The joined file is written before the single ones are deleted, so no row is ever missing. In between, and after
-        a crash there, rows are found twice: `read_trials` and `analysis` take each trial once, other readers use
-        DISTINCT on trial_id (and round, value). A reader that had listed the folder may find a file gone: list again.
+        Must not be called while an ended trial is written again. The joined file is written before the single ones are
+        deleted, so no row is missing at any time. Until they are deleted, and after a crash in between, rows are there
+        twice: `read_trials` and `analysis` take each trial once, and other readers use DISTINCT on trial_id (and round,
+        value). A reader that listed the folder before may find that a file is gone; it lists the folder again.
         """
         ended = {row["trial_id"] for row in self.read_trials()}
         for folder in _TABLES:
@@ -302,7 +311,8 @@ class ResultsStore:
     def publish(self, results: str) -> ResultsStore:
         """Copy study.json and the rows of ended trials, one file per folder, into another results folder.
 
-        What a report needs, small enough for a repository; networks and checkpoints stay behind. Again replaces it.
+        That is what a report needs, and small enough for a repository. Networks and checkpoints are not copied. What an
+        earlier call copied there is replaced.
 
         Raises:
             UserError: the study has no ended trial, or the target is this very folder.
@@ -360,7 +370,7 @@ class ResultsStore:
         self._write(f"{folder}/{stem}.parquet", sink.getvalue().to_pybytes())
 
     def _parse(self, folder: str, name: str, content: bytes) -> Any:
-        """Read a file's content as its folder's schema."""
+        """Parse the content of a file and convert it to the schema of its folder."""
         schema = _TABLES[folder]
         with files.reported(self._path(f"{folder}/{name}"), "read"):
             parquet = pq.ParquetFile(pa.BufferReader(content))
@@ -411,7 +421,7 @@ def _trial_of(name: str) -> str:
 
 
 def _checked_name(name: str) -> str:
-    """Refuse what cannot be a file's name; trials and baselines are named by us, so this is our defect."""
+    """Raise ValueError if a name cannot be a file's name; trials and baselines are named by us, so it is our defect."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} cannot name a file: letters, digits and _ . = + - are allowed")
     return name

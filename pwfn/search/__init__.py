@@ -1,1 +1,1 @@
-"""Who proposes trials, and what becomes of their results: the study. The only package that imports Optuna."""
+"""What proposes trials and keeps their study. The only package that imports Optuna."""

@@ -1,6 +1,6 @@
-"""A live view of a study: its folder, as a study of Optuna's in memory, in optuna-dashboard.
+"""A live view of a study in optuna-dashboard, over a copy of its folder that Optuna holds in memory.
 
-The folder stays the record: nothing is written to it, and what a visitor changes in the view is gone with the view.
+The folder stays the record: nothing is written to it, and what a visitor changes in the view is lost when it closes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import datetime as dt
 import logging
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pwfn.errors import UserError
 from pwfn.invocation import command_line
 from pwfn.metrics import METRICS
+from pwfn.naming import BASELINE
 from pwfn.results.store import ResultsStore
 from pwfn.search.suggestions import as_optuna
 from pwfn.space.constraints import is_finite
@@ -30,11 +31,11 @@ from pwfn.space.variation import Params
 log = logging.getLogger(__name__)
 
 SHOWN = (*METRICS, "rounds_done", "failure_class", "failure_message")
-"""Columns of a trial's row that the view lists beside parameters and objectives."""
+"""Columns of a trial's row that the view lists besides its parameters and objectives."""
 
 
 class Mirror:
-    """A study's folder as a study of Optuna's; each update takes over what is new.
+    """A copy of a study's folder as an Optuna study; each update copies what is new.
 
     Raises:
         UserError: the folder holds no study with a search space.
@@ -59,13 +60,13 @@ class Mirror:
         self._known: set[str] = set()
         self._open: dict[str, int] = {}  # trials without a row, and their ids in Optuna
         rows = {row["trial_id"]: row for row in store.read_trials()}
-        for proposal in sorted(store.read_proposals(), key=_order):
+        for proposal in sorted(_searched(store.read_proposals()), key=_order):
             self._add(proposal, rows.get(proposal["trial_id"]))
 
     def update(self) -> None:
-        """Add the trials that were proposed since, and end those that have a row now."""
+        """Add the trials that were proposed since the last update, and end those that have a row now."""
         new = [self._store.read_proposal(each) for each in self._store.proposal_ids() if each not in self._known]
-        for proposal in sorted((each for each in new if each is not None), key=_order):
+        for proposal in sorted(_searched(each for each in new if each is not None), key=_order):
             self._add(proposal, None)
         ended = set(self._store.trial_ids())
         for trial_id, optuna_id in list(self._open.items()):
@@ -82,7 +83,7 @@ class Mirror:
         trial_id = proposal["trial_id"]
         params: Params = {}
         distributions: dict[str, BaseDistribution] = {}
-        if self._space.variation.contains(proposal["params"]):  # else it was proposed for another space
+        if self._space.variation.contains(proposal["params"]):  # else the space was another one when it was proposed
             params, distributions = as_optuna(self._space, proposal["params"])
         state, values = (TrialState.RUNNING, None) if row is None else self._outcome(row)
         trial = optuna.create_trial(
@@ -117,17 +118,17 @@ class Mirror:
 
     @property
     def trials(self) -> list[FrozenTrial]:
-        """The trials as Optuna has them now."""
+        """The trials in their present state, as Optuna holds them."""
         return self._study.get_trials(deepcopy=False)
 
 
 class Dashboard:
-    """optuna-dashboard on this machine's loopback, over a mirror that is kept up to date.
+    """optuna-dashboard, reachable from this machine only, over a mirror that is updated while it runs.
 
     Args:
-        mirror: what is shown.
-        port: to listen on; 0 takes a free one.
-        seconds: between updates.
+        mirror: the study to show.
+        port: the port to listen on; 0 takes a free one.
+        seconds: time between two updates of the mirror.
 
     Raises:
         UserError: optuna-dashboard is not installed, or the port is taken.
@@ -148,7 +149,7 @@ class Dashboard:
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
+        """The address to open in a browser."""
         return f"http://127.0.0.1:{self._server.server_port}/dashboard"
 
     def serve(self) -> None:
@@ -179,10 +180,15 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 def _local(moment: dt.datetime | None) -> dt.datetime | None:
-    """Turn a time of the record into one as Optuna keeps them: this machine's, without a zone."""
+    """Convert a recorded time (UTC) to the form that Optuna uses: local time without a time zone."""
     return moment and moment.astimezone().replace(tzinfo=None)
 
 
+def _searched(proposals: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Leave out the baselines: no sampler knows them."""
+    return (each for each in proposals if BASELINE not in each)
+
+
 def _order(proposal: Mapping[str, Any]) -> tuple[bool, int, str]:
-    """Put replicates, which came after all others, last."""
+    """Sort proposals by their number, with replicates last, because they came after all others."""
     return "replicate" in proposal, proposal["number"], proposal["trial_id"]

@@ -1,4 +1,4 @@
-"""The front of a search space's trials: complete, within the constraints, dominated by none."""
+"""The front of a search: trials that are complete, keep the constraints, and are dominated by no other."""
 
 from __future__ import annotations
 

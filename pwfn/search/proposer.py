@@ -1,4 +1,4 @@
-"""Who proposes: a search space as a study of Optuna's, on its public ask and tell."""
+"""Proposes trials: a search space as an Optuna study, used through its public ask-and-tell interface."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from optuna.trial import TrialState
 from pwfn.search.suggestions import labels, suggest
 from pwfn.seeds import derive_seed
 from pwfn.space.constraints import is_finite
+from pwfn.space.declaration import HYPERVOLUME
 from pwfn.space.space import SearchSpace
 from pwfn.space.variation import Params
 
@@ -30,26 +31,28 @@ log = logging.getLogger(__name__)
 State = Literal["complete", "pruned", "failed"]
 
 POPULATION = 16
-"""Trials of a generation of NSGA-II and NSGA-III, however many are planned, so that going on with more is the same
-search. The first generation is random: with Optuna's 50 the usual 64 trials would hardly search."""
+"""Trials in one generation of NSGA-II and NSGA-III. It does not depend on how many trials are planned, so that a study
+that is continued with more trials is the same search. The first generation is random: with Optuna's default of 50, most
+of the usual 64 trials would be random."""
 
 
 class Proposal(NamedTuple):
-    """Parameters of a trial by dotted field, and the trial's number in the study, from 0."""
+    """One proposed trial: its number in the study, from 0, and its parameters by dotted field."""
 
     number: int
     params: Params
     attributes: dict[str, dict[str, Any]]
-    """What the sampler noted about the `trial` and the `study`, as JSON data: a later process needs it as well."""
+    """What the sampler noted on the `trial` and on the `study`, as JSON data; a process that continues needs it."""
 
 
 class Proposer:
-    """An Optuna study over a search space: asked for parameters, told how their trials ended.
+    """An Optuna study over a search space: it is asked for parameters and told how their trials ended.
 
-    A proposal follows from the space, the study's seed, its number and what was told before, in every process: the
-    sampler is seeded anew for each number. So a study that was interrupted goes on as if it had not been.
+    A proposal depends only on the space, the seed of the study, its number, and what was told before it, in every
+    process alike, because the sampler gets a new seed for each number. So an interrupted study goes on as if it had not
+    been interrupted.
 
-    With `search.batch` a proposal knows exactly the trials of all earlier batches, so that it depends neither on the
+    With `search.batch` a proposal knows the trials of all earlier batches and no others, so it depends neither on the
     order in which trials end nor on how many run at once.
     """
 
@@ -57,7 +60,7 @@ class Proposer:
         optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would report each trial on stderr
         self.space = space
         self._storage = optuna.storages.InMemoryStorage()
-        self.study = optuna.create_study(storage=self._storage, directions=list(space.objectives.values()))
+        self.study = optuna.create_study(storage=self._storage, directions=list(space.learned.values()))
         self._study_id = self._storage.get_study_id_from_name(self.study.study_name)
         self._num_asked = 0
         self._open: dict[int, optuna.Trial] = {}
@@ -68,13 +71,13 @@ class Proposer:
 
     @property
     def must_wait(self) -> bool:
-        """Whether the next proposal has to know trials that have not ended."""
+        """Whether the next proposal must know the results of trials that have not ended yet."""
         return self.space.search.batch is not None and any(
             self._is_due(number) for number in self._open.keys() - self._ended.keys()
         )
 
     def ask(self) -> Proposal | None:
-        """Propose the next trial; None when the study has all it may start. Not to be called while it must wait."""
+        """Propose the next trial; None when all trials are proposed. Must not be called while `must_wait` is true."""
         assert not self.must_wait
         for number in sorted(filter(self._is_due, self._ended)):
             self._tell_optuna(self._open.pop(number), *self._ended.pop(number))
@@ -88,9 +91,9 @@ class Proposer:
         return Proposal(number, params, self._attributes(trial, known))
 
     def reopen(self, proposal: Proposal) -> bool:
-        """Take up what an earlier process proposed: it counts as running until it is told.
+        """Add a trial that an earlier process proposed; it counts as running until its end is told.
 
-        Return False where it lies outside the space, which then differs from that process's; it is left out.
+        Returns False, and adds nothing, where its parameters lie outside the space: the space was another one then.
         """
         self._num_asked = max(self._num_asked, proposal.number + 1)
         if not self.space.variation.contains(proposal.params):
@@ -103,10 +106,11 @@ class Proposer:
         return True
 
     def tell(self, number: int, state: State, metrics: Mapping[str, Any]) -> None:
-        """Say how a trial ended; the metrics of a complete one hold what `SearchSpace.told_metrics` names.
+        """Say how a trial ended; the metrics of a complete one hold what `SearchSpace.learned_metrics` names.
 
-        A complete trial without a finite number for each of these counts as failed. A pruned trial's metrics are those
-        of an unfinished network, so they are not told. A trial that ended before, or was never proposed, is ignored.
+        A complete trial that lacks a finite number for one of these counts as failed. The metrics of a pruned trial
+        belong to an unfinished network, so Optuna is not told them. A trial that has already ended, or was never
+        proposed, is ignored.
         """
         if number not in self._open or number in self._ended:
             log.warning("trial %d is not open, so its end in state %s is not told", number, state)
@@ -114,12 +118,12 @@ class Proposer:
         self._ended[number] = (state, metrics)
 
     def add_complete(self, trials: Iterable[tuple[Params, Mapping[str, Any]]]) -> None:
-        """Tell complete trials of other studies, parameters and metrics; they take no numbers.
+        """Tell complete trials of other studies, as parameters and metrics; they use up no trial numbers.
 
-        Those outside the space are left out. To a genetic algorithm they are one generation, the first: all are begun
-        before any has ended.
+        Trials outside the space are left out. A genetic algorithm takes them as its first generation, because all of
+        them are begun before any has ended.
         """
-        self.study.sampler = make_sampler(self.space, seed=0)  # it draws nothing
+        self.study.sampler = make_sampler(self.space, seed=0)  # nothing is drawn here, so any seed will do
         begun = []
         for params, metrics in trials:
             if self.space.variation.contains(params):
@@ -130,12 +134,12 @@ class Proposer:
             self._tell_optuna(trial, "complete", metrics)
 
     def _is_due(self, number: int) -> bool:
-        """Whether the next proposal has to know a trial, where that has ended."""
+        """Whether the next proposal must know the result of a trial, once that trial has ended."""
         batch = self.space.search.batch
         return batch is None or number // batch < self._num_asked // batch
 
     def _begin(self, number: int | None, params: Params | None) -> tuple[optuna.Trial, Params]:
-        """Start a trial in Optuna, with the parameters given or with the sampler's."""
+        """Start a trial in Optuna, with the given parameters, or with those that the sampler chooses."""
         if params is not None:
             self.study.enqueue_trial(labels(self.space, params))
         trial = self.study.ask()
@@ -145,12 +149,12 @@ class Proposer:
         return trial, suggest(self.space, trial)
 
     def _join_generation(self, trial: optuna.Trial) -> None:
-        """Make a trial whose parameters no genetic algorithm drew a parent all the same; Optuna leaves it out."""
+        """Give a trial a generation although its parameters were given; else Optuna never takes it as a parent."""
         if isinstance(self.study.sampler, BaseGASampler):
             self.study.sampler.get_trial_generation(self.study, self._storage.get_trial(self._id(trial)))
 
     def _attributes(self, trial: optuna.Trial, known: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """What the sampler noted on a trial, and on the study besides what was known."""
+        """Collect what the sampler noted on a trial, and what it added to the study's notes in `known`."""
         of_trial = self._storage.get_trial_system_attrs(self._id(trial))
         of_study = self._storage.get_study_system_attrs(self._study_id)
         return {
@@ -164,10 +168,10 @@ class Proposer:
     def _tell_optuna(self, trial: optuna.Trial, state: State, metrics: Mapping[str, Any]) -> None:
         if state == "pruned":
             self.study.tell(trial, state=TrialState.PRUNED)
-        elif state == "complete" and all(is_finite(metrics.get(name)) for name in self.space.told_metrics):
-            for constraint in self.space.constraints:
+        elif state == "complete" and all(is_finite(metrics.get(name)) for name in self.space.learned_metrics):
+            for constraint in () if HYPERVOLUME in self.space.learned else self.space.constraints:
                 trial.set_constraint(constraint.name, constraint.violation(metrics))
-            self.study.tell(trial, [float(metrics[name]) for name in self.space.objectives])
+            self.study.tell(trial, [float(metrics[name]) for name in self.space.learned])
         else:
             self.study.tell(trial, state=TrialState.FAIL)
 
@@ -175,7 +179,7 @@ class Proposer:
 def make_sampler(space: SearchSpace, seed: int) -> BaseSampler:
     """Make the sampler that the space names."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` and NSGA-III are called so
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`, NSGA-III
         return SAMPLERS[space.search.sampler](space, seed)
 
 

@@ -1,10 +1,12 @@
 """Which trials are worth their remaining rounds, judged by several objectives (after MO-ASHA, Schmucker et al. 2021).
 
-After some of its rounds, the rungs, a trial is ranked among all trials that have come as far; the best share of them
-goes on. What a trial had at a rung is compared with rungs alone and never told as its result.
+After certain rounds, the rungs, a trial is ranked among all trials that have reached the same rung, and only the best
+share of them goes on. What a trial has at a rung is compared with other trials at that rung only; the sampler is never
+told it as the trial's result.
 
-Two things differ from the paper, because they kept more of the front for the time they saved (CHANGELOG): fronts go on
-whole, where the paper takes some of the last one; and entropy stands for counts of values.
+Two things differ from the paper, because they kept more of the front for the time they saved (docs/log.md, "Does ending
+trials early keep the front for less time?"). A front goes on whole, where the paper cuts the last one. And where an
+objective counts values, trials are compared by the entropy of the values, which tells more about the final count.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pwfn.metrics import METRICS, Direction
-from pwfn.search.ranking import costs, depths
+from pwfn.search.ranking import depths, minimized_objectives
 from pwfn.space.constraints import total_violation
 from pwfn.space.declaration import PruningConfig
 from pwfn.space.space import SearchSpace
@@ -25,11 +27,11 @@ from pwfn.space.space import SearchSpace
 FORETOLD_BY = {name: metric.foretold_by for name, metric in METRICS.items() if metric.foretold_by is not None}
 """What stands for a metric after a few rounds."""
 RUNG_SPACING = 3
-"""Each rung comes after so many times as many rounds."""
+"""Each rung comes after this many times as many rounds as the one before."""
 
 
 class Rung(NamedTuple):
-    """Trials meet here: after the same round of the same method, with the same share of the weights fixed."""
+    """A point at which trials are compared: the same round of the same method, with the same share of weights fixed."""
 
     method: str
     round: int
@@ -38,28 +40,28 @@ class Rung(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What one trial had reached at a rung."""
+    """What one trial has reached at a rung."""
 
     number: int
     values: tuple[float, ...]
-    """One per objective, to be minimised; not finite is the worst."""
+    """One number per objective, each to be minimised; a number that is not finite is worse than any other."""
     violation: float
-    """Of the constraints; 0 where all hold."""
+    """By how much the trial violates the constraints together; 0 if it keeps all of them."""
 
 
 class Referee:
-    """Judges trials at rungs: rounds `grace_rounds`, then each `RUNG_SPACING` times as far.
+    """Judges trials at rungs: after round `grace_rounds`, then each time after `RUNG_SPACING` times as many rounds.
 
-    Those that have reached the rung so far, the trial included, are sorted into fronts (non-dominated sorting). It goes
-    on unless at least 1/`reduction_factor` of them are on better fronts than it is; so nothing ends a trial that none
-    dominates. While there are no more than `reduction_factor` of them, every trial goes on.
+    All trials that have reached the rung, this one included, are sorted into fronts (non-dominated sorting). The trial
+    goes on unless at least 1/`reduction_factor` of them are on better fronts than it is, so a trial that no other
+    dominates always goes on. As long as at most `reduction_factor` trials have reached the rung, all of them go on.
 
     Args:
         config: grace period and reduction factor.
-        objectives: metrics of a round, and their direction.
-        violation: how far a round's metrics violate the constraints together, 0 where all hold.
-        batch: with batches of this size a trial is compared with earlier batches only, so that no verdict depends on
-            who came first; None compares with all.
+        objectives: metrics that are known after a round, and the direction of each.
+        violation: says by how much the metrics of a round violate the constraints together; 0 if all are kept.
+        batch: number of trials in a batch; a trial is then compared with trials of earlier batches only, so that no
+            decision depends on which trial came first. None compares it with all.
     """
 
     def __init__(
@@ -76,12 +78,12 @@ class Referee:
         self._standings: defaultdict[Rung, dict[str, Standing]] = defaultdict(dict)
 
     def recall(self, rounds: Iterable[Mapping[str, Any]]) -> None:
-        """Take up what trials of an earlier run had reached, from the rows of their rounds."""
+        """Note what trials of an earlier run reached, from the rows of their rounds."""
         for row in rounds:
             self._note(row)
 
     def goes_on(self, row: Mapping[str, Any]) -> bool:
-        """Judge a trial by the row of the round that it has just finished; asked again, it answers anew."""
+        """Judge a trial by the row of the round that it has just finished, among the trials known at this moment."""
         rung = self._note(row)
         if rung is None:
             return True
@@ -90,7 +92,7 @@ class Referee:
         peers = [mine, *(each for each in others if self._is_peer(each, mine))]
         if len(peers) <= self.config.reduction_factor:
             return True
-        values = np.nan_to_num(np.array([each.values for each in peers]))  # what is not finite is largest
+        values = np.nan_to_num(np.array([each.values for each in peers]))  # infinity becomes the largest float
         fronts = depths(values, np.array([each.violation for each in peers]))
         return bool((fronts < fronts[0]).sum() < len(peers) / self.config.reduction_factor)
 
@@ -98,11 +100,13 @@ class Referee:
         return self.batch is None or other.number // self.batch < mine.number // self.batch
 
     def _note(self, row: Mapping[str, Any]) -> Rung | None:
-        """Record a standing where the round is a rung, and return the rung."""
+        """If the round is a rung, note what the trial has reached there and return the rung; else return None."""
         if not self._is_rung(row["round"] + 1):
             return None
         rung = Rung(row["method"], row["round"], row["fraction"])
-        values = costs(row, {FORETOLD_BY.get(name, name): direction for name, direction in self.objectives.items()})
+        values = minimized_objectives(
+            row, {FORETOLD_BY.get(name, name): direction for name, direction in self.objectives.items()}
+        )
         self._standings[rung][row["trial_id"]] = Standing(row["number"], values, self.violation(row))
         return rung
 
@@ -114,7 +118,7 @@ class Referee:
 
 
 def referee_of(space: SearchSpace) -> Referee | None:
-    """Make the judge that a space asks for; None where it prunes nothing."""
+    """Make the referee that a space asks for; None if the space prunes nothing."""
     search = space.search
     if search.pruning is None:
         return None

@@ -1,4 +1,4 @@
-"""Which of many points are best when several objectives count: an order, best first."""
+"""Orders points by several objectives, the best first."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ from pwfn.metrics import Direction
 Floats = NDArray[np.float64]
 
 
-def costs(row: Mapping[str, Any], objectives: Mapping[str, Direction]) -> tuple[float, ...]:
-    """Read a row's objectives as numbers to be minimised; infinite where one is missing or not a number."""
+def minimized_objectives(row: Mapping[str, Any], objectives: Mapping[str, Direction]) -> tuple[float, ...]:
+    """Read the objectives of a row as numbers to be minimised; infinity stands for one that is missing or NaN."""
     signs = {"minimize": 1.0, "maximize": -1.0}
     values = ((row.get(name), signs[direction]) for name, direction in objectives.items())
     return tuple(math.inf if value is None or math.isnan(value) else sign * value for value, sign in values)
 
 
 def rank(values: Floats, violations: Floats | None = None, *, among: Floats | None = None) -> NDArray[np.int64]:
-    """Place points by non-dominated sorting, within a front so that every beginning of it is spread out.
+    """Rank points by non-dominated sorting; the order within a front keeps the first points of it spread out.
 
-    Within a front the points come farthest first (Schmucker et al. 2021, section 3, epsilon-net): the best in the first
-    objective, then always the one farthest from those before it. Distances are between ranks in each objective, so
-    that no objective's scale matters. Points that violate a constraint come last, the least violation first.
+    Within a front, first comes the point that is best in the first objective, then always the point that is farthest
+    from those chosen before it (Schmucker et al. 2021, section 3, epsilon-net). Distances are measured between the
+    ranks of points in each objective, so that the scale of an objective does not matter. Points that violate a
+    constraint come last, the smallest violation first.
 
     Args:
         values: `(points, objectives)`, all to be minimised.
-        violations: `(points,)`, 0 where every constraint holds; None where there are none.
-        among: `(others, objectives)` whose ranks measure distances, where the points are a choice of them: their own
-            ranks would be evenly spaced, wherever they lie. None takes the points themselves.
+        violations: `(points,)`, 0 for a point that keeps every constraint; None if there are no constraints.
+        among: `(others, objectives)`: the larger set from which the points were chosen. Distances are measured by
+            ranks in this set, because the ranks within a few chosen points are evenly spaced wherever they lie. None
+            takes the points themselves.
 
     Returns:
-        `(points,)`: the place of each point, 0 for the best. Equal points are placed in the order given.
+        `(points,)`: the rank of each point, 0 for the best. Equal points keep the order in which they are given.
     """
     places = np.empty(len(values), dtype=np.int64)
     violations = np.zeros(len(values)) if violations is None else violations
@@ -46,16 +48,17 @@ def rank(values: Floats, violations: Floats | None = None, *, among: Floats | No
 
 
 def depths(values: Floats, violations: Floats) -> NDArray[np.int64]:
-    """Sort points into fronts (non-dominated sorting), 0 for those that none dominates.
+    """Sort points into fronts (non-dominated sorting); front 0 holds the points that no other dominates.
 
-    Points that violate a constraint come behind all that violate none, each amount of violation on a front by itself.
+    Points that violate a constraint come after all points that do not; those with the same total violation share a
+    front.
 
     Args:
         values: `(points, objectives)`, all to be minimised.
-        violations: `(points,)`, 0 where every constraint holds.
+        violations: `(points,)`, 0 for a point that keeps every constraint.
 
     Returns:
-        `(points,)`: the front of each point.
+        `(points,)`: the number of each point's front.
     """
     fronts = np.empty(len(values), dtype=np.int64)
     feasible = violations <= 0
@@ -74,7 +77,7 @@ def _order(values: Floats, violations: Floats, positions: Floats) -> NDArray[np.
 
 
 def _positions(values: Floats, among: Floats) -> Floats:
-    """Replace each objective by the place of its value among the distinct ones of `among`, as a share."""
+    """Replace each objective by the rank of its value among the distinct values of `among`, scaled to [0, 1]."""
     distinct = [np.unique(column) for column in among.T]
     places = [
         np.searchsorted(known, column) / max(len(known) - 1, 1)

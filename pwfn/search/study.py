@@ -1,7 +1,7 @@
-"""A study: a search space and the place of its results, begun or continued.
+"""A study: a search space and the folder of its results, begun or continued.
 
-A study is continued only by what began it: the same space, code, package versions, data and checkpoints. Trials that
-differ in one of them cannot share a front; `force` mixes them nevertheless, and study.json says that this was done.
+A study is continued only with what began it: the same space, code, package versions, data and checkpoints. Trials that
+differ in one of these cannot share a front. `force` mixes them all the same, and study.json then says so.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pwfn.config import KmeansConfig
 from pwfn.errors import UserError
-from pwfn.naming import dotted
+from pwfn.naming import BASELINE, dotted
 from pwfn.results.store import ResultsStore
-from pwfn.search.sources import source_digests
+from pwfn.search.code_digests import code_digests
 from pwfn.space.space import SearchSpace
 from pwfn.trial.rows import Trial, commit, versions
 
@@ -25,38 +26,43 @@ log = logging.getLogger(__name__)
 
 CHANGEABLE = (
     "search.trials", "search.max_concurrent", "search.hours", "search.gpu_hours", "search.trial_minutes",
-    "search.keep_models",
+    "search.keep_models", "search.baselines",
 )  # fmt: skip
-"""What may differ when a study is continued: it changes no trial."""
+"""Settings that may differ when a study is continued, because they change the result of no trial."""
 MOST_SHOWN = 8
-"""Differences that a message lists; study.json has them all."""
+"""Most differences that one message lists; study.json has all of them."""
 
 
 @dataclass(frozen=True)
-class Study:
-    """A search space and the place of its results; small enough to send to every trial's process."""
+class SearchStudy:
+    """A search space and the store of its results; small enough to be sent to the process of every trial."""
 
     space: SearchSpace
     store: ResultsStore
 
     def proposals(self) -> list[dict[str, Any]]:
-        """Read what the search has proposed so far, by number; replicates are none of it."""
-        found = (proposal for proposal in self.store.read_proposals() if "replicate" not in proposal)
+        """Read what the search has proposed so far, by number; neither replicates nor baselines."""
+        found = (each for each in self.store.read_proposals() if not {"replicate", BASELINE} & each.keys())
         return sorted(found, key=lambda proposal: int(proposal["number"]))
 
     def trial(self, proposal: Mapping[str, Any]) -> Trial:
-        """Make the trial of a proposal: `trial_id`, `number`, `params` and, of a replicate, which one it is."""
-        number: int = proposal["number"]
-        config = self.space.trial_config(proposal["params"], number, proposal.get("replicate", 0))
+        """Make the trial of a proposal: `trial_id`, `number`, `params` and, of a replicate, which one it is.
+
+        A baseline has no number; its method stands in the place of the space's.
+        """
+        number: int | None = proposal["number"]
+        config = self.space.trial_config(proposal["params"], number or 0, proposal.get("replicate", 0))
+        if BASELINE in proposal:
+            config = config.model_copy(update={"method": KmeansConfig(**proposal[BASELINE])})
         return Trial(proposal["trial_id"], number, self.store.study, config)
 
 
-def open_study(space: SearchSpace, store: ResultsStore, *, command: str, force: bool = False) -> Study:
+def open_study(space: SearchSpace, store: ResultsStore, *, command: str, force: bool = False) -> SearchStudy:
     """Begin a study, or continue the one that is in the folder.
 
     Raises:
-        UserError: the folder cannot be written, or holds a study of another space or code and this is not to be
-            forced; names what differs.
+        UserError: the folder cannot be written; or it holds a study that another space or other code began, and
+            `force` is false. Names what differs.
     """
     known = store.read_study()
     if known is None:
@@ -80,14 +86,14 @@ def open_study(space: SearchSpace, store: ResultsStore, *, command: str, force: 
             "command": command,
         }
     )
-    return Study(space, store)
+    return SearchStudy(space, store)
 
 
 def check_inputs(store: ResultsStore, inputs: Mapping[str, Mapping[str, str]], *, force: bool) -> None:
     """Compare the data and checkpoints of each float network with those that the study began with, and record them.
 
     Raises:
-        UserError: they differ, and this is not to be forced; names what differs.
+        UserError: they differ and `force` is false; names what differs.
     """
     known = store.read_study() or {}
     known = settle(known, of_inputs(known, inputs), store, force=force)
@@ -101,7 +107,7 @@ def record_understood(store: ResultsStore, understood: Mapping[str, Any]) -> Non
 
 
 def settle(known: Mapping[str, Any], differences: list[str], store: ResultsStore, *, force: bool) -> dict[str, Any]:
-    """Refuse to continue with differences; where that is forced, note them in study.json's content instead."""
+    """Refuse to continue a study if there are differences; with `force`, add them to the content of study.json."""
     if not differences:
         return dict(known)
     shown = show(differences)
@@ -117,12 +123,12 @@ def settle(known: Mapping[str, Any], differences: list[str], store: ResultsStore
 
 @functools.cache
 def code_card() -> dict[str, Any]:
-    """What study.json says of the running program."""
-    return {"versions": versions(), "commit": commit(), "source": source_digests()}
+    """Describe the running program as study.json records it: versions, commit, digests of the code."""
+    return {"versions": versions(), "commit": commit(), "source": code_digests()}
 
 
 def of_code(known: Mapping[str, Any]) -> list[str]:
-    """List the modules and packages that differ from those on record; what is not on record is not compared."""
+    """List the modules and packages that differ from the recorded ones; what was not recorded is not compared."""
     now = code_card()
     changed = _differing(known.get("source"), now["source"])
     commits = f" (commit {known.get('commit')} -> {now['commit']})" if known.get("commit") != now["commit"] else ""
@@ -132,13 +138,13 @@ def of_code(known: Mapping[str, Any]) -> list[str]:
 
 
 def of_inputs(known: Mapping[str, Any], inputs: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """List what differs of data and checkpoints, each once."""
+    """List the differences in data and checkpoints, each of them once."""
     before = known.get("inputs", {})
     return list(dict.fromkeys(line for key, now in inputs.items() for line in _differing(before.get(key), now)))
 
 
 def show(differences: list[str]) -> str:
-    """Join differences for a message."""
+    """Join differences into the text of a message, at most `MOST_SHOWN` of them."""
     more = len(differences) - MOST_SHOWN
     return "; ".join([*differences[:MOST_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 

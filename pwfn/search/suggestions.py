@@ -1,4 +1,4 @@
-"""A search space's fields as Optuna's parameters."""
+"""Translates the fields of a search space into Optuna's parameters, and back."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pwfn.space.variation import Params
 
 
 def suggest(space: SearchSpace, trial: BaseTrial) -> Params:
-    """Ask a trial for the value of each field that varies in it."""
+    """Ask an Optuna trial for the value of each field that varies in it."""
     return space.variation.walk(lambda name, _: _suggest_field(space, trial, name))
 
 
 def labels(space: SearchSpace, params: Mapping[str, Any]) -> Params:
-    """Write options that are lists and mappings as text, since Optuna's are scalars."""
+    """Write options that are lists or mappings as text, because Optuna takes only scalars as options."""
     return {name: _label(space, name, value) for name, value in params.items()}
 
 
 def as_optuna(space: SearchSpace, params: Mapping[str, Any]) -> tuple[Params, dict[str, BaseDistribution]]:
-    """Give known parameters, inside the space, as Optuna keeps those of a trial: labels and distributions."""
+    """Translate known parameters, which must lie in the space, into the values and distributions of an Optuna trial."""
     known = FixedTrial(labels(space, params))
     suggest(space, known)
     return known.params, known.distributions

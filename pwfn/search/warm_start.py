@@ -1,6 +1,6 @@
-"""Warm start: complete trials of other studies teach the search before its first proposal.
+"""Warm start: the search learns from complete trials of other studies before its first proposal.
 
-They are copied into the new study's folder, so that it can be continued without the others.
+These trials are copied into the folder of the new study, so that it can be continued without the other folders.
 """
 
 from __future__ import annotations
@@ -10,42 +10,43 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pwfn.errors import UserError
-from pwfn.naming import dotted, parent_of
+from pwfn.naming import PointName, dotted, parent_of
 from pwfn.results.store import ResultsStore
+from pwfn.search.learning import lesson
 from pwfn.space.constraints import is_finite
 from pwfn.space.fields import show
 from pwfn.space.space import SearchSpace
 from pwfn.space.variation import Params
 
 if TYPE_CHECKING:
-    from pwfn.search.study import Study  # it imports torch, which a dry run need not wait for
+    from pwfn.search.study import SearchStudy  # it imports torch, which a dry run need not wait for
 
 NOT_COMPARED = ("seed", "data.split_seed")
-"""Fields that differ between studies by design."""
+"""Fields that differ between any two studies, so a difference in them is not reported."""
 MOST_SHOWN = 8
-"""Differences that a line lists."""
+"""Most differences that one line lists."""
 
 
 class Loan(NamedTuple):
     """What a space can learn from other studies."""
 
     trials: list[dict[str, Any]]
-    """Parameters and metrics, and whose they are, as JSON data."""
+    """Parameters and metrics of each trial, with its study and its trial_id, as JSON data."""
     lines: list[str]
-    """What was taken from each folder and what was not, in words."""
+    """Sentences that say what was taken from each folder and what was not."""
 
 
-def warm_start(study: Study, folders: Sequence[str]) -> list[str]:
-    """Copy what other studies' trials teach into a study that has proposed nothing yet, and say what was taken.
+def warm_start(study: SearchStudy, folders: Sequence[str]) -> list[str]:
+    """Copy the trials of other studies into a study that has proposed nothing yet; say in lines what was taken.
 
-    A folder that the study has taken up before is left as it was taken.
+    A folder whose trials the study has already copied is not read again.
 
     Args:
-        study: the one to teach.
-        folders: RESULTS/STUDY of each of the others, local or a URI.
+        study: the study that learns.
+        folders: RESULTS/STUDY of each of the other studies, a local path or a URI.
 
     Raises:
-        UserError: there is no such study, or this one has proposed trials without them.
+        UserError: one of the folders holds no study, or this study has already proposed trials without them.
     """
     known = study.store.read_warm_start() or {"folders": [], "trials": []}
     new = [folder for folder in dict.fromkeys(folders) if _name(_store(folder)) not in known["folders"]]
@@ -72,10 +73,10 @@ def require_studies(folders: Sequence[str]) -> None:
 
 
 def borrow(space: SearchSpace, folders: Sequence[str], known: Sequence[Mapping[str, Any]] = ()) -> Loan:
-    """Collect the trials of other studies that are complete and lie in a space, each parameters once.
+    """Collect the complete trials of other studies that lie in a space; equal parameters are taken once.
 
     Raises:
-        UserError: there is no such study.
+        UserError: one of the folders holds no study.
     """
     require_studies(folders)
     seen = {_key(trial["params"]) for trial in known}
@@ -90,10 +91,11 @@ def _borrow(space: SearchSpace, store: ResultsStore, rows: list[dict[str, Any]],
     differences: dict[str, str] = {}
     num_left_out = {"lie outside the space": 0, "did not finish": 0, "are known already": 0}
     num_known = len(loan.trials)
-    for row in rows:
+    trials = [row for row in rows if PointName.read(row["trial_id"]).stage is None]
+    for row in (lesson(space, store, each) for each in trials):
         fields = dict(dotted(json.loads(row["config_json"] or "{}"), depth=2))
         params = space.variation.params_of(fields)
-        if row["state"] != "complete" or not all(is_finite(row[name]) for name in space.told_metrics):
+        if row["state"] != "complete" or not all(is_finite(row[name]) for name in space.learned_metrics):
             num_left_out["did not finish"] += 1
         elif params is None:
             num_left_out["lie outside the space"] += 1
@@ -101,11 +103,11 @@ def _borrow(space: SearchSpace, store: ResultsStore, rows: list[dict[str, Any]],
             num_left_out["are known already"] += 1
         else:
             seen.add(_key(params))
-            metrics = {name: row[name] for name in space.told_metrics}
+            metrics = {name: row[name] for name in space.learned_metrics}
             trial = {"folder": _name(store), "trial_id": row["trial_id"], "params": params, "metrics": metrics}
             loan.trials.append(trial)
             differences |= dict(_differing(space, params, fields))
-    parts = [f"told {len(loan.trials) - num_known} of {len(rows)} trials of {store.study}"]
+    parts = [f"told {len(loan.trials) - num_known} of {len(trials)} trials of {store.study}"]
     parts += [f"{number} {why}" for why, number in num_left_out.items() if number]
     loan.lines.append("; ".join(parts))
     if differences:
@@ -115,7 +117,7 @@ def _borrow(space: SearchSpace, store: ResultsStore, rows: list[dict[str, Any]],
 
 
 def _differing(space: SearchSpace, params: Params, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Fields of a trial that this space would set otherwise, and how, in words; an older program had fewer fields."""
+    """Yield each field of a trial that this space would set to another value, with a text that says both values."""
     here = dict(dotted(space.trial_config(params, 0).model_dump(mode="json"), depth=2))
     for name, value in fields.items():
         if name in here and name not in NOT_COMPARED and not name.startswith("resources.") and here[name] != value:

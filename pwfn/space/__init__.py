@@ -1,1 +1,1 @@
-"""What is asked: a search space read from YAML and checked whole. Imports neither torch, Ray nor Optuna."""
+"""Search spaces: read from YAML and checked as a whole. Imports neither torch nor Ray nor Optuna."""

@@ -1,4 +1,4 @@
-"""Constraints: bounds that a trial has to keep for its result to count, and by how much one misses them.
+"""Constraints: bounds that a trial must keep for its result to count, and by how much a trial misses them.
 
 In a file: `constraints: {val_top1: {max_drop: 0.01}, unique_values: {max: 64}}`.
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 
 from pwfn.errors import UserError, nearest_names
 from pwfn.metrics import METRICS, Bound, share_missed
-from pwfn.space.declaration import Source, require_metric
+from pwfn.space.declaration import Origin, require_metric
 from pwfn.space.fields import show
 
 FLOAT_METRICS = {name: f"float_{name}" for name, metric in METRICS.items() if metric.has_float and metric.is_searchable}
@@ -29,16 +29,16 @@ class Constraint(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What tells it from the others of a study."""
+        """A name that differs from those of all other constraints of a study."""
         return f"{self.metric}.{self.kind}"
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of a trial's row that decide it."""
+        """Columns of a trial's row that decide whether it is kept."""
         return (self.metric, FLOAT_METRICS[self.metric]) if self.kind == "max_drop" else (self.metric,)
 
     def violation(self, metrics: Mapping[str, Any]) -> float:
-        """Say by what share of the bound it is missed: at most 0 where it holds, infinite where a metric is missing."""
+        """Say by what share of the bound it is missed: at most 0 if it is kept, infinite if a metric is missing."""
         if not all(is_finite(metrics.get(column)) for column in self.columns):
             return math.inf
         return share_missed(self.kind, self.bound, *(float(metrics[column]) for column in self.columns))
@@ -49,34 +49,34 @@ class Constraint(NamedTuple):
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a recorded value is a number that is there."""
+    """Whether a recorded value is a finite number; None, text and NaN are not."""
     return isinstance(value, Real) and math.isfinite(value)
 
 
 def total_violation(constraints: Iterable[Constraint], metrics: Mapping[str, Any]) -> float:
-    """Add up by how much constraints are missed; 0 where all hold, infinite where a metric is missing."""
+    """Add up by how much constraints are missed: 0 if all are kept, infinite if a metric is missing."""
     return sum((max(0.0, constraint.violation(metrics)) for constraint in constraints), 0.0)
 
 
-def read_constraints(declared: Mapping[str, Any], source: Source) -> tuple[Constraint, ...]:
-    """Read metric -> bounds.
+def read_constraints(declared: Mapping[str, Any], origin: Origin) -> tuple[Constraint, ...]:
+    """Read a mapping from metrics to their bounds.
 
     Raises:
         UserError: naming the metric, what was found and what is allowed.
     """
-    return tuple(constraint for metric, bounds in declared.items() for constraint in _of_metric(metric, bounds, source))
+    return tuple(constraint for metric, bounds in declared.items() for constraint in _of_metric(metric, bounds, origin))
 
 
 def declared_constraints(constraints: Iterable[Constraint]) -> dict[str, dict[str, float]]:
-    """Give constraints the form that they have in a file."""
+    """Write constraints in the form that they have in a YAML file."""
     declared: dict[str, dict[str, float]] = {}
     for constraint in constraints:
         declared.setdefault(constraint.metric, {})[constraint.kind] = constraint.bound
     return declared
 
 
-def _of_metric(metric: str, bounds: Any, source: Source) -> list[Constraint]:
-    where = f"{source.file}: constraints.{metric}"
+def _of_metric(metric: str, bounds: Any, origin: Origin) -> list[Constraint]:
+    where = f"{origin.file}: constraints.{metric}"
     require_metric(metric, where)
     if not isinstance(bounds, dict) or not bounds:
         raise UserError(f"{where} is {show(bounds)}, but must be bounds such as {{min: 0.9}}")

@@ -1,4 +1,4 @@
-"""The parts of a search space's declaration, each read and checked by itself: shapes, names and types."""
+"""The parts of a search space's declaration; each is read by itself, and its shape, names and types are checked."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ PARTS: dict[str, type] = {
 SEARCHABLE = tuple(name for name, metric in METRICS.items() if metric.is_searchable)
 """Metrics that a search may optimise or constrain."""
 DEFAULT_OBJECTIVES: dict[str, Direction] = {name: METRICS[name].direction for name in ("val_top1", "unique_values")}
+HYPERVOLUME = "hypervolume"
+"""Name of what a search learns with `search.stage: hypervolume`."""
 SHARED_BY_ALL_TRIALS = {
     "seed": "each trial's seed follows from search.seed",
     "data.split_seed": "all trials share one split",
@@ -36,82 +38,89 @@ class PruningConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     grace_rounds: Annotated[int, Field(ge=1)] = 3
-    """Rounds that every trial may run before it is judged; each next judgement comes after three times as many."""
+    """Rounds that every trial runs before it is first judged; each later time comes after three times as many."""
     reduction_factor: Annotated[float, Field(gt=1, le=100)] = 2
-    """One trial in so many goes on, and with it the others of its front."""
+    """Of this many trials one goes on, together with all others on its front."""
 
 
 class SearchConfig(BaseModel):
-    """Who proposes trials, and how many."""
+    """What proposes trials, how many there are, and when the search ends."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     sampler: Sampler = "tpe"
     """Tree-structured Parzen estimator, NSGA-II, NSGA-III, Gaussian process, or uniform draws."""
     trials: Annotated[int, Field(ge=1)] = 64
-    """Trials to start."""
+    """Number of trials to start."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the study: of the sampler, the split, and through a trial's number of each trial."""
+    """Seed of the study: it seeds the sampler and the data split and, together with a trial's number, each trial."""
     max_concurrent: Annotated[int, Field(ge=1)] | None = None
-    """Most trials that run at once; None leaves it to the cluster's resources."""
+    """Most trials that run at once; None lets as many run as the cluster has room for."""
     keep_models: Annotated[int, Field(ge=1)] | None = 50
-    """Compressed networks to keep on disk: those of the best trials, spread over the front, then of
-    their replicates; None keeps all."""
+    """Compressed networks to keep on disk: those of the best trials, spread over the front, then those of their
+    replicates; None keeps all."""
     batch: Annotated[int, Field(ge=1)] | None = None
-    """Trials proposed together, knowing all earlier batches and nothing else: no proposal depends on which trial ends
-    first or how many run at once, but slots wait for the slowest of a batch. None proposes whenever there is room."""
+    """Trials that are proposed together, from the results of earlier batches only. Then no proposal depends on which
+    trial ends first or on how many run at once, but free slots wait for the slowest trial of a batch. None proposes a
+    trial whenever there is room for it."""
     pruning: PruningConfig | None = None
     """None runs every trial to its end."""
+    stage: Annotated[int, Field(ge=0)] | Literal["last", "hypervolume"] = "last"
+    """Which network of a trial that leaves several (`method.stages`) the search learns from: the last one, that of
+    stage 0, 1, ..., or all of them, by the hypervolume that they dominate together. Fronts always have all."""
+    baselines: bool = True
+    """Also run k-means, plain and weighted by Fisher information, with 4, 8, 16, 32 and 64 values, which costs seconds:
+    what a search has to beat. No sampler is told of them."""
     hours: Annotated[float, Field(gt=0)] | None = None
-    """Stop after so many hours of this command; the same command again goes on, with as many hours more."""
+    """Stop after this many hours of the command; the same command again continues, for as many hours more."""
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
-    """Stop when all trials of the study together have held GPUs for so long."""
+    """Stop when all trials of the study together have held GPUs for this many hours."""
     trial_minutes: Annotated[float, Field(gt=0)] | None = None
-    """End a trial that runs longer than this, hung or slow, as failed (timeout)."""
+    """End a trial that runs longer than this many minutes, because it hangs or is slow, as failed (timeout)."""
 
 
 class Override(NamedTuple):
-    """A value from the command line that takes the place of what the file says; the label names it in errors."""
+    """A value from the command line that replaces the one in the file; `label` names it in errors: `--set method.b`."""
 
     label: str
     value: Any
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a declaration comes from: a file, and overrides by field (`method.b`, `search.trials`)."""
+class Origin:
+    """Where a declaration comes from: a file, and overrides from the command line by field (`search.trials`)."""
 
     file: str
     overrides: Mapping[str, Override] = field(default_factory=dict)
 
     def at(self, part: str, name: str) -> str:
-        """Say where a field of a part stands, for an error."""
+        """Say where a field was declared, for an error: in a part of the file, or on the command line."""
         override = self.overrides.get(f"search.{name}" if part == "search" else name)
         return f"{self.file}: {part}.{name}" if override is None else override.label
 
 
-def check_parts(declared: Any, source: Source) -> dict[str, Any]:
-    """Return a copy with every part present; an empty part counts as left out."""
+def check_parts(declared: Any, origin: Origin) -> dict[str, Any]:
+    """Return a copy that has every part; a part that is empty in the file counts as left out."""
     allowed = ", ".join(PARTS)
     if not isinstance(declared, dict):
         found = "empty" if declared is None else show(declared)
-        raise UserError(f"{source.file} is {found}, but must be a mapping with the keys {allowed}")
+        raise UserError(f"{origin.file} is {found}, but must be a mapping with the keys {allowed}")
     for name, part in declared.items():
         if name not in PARTS:
             raise UserError(
-                f"{source.file}: {name} is not a key of a search space ({allowed}){nearest_names(name, PARTS)}"
+                f"{origin.file}: {name} is not a key of a search space ({allowed}){nearest_names(name, PARTS)}"
             )
         if part is not None and not isinstance(part, PARTS[name]):
             kind = "list" if PARTS[name] is list else "mapping"
-            raise UserError(f"{source.file}: {name} is {show(part)}, but must be a {kind}")
+            raise UserError(f"{origin.file}: {name} is {show(part)}, but must be a {kind}")
     return {name: kind() if declared.get(name) is None else declared[name] for name, kind in PARTS.items()}
 
 
-def read_fixed(declared: Mapping[str, Any], source: Source, fields: Fields) -> dict[str, Any]:
-    """Flatten nested sections to dotted fields, and put the overrides over them; all fields exist."""
+def read_fixed(declared: Mapping[str, Any], origin: Origin, fields: Fields) -> dict[str, Any]:
+    """Flatten nested sections to dotted fields, apply the overrides, and check that every field exists."""
     fixed: dict[str, Any] = {}
     for name, value in declared.items():
-        where = f"{source.file}: fixed.{name}"
+        where = f"{origin.file}: fixed.{name}"
         if "." in name:
             section, _, leaf = name.partition(".")
             raise UserError(f"{where}: fields are nested here, `{section}: {{{leaf}: {show(value)}}}`")
@@ -124,20 +133,20 @@ def read_fixed(declared: Mapping[str, Any], source: Source, fields: Fields) -> d
             for leaf, leaf_value in value.items():
                 _require_fixable(f"{name}.{leaf}", f"{where}.{leaf}", fields)
                 fixed[f"{name}.{leaf}"] = leaf_value
-    for name, (label, value) in source.overrides.items():
+    for name, (label, value) in origin.overrides.items():
         if not name.startswith("search."):
             _require_fixable(name, label, fields)
             fixed[name] = value
     return fixed
 
 
-def read_vary(declared: Mapping[str, Any], source: Source, fields: Fields) -> dict[str, Varied]:
-    """Read the domains and conditions of all fields without an override; the fields exist and may differ by trial."""
+def read_vary(declared: Mapping[str, Any], origin: Origin, fields: Fields) -> dict[str, Varied]:
+    """Read domain and conditions of every field without an override; check that each exists and may vary."""
     vary = {}
     for name, domain in declared.items():
-        if name in source.overrides:
+        if name in origin.overrides:
             continue
-        where = source.at("vary", name)
+        where = origin.at("vary", name)
         fields.require(name, where)
         reason = SHARED_BY_ALL_TRIALS.get(name)
         if name.startswith("resources."):
@@ -150,10 +159,10 @@ def read_vary(declared: Mapping[str, Any], source: Source, fields: Fields) -> di
     return vary
 
 
-def read_objectives(declared: Mapping[str, Any], source: Source) -> dict[str, Direction]:
-    """Read metric -> direction; none declared means accuracy up and unique values down."""
+def read_objectives(declared: Mapping[str, Any], origin: Origin) -> dict[str, Direction]:
+    """Read a mapping from metrics to directions; if it is empty: accuracy up and unique values down."""
     for metric, direction in declared.items():
-        where = f"{source.file}: objectives.{metric}"
+        where = f"{origin.file}: objectives.{metric}"
         require_metric(metric, where)
         if direction not in ("maximize", "minimize"):
             hint = nearest_names(str(direction), ("maximize", "minimize"))
@@ -162,20 +171,20 @@ def read_objectives(declared: Mapping[str, Any], source: Source) -> dict[str, Di
 
 
 def require_metric(metric: str, where: str) -> None:
-    """Raise UserError, naming `where`, unless the search may know the metric."""
+    """Raise UserError, naming `where`, unless this is a metric that a search may know."""
     if metric.startswith("test_"):
         raise UserError(f"{where} is refused: the search never sees test data; use {metric.replace('test', 'val')}")
     if metric not in SEARCHABLE:
         raise UserError(f"{where} is not a metric ({', '.join(SEARCHABLE)}){nearest_names(metric, SEARCHABLE)}")
 
 
-def read_search(declared: Mapping[str, Any], source: Source) -> SearchConfig:
-    """Read who proposes, and how many trials; overrides come first."""
+def read_search(declared: Mapping[str, Any], origin: Origin) -> SearchConfig:
+    """Read the settings of the search; overrides replace what the file says."""
     prefix = "search."
-    overrides = {k.removeprefix(prefix): v.value for k, v in source.overrides.items() if k.startswith(prefix)}
+    overrides = {k.removeprefix(prefix): v.value for k, v in origin.overrides.items() if k.startswith(prefix)}
     declared = {**declared, **overrides}
     for name, value in declared.items():
-        where = source.at("search", name)
+        where = origin.at("search", name)
         _require_setting(name, SearchConfig, where, "the search")
         if name == "pruning" and isinstance(value, dict):
             for setting in value:
@@ -184,15 +193,26 @@ def read_search(declared: Mapping[str, Any], source: Source) -> SearchConfig:
         return SearchConfig.model_validate_json(to_json(declared))
     except ValidationError as error:
         field, *inner = map(str, error.errors()[0]["loc"])
-        raise complain(".".join([source.at("search", field), *inner]), error) from None
+        raise complain(".".join([origin.at("search", field), *inner]), error) from None
 
 
-def check_pruning(search: SearchConfig, metrics: Iterable[str], source: Source) -> None:
-    """Raise UserError if trials shall be judged after a round by what is known only at their end."""
+def check_pruning(search: SearchConfig, metrics: Iterable[str], origin: Origin) -> None:
+    """Raise UserError if trials are pruned by a metric that is known only when a trial has ended."""
     for metric in metrics:
         if search.pruning is not None and metric in METRICS and METRICS[metric].known == "end":
-            where = source.at("search", "pruning")
+            where = origin.at("search", "pruning")
             raise UserError(f"{where}: {metric} is known only when a trial has ended; judge by others, or prune none")
+
+
+def check_stage(search: SearchConfig, objectives: Iterable[str], origin: Origin) -> None:
+    """Raise UserError if trials shall be judged by a hypervolume that has no reference point."""
+    for metric in objectives if search.stage == HYPERVOLUME else ():
+        if METRICS[metric].low is None or METRICS[metric].high is None:
+            where = origin.at("search", "stage")
+            raise UserError(
+                f"{where}: the hypervolume needs objectives of a known range, but {metric} has none; "
+                "learn from a stage, or optimise another metric"
+            )
 
 
 def _require_setting(name: str, model: type[BaseModel], where: str, owner: str) -> None:

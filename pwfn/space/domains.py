@@ -1,4 +1,4 @@
-"""The domains that a field may vary over, and the conditions under which it does."""
+"""The domains over which a field may vary, and the conditions under which it varies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = ("float", "log_float", "int", "log_int", "choice")
 
 @dataclass(frozen=True)
 class Interval:
-    """All numbers, or all whole numbers, from `low` to `high`, both included; `log_` kinds are drawn evenly in log."""
+    """All numbers, or whole numbers, from `low` to `high` inclusive; `log_` kinds are uniform in the logarithm."""
 
     kind: IntervalKind
     low: float
@@ -29,12 +29,12 @@ class Interval:
 
     @property
     def is_log(self) -> bool:
-        """Whether values are drawn evenly in the logarithm."""
+        """Whether values are drawn uniformly in the logarithm."""
         return self.kind.startswith("log")
 
     @property
     def probes(self) -> tuple[float, ...]:
-        """The values to check against the field's own bounds."""
+        """The values that are checked against the bounds of the field itself."""
         return (self.low, self.high)
 
     @property
@@ -43,11 +43,11 @@ class Interval:
         return {self.kind: [self.low, self.high]}
 
     def contains(self, value: Any) -> bool:
-        """Whether a value belongs to it; true and false are no numbers."""
+        """Whether a value lies in the interval; true and false do not count as numbers."""
         return _is_number(value, whole=self.is_int) and self.low <= value <= self.high
 
     def normal(self, value: Any) -> Any:
-        """Write a value as its kind does: 3.0 as 3 among whole numbers."""
+        """Give a value the type of the interval: 3.0 becomes 3 in an interval of whole numbers."""
         return int(value) if self.is_int and isinstance(value, float) and value.is_integer() else value
 
     def __str__(self) -> str:
@@ -56,13 +56,13 @@ class Interval:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of the `options`, which are any JSON data."""
+    """One of several `options`, each of which is any JSON data."""
 
     options: tuple[Any, ...]
 
     @property
     def probes(self) -> tuple[Any, ...]:
-        """The values to check against the field's own rules: all of them."""
+        """The values that are checked against the rules of the field itself: all options."""
         return self.options
 
     @property
@@ -71,11 +71,11 @@ class Choice:
         return {"choice": list(self.options)}
 
     def contains(self, value: Any) -> bool:
-        """Whether a value is one of the options; true is not 1."""
+        """Whether a value is one of the options; true and 1 are different."""
         return is_among(value, self.options)
 
     def normal(self, value: Any) -> Any:
-        """Write a value as the option that equals it does: [0.5, 1.0] as [0.5, 1]."""
+        """Return the option that equals a value, such as [0.5, 1] for [0.5, 1.0]; the value itself if none does."""
         return next((option for option in self.options if is_among(value, (option,))), value)
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ Domain = Interval | Choice
 
 @dataclass(frozen=True)
 class Varied:
-    """A domain, and the values that other fields must have for it to matter: all of `when`, one of the values each."""
+    """A domain, and its conditions: it applies if every field in `when` has one of the values listed for it."""
 
     domain: Domain
     when: dict[str, tuple[Any, ...]]
@@ -104,7 +104,7 @@ class Varied:
 
 
 def is_among(value: Any, accepted: tuple[Any, ...]) -> bool:
-    """Whether a value equals one of the accepted ones; true is not 1."""
+    """Whether a value equals one of the accepted ones; true and 1 are different."""
     return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in accepted)
 
 

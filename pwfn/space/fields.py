@@ -1,7 +1,7 @@
-"""The dotted names of a configuration's fields, and the nearest right name for a wrong one.
+"""The dotted names of a configuration's fields, and suggestions for a wrong name.
 
-A section may be one model or a union of models told apart by their `name`, as the methods are; a field of such a
-section exists when the member that `name` selects has it.
+A section of the configuration is one model, or a union of models of which the field `name` selects one, as for the
+methods. In such a union a field exists only if the selected model has it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Members = tuple[type[BaseModel], ...]
 
 
 class Fields:
-    """The fields of a configuration: `sections` maps a section to its models, `owners` a dotted field to its models."""
+    """The fields of a configuration: `sections` maps a section to its models, `owners` each field to its models."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         self.model = model
@@ -39,12 +39,12 @@ class Fields:
                     self.owners[f"{name}.{leaf}"] = (*self.owners.get(f"{name}.{leaf}", ()), member)
 
     def selector(self, field: str) -> str | None:
-        """Name the field that selects which models `field` belongs to (`method.name`); None where there is one."""
+        """Name the field (`method.name`) that selects a model of `field`'s section; None if there is only one model."""
         section = field.partition(".")[0]
         return f"{section}.name" if len(self.sections.get(section, ())) > 1 else None
 
     def members(self, field: str, tags: Sequence[Any]) -> Members:
-        """Models of the field's section that one of the `tags` selects; all of them where nothing selects."""
+        """Models of the field's section that the `tags` select; all of them if the section has no selector."""
         section = self.sections.get(field.partition(".")[0], (self.model,))
         if self.selector(field) is None:
             return section
@@ -52,7 +52,7 @@ class Fields:
         return tuple(member for member, own in zip(section, names, strict=True) if any(tag in own for tag in tags))
 
     def default(self, field: str, tag: Any = None) -> Any:
-        """Default of a field as JSON data, in the model that `tag` selects; None where that has no such field."""
+        """Default of a field as JSON data, in the model that `tag` selects; None if that model has no such field."""
         if field == self.selector(field):
             return self.model.model_fields[field.partition(".")[0]].get_default(call_default_factory=True).name
         leaf = field.rpartition(".")[2]
@@ -62,7 +62,7 @@ class Fields:
         return None
 
     def require(self, field: str, where: str) -> None:
-        """Raise UserError, naming `where` and the nearest right name, unless some model has the field."""
+        """Raise UserError, naming `where` and similar names, unless some model has the field."""
         if field in self.owners:
             return
         if field in self.sections:
@@ -73,7 +73,7 @@ class Fields:
         raise UserError(f"{where} is not a field of {names}{self.nearest(field)}")
 
     def nearest(self, field: str) -> str:
-        """Suggest fields for a wrong name, `; did you mean A, B?`; those with the same last part come first."""
+        """Suggest fields for a wrong name, as `; did you mean A, B?`; if some have the same last part, only those."""
         leaf = field.rpartition(".")[2]
         same = [name for name in self.owners if name.rpartition(".")[2] == leaf]
         if same:
@@ -95,12 +95,12 @@ class Fields:
 
 
 def show(value: Any) -> str:
-    """Write a value on one line, text in quotes, the rest as in YAML."""
+    """Write a value on one line: text in quotes, everything else as in YAML."""
     return repr(value) if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def complain(where: str, error: ValidationError, verb: str = "is") -> UserError:
-    """Put pydantic's first complaint into one line: `WHERE is 30, but must be less than or equal to 20`."""
+    """Make an error of pydantic's first complaint: `WHERE is 30, but must be less than or equal to 20`."""
     first = error.errors(include_url=False)[0]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":

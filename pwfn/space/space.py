@@ -1,4 +1,4 @@
-"""A search space: what is fixed, what varies and how, what is optimised; read from YAML and checked whole.
+"""A search space: what is fixed, what varies and how, what is optimised. Read from YAML and checked as a whole.
 
     fixed:                                    # fields of TrialConfig, nested
       data: {name: digits}
@@ -7,9 +7,9 @@
       training.optimizer: {choice: [sgd, adam]}
       training.momentum: {float: [0, 0.95], when: {training.optimizer: sgd}}
     objectives: {val_top1: maximize, unique_values: minimize}
-    constraints: {val_top1: {max_drop: 0.05}} # min, max, or max_drop: at most so far below the float network
+    constraints: {val_top1: {max_drop: 0.05}} # min, max, or max_drop: at most this far below the float network
     search: {sampler: tpe, trials: 64, seed: 0}
-    start_with: [{method.b: 7}]               # known good settings; what one leaves out has its default
+    start_with: [{method.b: 7}]               # known good settings; a field that is left out has its default
 
 Only this module reads YAML. It imports neither torch nor Ray nor Optuna, so that a plan shows in a moment.
 """
@@ -31,11 +31,13 @@ from pwfn.metrics import Direction
 from pwfn.seeds import derive_seed
 from pwfn.space.constraints import Constraint, declared_constraints, read_constraints
 from pwfn.space.declaration import (
+    HYPERVOLUME,
+    Origin,
     Override,
     SearchConfig,
-    Source,
     check_parts,
     check_pruning,
+    check_stage,
     read_fixed,
     read_objectives,
     read_search,
@@ -62,7 +64,7 @@ class PlanRow(NamedTuple):
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """A checked search space; whatever it proposes is a valid `TrialConfig`."""
+    """A checked search space: every trial that is proposed from it has a valid `TrialConfig`."""
 
     name: str
     variation: Variation
@@ -79,13 +81,13 @@ class SearchSpace:
         seed: int | None = None,
         trials: int | None = None,
     ) -> SearchSpace:
-        """Read a YAML file, or a shipped space by its name; what the command line gives comes before the file.
+        """Read a YAML file, or a shipped space by its name; the command line overrides the file.
 
         Args:
             path_or_name: A file, or `NAME` or `NAME.yaml` of search_spaces/.
             overrides: `FIELD=VALUE`, the value in YAML. A field that varies becomes fixed; `search.*` can be set too.
-            seed: Takes the place of search.seed.
-            trials: Takes the place of search.trials.
+            seed: Replaces search.seed.
+            trials: Replaces search.trials.
 
         Raises:
             UserError: naming file, field, value, what is allowed and the nearest right name.
@@ -96,43 +98,44 @@ class SearchSpace:
             given["search.seed"] = Override("--seed", seed)
         if trials is not None:
             given["search.trials"] = Override("--trials", trials)
-        return cls.read(path.stem, _read_yaml(path), Source(path.name, given))
+        return cls.read(path.stem, _read_yaml(path), Origin(path.name, given))
 
     @classmethod
     def from_resolved(cls, resolved: Mapping[str, Any]) -> SearchSpace:
-        """Rebuild the space that `resolved` describes, as study.json keeps it."""
+        """Rebuild the space from what `resolved` returned, as study.json keeps it."""
         parts = {key: value for key, value in resolved.items() if key != "name"}
-        return cls.read(resolved["name"], parts, Source("study.json"))
+        return cls.read(resolved["name"], parts, Origin("study.json"))
 
     @classmethod
-    def read(cls, name: str, declared: Any, source: Source, fields: Fields = TRIAL_FIELDS) -> SearchSpace:
-        """Check a declaration as parsed from YAML, for configurations with these fields.
+    def read(cls, name: str, declared: Any, origin: Origin, fields: Fields = TRIAL_FIELDS) -> SearchSpace:
+        """Check a declaration that was parsed from YAML, for configurations with these fields.
 
         Raises:
             UserError: naming file, field, value, what is allowed and the nearest right name.
         """
-        parts = check_parts(declared, source)
-        vary = read_vary(parts["vary"], source, fields)
-        variation = Variation.checked(read_fixed(parts["fixed"], source, fields), vary, fields, source)
+        parts = check_parts(declared, origin)
+        vary = read_vary(parts["vary"], origin, fields)
+        variation = Variation.checked(read_fixed(parts["fixed"], origin, fields), vary, fields, origin)
         space = cls(
             name=name,
             variation=variation,
-            objectives=read_objectives(parts["objectives"], source),
-            constraints=read_constraints(parts["constraints"], source),
-            search=read_search(parts["search"], source),
+            objectives=read_objectives(parts["objectives"], origin),
+            constraints=read_constraints(parts["constraints"], origin),
+            search=read_search(parts["search"], origin),
             start_with=_read_start(parts["start_with"], parts["vary"].keys() - variation.vary.keys(), variation),
         )
-        check_pruning(space.search, space.told_metrics, source)
+        check_pruning(space.search, space.told_metrics, origin)
+        check_stage(space.search, space.objectives, origin)
         return space
 
     def start_settings(self) -> list[Params]:
-        """Known good settings, complete, in the order in which they run before anything else."""
+        """Known good settings, with all varied fields, in the order in which they run before anything else."""
         return [dict(setting) for setting in self.start_with]
 
     def trial_config(self, params: Mapping[str, Any], number: int, replicate: int = 0) -> TrialConfig:
-        """Configure trial `number`, or a replicate of it (from 1), whose seed alone differs.
+        """Configure trial `number`, or one of its replicates (from 1), which differs only in its seed.
 
-        The seed follows from the study's seed, the number and the replicate.
+        The seed is derived from the seed of the study, the number and the replicate.
 
         Raises:
             UserError: a value that its field does not allow.
@@ -146,30 +149,57 @@ class SearchSpace:
         return cast(TrialConfig, self.variation.config({**params, **derived}))
 
     def float_networks(self) -> list[TrialConfig]:
-        """Give one configuration for each way in which trials differ before they are compressed.
+        """Return one configuration for each float network that the trials start from.
 
         Raises:
-            UserError: such a field varies over a range, so that each trial would need a float network of its own.
+            UserError: a field of the model, the data or the baseline varies over a range, so that each trial would need
+                a float network of its own.
+        """
+        return [self.trial_config(params, 0) for params in self.float_network_params()]
+
+    def float_network_params(self) -> list[Params]:
+        """Give parameters of one trial for each way in which trials differ before they are compressed.
+
+        Raises:
+            UserError: such a field varies over a range.
         """
         options = {}
         for name, varied in self.variation.vary.items():
             if name.partition(".")[0] in ("model", "data", "baseline"):
                 if not isinstance(varied.domain, Choice):
-                    where = self.variation.source.at("vary", name)
+                    where = self.variation.origin.at("vary", name)
                     raise UserError(f"{where} must be a choice: every value needs a float network of its own")
                 options[name] = varied.domain.options
         chosen = (dict(zip(options, values, strict=True)) for values in product(*options.values()))
-        return [self.trial_config(self.variation.example(forced), 0) for forced in chosen]
+        return [self.variation.example(forced) for forced in chosen]
 
     @property
     def told_metrics(self) -> tuple[str, ...]:
-        """Columns of a trial's row that the search learns from: objectives, and what decides the constraints."""
+        """Columns of a point's row that place it on the front: objectives, and what decides the constraints."""
         deciding = (column for constraint in self.constraints for column in constraint.columns)
         return tuple(dict.fromkeys([*self.objectives, *deciding]))
 
     @property
+    def methods(self) -> set[str]:
+        """Names of the methods that trials can have."""
+        varied = self.variation.vary.get("method.name")
+        if varied is not None and isinstance(varied.domain, Choice):
+            return set(varied.domain.options)
+        return {self.trial_config(self.variation.example({}), 0).method.name}
+
+    @property
+    def learned(self) -> dict[str, Direction]:
+        """What the sampler optimises: the objectives, or the hypervolume of each trial's own points."""
+        return {HYPERVOLUME: "maximize"} if self.search.stage == HYPERVOLUME else self.objectives
+
+    @property
+    def learned_metrics(self) -> tuple[str, ...]:
+        """What the sampler is told of a trial: `learned`, and what decides the constraints where it knows them."""
+        return (HYPERVOLUME,) if self.search.stage == HYPERVOLUME else self.told_metrics
+
+    @property
     def resources(self) -> ResourcesConfig:
-        """What each trial occupies."""
+        """The resources that each trial occupies."""
         return self.trial_config(self.variation.example({}), 0).resources
 
     def resolved(self) -> dict[str, Any]:
@@ -185,7 +215,7 @@ class SearchSpace:
         }
 
     def plan(self) -> list[PlanRow]:
-        """List what would run: the search, the objectives, the resources of a trial, and every field."""
+        """List what would run: the search, objectives and constraints, resources of a trial, and every field."""
         resources = self.resources.model_dump(mode="json")
         settings = (
             ", ".join(f"{name}={show(value)}" for name, value in setting.items()) for setting in self.start_with
@@ -205,10 +235,10 @@ class SearchSpace:
 
 
 def find_space(path_or_name: str | Path) -> Path:
-    """Find a file as given, or a shipped space by its name.
+    """Find a file by its path, or a shipped space by its name.
 
     Raises:
-        UserError: there is none; lists those there are.
+        UserError: there is neither; lists the shipped spaces.
     """
     given = Path(path_or_name)
     for path in (given, SHIPPED / given, SHIPPED / f"{given}.yaml"):
@@ -228,10 +258,10 @@ def _read_override(text: str) -> tuple[str, Override]:
 
 
 def _read_start(declared: Sequence[Any], gone: set[str], variation: Variation) -> tuple[Params, ...]:
-    """Complete each setting; fields that the command line fixed (`gone`) are left out, and so are repetitions."""
+    """Add defaults to each setting; leave out fields that the command line fixed (`gone`), and repeated settings."""
     settings: list[Params] = []
     for index, setting in enumerate(declared):
-        where = f"{variation.source.file}: start_with[{index}]"
+        where = f"{variation.origin.file}: start_with[{index}]"
         if not isinstance(setting, dict):
             raise UserError(f"{where} is {show(setting)}, but must be a mapping such as {{method.b: 7}}")
         params = variation.complete({name: value for name, value in setting.items() if name not in gone}, where)

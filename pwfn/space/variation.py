@@ -1,4 +1,4 @@
-"""How trials differ: fixed fields, varied fields and conditions; from a trial's parameters to its configuration."""
+"""How trials differ: fixed fields, varied fields and their conditions. Turns parameters into a configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from pwfn.errors import UserError
-from pwfn.space.declaration import Source
+from pwfn.space.declaration import Origin
 from pwfn.space.domains import Varied, is_among
 from pwfn.space.fields import Fields, complain, show
 
@@ -21,33 +21,34 @@ Params = dict[str, Any]
 class Variation:
     """Fixed fields and varied fields, both by dotted name.
 
-    `vary` is in the order of asking: by name, but conditions first, so that the order of lines in a file means nothing.
+    `vary` has the order in which values are chosen: sorted by name, except that a field comes after those on which it
+    depends. So the order of lines in the file has no effect.
     """
 
     fixed: dict[str, Any]
     vary: dict[str, Varied]
     fields: Fields = field(repr=False, compare=False)
-    source: Source = field(repr=False, compare=False)
+    origin: Origin = field(repr=False, compare=False)
 
     @classmethod
-    def checked(cls, fixed: dict[str, Any], vary: dict[str, Varied], fields: Fields, source: Source) -> Variation:
-        """Build one in which every combination of bounds and options is a valid configuration.
+    def checked(cls, fixed: dict[str, Any], vary: dict[str, Varied], fields: Fields, origin: Origin) -> Variation:
+        """Build a variation, and check that a configuration is valid at every bound and with every option.
 
-        Conditions that the command line has made impossible remove their field.
+        A field whose conditions the command line has made impossible is removed.
 
         Raises:
             UserError: naming the field, its value and what is allowed.
         """
         for name in vary:
             if name in fixed:
-                raise UserError(f"{source.at('vary', name)} is also under fixed; keep one of them")
-        variation = cls(fixed, _ordered(vary, fields, source), fields, source)
+                raise UserError(f"{origin.at('vary', name)} is also under fixed; keep one of them")
+        variation = cls(fixed, _ordered(vary, fields, origin), fields, origin)
         settled = variation._settled()
         settled._check_values()
         return settled
 
     def walk(self, choose: Callable[[str, Params], Any]) -> Params:
-        """Choose a value for each field that varies in a trial; `choose` sees the field and the values before it."""
+        """Choose a value for each field that varies in a trial; `choose` gets the field and the earlier values."""
         params: Params = {}
         for name in self.vary:
             if self.applies(name, params):
@@ -55,11 +56,11 @@ class Variation:
         return params
 
     def applies(self, name: str, params: Mapping[str, Any]) -> bool:
-        """Whether a varied field's conditions hold, given the values of the fields before it."""
+        """Whether the conditions of a varied field hold, given the values of the fields that come before it."""
         return all(is_among(self.value(field, params), accepted) for field, accepted in self.vary[name].when.items())
 
     def value(self, name: str, params: Mapping[str, Any]) -> Any:
-        """Value of any field in a trial: varied, fixed or the default."""
+        """Value of any field in a trial: the varied one, else the fixed one, else the default."""
         for given in (params, self.fixed):
             if name in given:
                 return given[name]
@@ -67,23 +68,23 @@ class Variation:
         return self.fields.default(name, None if selector in (None, name) else self.value(selector, params))
 
     def contains(self, params: Mapping[str, Any]) -> bool:
-        """Whether these are exactly the fields that vary together, each within its domain."""
+        """Whether these are exactly the fields that vary together, each of them within its domain."""
         expected = self.walk(lambda name, _: params.get(name))
         return expected.keys() == params.keys() and all(
             self.vary[name].domain.contains(params[name]) for name in params
         )
 
     def params_of(self, values: Mapping[str, Any]) -> Params | None:
-        """Take a trial's parameters from its fields, by dotted name; None where it lies outside."""
+        """Take the parameters of a trial from its fields by dotted name; None if the trial lies outside the space."""
         params = self.walk(lambda name, _: self.vary[name].domain.normal(values.get(name)))
         return params if self.contains(params) else None
 
     def example(self, forced: Mapping[str, Any]) -> Params:
-        """Build the parameters of one trial: forced values where they apply, else the low end or the first option."""
+        """Build the parameters of one trial: forced values, and for other fields the low end or the first option."""
         return self.walk(lambda name, _: forced.get(name, self.vary[name].domain.probes[0]))
 
     def complete(self, setting: Mapping[str, Any], where: str) -> Params:
-        """Fill in the defaults of the varied fields that a setting leaves out.
+        """Complete a setting with the defaults of the varied fields that it leaves out.
 
         Raises:
             UserError: a value or a default is outside its domain, or a field does not vary in this setting.
@@ -101,7 +102,7 @@ class Variation:
         """Build and validate the configuration of a trial.
 
         Raises:
-            UserError: naming the field at fault; `suspect` is blamed where the fault lies between several fields.
+            UserError: names the field at fault; if the fault lies between several fields, it names `suspect`.
         """
         values = {name: value for name, value in self.fixed.items() if self._belongs(name, params)} | dict(params)
         selectors = {self.fields.selector(name) for name in values} - {None}
@@ -114,16 +115,16 @@ class Variation:
     def _blame(self, error: ValidationError, params: Mapping[str, Any], suspect: str | None) -> UserError:
         first = error.errors()[0]
         if not first["loc"]:  # between sections
-            return complain(self.source.file, error)
+            return complain(self.origin.file, error)
         culprit = self.fields.field_of(first["loc"])
         if first["type"] == "union_tag_invalid":
             culprit = self.fields.selector(culprit) or culprit
         if culprit in params:
-            return complain(self.source.at("vary", culprit), error, verb="includes")
+            return complain(self.origin.at("vary", culprit), error, verb="includes")
         if culprit not in self.fixed and suspect is not None:
-            return complain(f"{self.source.at('vary', suspect)} includes {show(params[suspect])}", error)
-        overridden = [name for name in self.source.overrides if name.startswith(f"{culprit}.")]
-        return complain(self.source.at("fixed", overridden[-1] if overridden else culprit), error)
+            return complain(f"{self.origin.at('vary', suspect)} includes {show(params[suspect])}", error)
+        overridden = [name for name in self.origin.overrides if name.startswith(f"{culprit}.")]
+        return complain(self.origin.at("fixed", overridden[-1] if overridden else culprit), error)
 
     def _given_or_default(self, name: str, setting: Mapping[str, Any], before: Params, where: str) -> Any:
         value = setting[name] if name in setting else self.value(name, before)
@@ -151,8 +152,8 @@ class Variation:
         return is_among(value, (self.value(name, {}),))
 
     def _settled(self) -> Variation:
-        """Leave out what the command line made impossible: conditions never met, fields of models never selected."""
-        gone, vary = {*self.source.overrides}, dict[str, Varied]()
+        """Leave out what the command line made impossible: conditions that never hold, fields of unselected models."""
+        gone, vary = {*self.origin.overrides}, dict[str, Varied]()
         settled = replace(self, vary=vary)
         for name, varied in self.vary.items():
             if settled._is_possible(name, varied, gone):
@@ -166,13 +167,13 @@ class Variation:
         for condition, accepted in varied.when.items():
             never = [value for value in accepted if not self._can_be(condition, value)]
             if never and condition not in gone:
-                raise UserError(f"{self.source.at('vary', name)}.when: {condition} is never {show(never[0])}")
+                raise UserError(f"{self.origin.at('vary', name)}.when: {condition} is never {show(never[0])}")
             if len(never) == len(accepted):
                 return False
         return self._is_selected(name, varied.when, "vary")
 
     def _is_selected(self, name: str, when: Mapping[str, tuple[Any, ...]], part: str) -> bool:
-        """Whether the models that can be selected have the field: all of them if it varies, any of them if fixed."""
+        """Whether the models that can be selected have the field: all if it varies, at least one if it is fixed."""
         selector = self.fields.selector(name)
         if selector is None or selector == name:
             return True
@@ -180,11 +181,11 @@ class Variation:
         lacking = [model.__name__ for model in selected if model not in owners]
         if not lacking or (part == "fixed" and len(lacking) < len(selected)):
             return True
-        if selector in self.source.overrides and name not in self.source.overrides:
+        if selector in self.origin.overrides and name not in self.origin.overrides:
             return False
         found = f"a field of {', '.join(model.__name__ for model in owners)}"
         cure = f"; add `when: {{{selector}: ...}}`" if len(lacking) < len(selected) else ""
-        where = self.source.at(part, name)
+        where = self.origin.at(part, name)
         raise UserError(f"{where} is {found}, but {selector} selects {', '.join(lacking)}{cure}")
 
     def _check_values(self) -> None:
@@ -193,11 +194,11 @@ class Variation:
             for value in varied.domain.probes:
                 params = self.example(self._forced(name, value))
                 if name not in params:
-                    raise UserError(f"{self.source.at('vary', name)}.when can never hold: {varied}")
+                    raise UserError(f"{self.origin.at('vary', name)}.when can never hold: {varied}")
                 self.config(params, suspect=name)
 
     def _forced(self, name: str, value: Any) -> Params:
-        """Values under which the field varies and has this value."""
+        """Values of the field and of its conditions, with which the field varies and has this value."""
         forced = {name: value}
         for condition, accepted in self.vary[name].when.items():
             if condition in self.vary:
@@ -206,8 +207,8 @@ class Variation:
         return forced
 
 
-def _ordered(vary: Mapping[str, Varied], fields: Fields, source: Source) -> dict[str, Varied]:
-    """Sort by name, except that a field comes after those that decide whether and how it varies."""
+def _ordered(vary: Mapping[str, Varied], fields: Fields, origin: Origin) -> dict[str, Varied]:
+    """Sort fields by name, except that a field comes after those that decide whether and how it varies."""
     waiting, ordered = dict(sorted(vary.items())), dict[str, Varied]()
     while waiting:
         for name, varied in waiting.items():
@@ -215,5 +216,5 @@ def _ordered(vary: Mapping[str, Varied], fields: Fields, source: Source) -> dict
                 ordered[name] = waiting.pop(name)
                 break
         else:
-            raise UserError(f"{source.file}: under vary, conditions go in a circle: {', '.join(waiting)}")
+            raise UserError(f"{origin.file}: under vary, conditions go in a circle: {', '.join(waiting)}")
     return ordered

@@ -1,4 +1,4 @@
-"""One trial without a search: in this process, or on a cluster where it has several workers."""
+"""Runs one trial without a search: in this process, or on a cluster if it has several workers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import code_card, of_code, of_inputs, record_understood, show
 from pwfn.space.space import SearchSpace
-from pwfn.trial.inputs import fingerprint_inputs
+from pwfn.trial.decision import Decision
+from pwfn.trial.fingerprint import fingerprint_inputs
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import own_device, run_trial
 from pwfn.trial.understood import format_understood, understand
-from pwfn.trial.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
 
 def config_of_space(space: SearchSpace) -> TrialConfig:
-    """Take a space's first known good setting, or its defaults; fields set on the command line no longer vary."""
+    """Configure the first known good setting of a space, or its defaults if it has none.
+
+    Fields that the command line sets no longer vary.
+    """
     settings = space.start_settings()
     params = settings[0] if settings else space.variation.complete({}, f"{space.name}: the default setting")
     return space.trial_config(params, 0)
@@ -38,7 +41,7 @@ def config_of_trial(store: ResultsStore, trial_id: str) -> TrialConfig:
 
 
 def start_like(origin: ResultsStore, config: TrialConfig, store: ResultsStore) -> None:
-    """Take over a study's float network, so that its recorded trial starts from the same one again."""
+    """Copy the float network of a study into another store, so that a recorded trial starts from the same one again."""
     key = baseline_key(config)
     kept = origin.read_baseline(key)
     if kept is not None and store.read_baseline(key) is None:
@@ -46,9 +49,10 @@ def start_like(origin: ResultsStore, config: TrialConfig, store: ResultsStore) -
 
 
 def warn_of_differences(origin: ResultsStore, config: TrialConfig) -> None:
-    """Log what differs from what computed a study's recorded trial, as its numbers may then differ as well.
+    """Warn of code, packages, data or a checkpoint that differ from those that computed a recorded trial.
 
-    The data of a trial of several workers is not compared: it may be where this process is not.
+    The numbers of the trial may then differ too. The data of a trial with several workers are not compared, because
+    this process may be on a machine that does not have them.
     """
     known = origin.read_study() or {}
     inputs = {baseline_key(config): fingerprint_inputs(config)} if config.resources.workers == 1 else {}
@@ -60,14 +64,14 @@ def warn_of_differences(origin: ResultsStore, config: TrialConfig) -> None:
 def run_by_hand(
     config: TrialConfig, store: ResultsStore, *, address: str | None, command: str, origin: ResultsStore | None = None
 ) -> Row:
-    """Run a trial under the next free number of a study, which is begun where it does not exist.
+    """Run a trial under the next free number of a study; a study that does not exist is begun.
 
     Args:
-        config: what to run.
+        config: the configuration to run.
         store: where its results go.
-        address: of a Ray cluster, for a trial of several workers; None starts Ray here.
-        command: what the user typed.
-        origin: the study that has recorded this trial; its float network is taken over.
+        address: address of a Ray cluster, for a trial of several workers; None starts Ray on this machine.
+        command: the command line that the user typed, for the record.
+        origin: the study that recorded this trial before; its float network is copied.
 
     Raises:
         UserError: the results cannot be written, or the cluster cannot hold the trial.
@@ -123,6 +127,6 @@ def _run_on_cluster(trial: Trial, store: ResultsStore, address: str | None) -> R
     return row
 
 
-def _nobody_else_is_told(row: Row, summary: str) -> Verdict:
-    """The row on disk and the log line are all that a trial by hand leaves of a round."""
-    return Verdict.CONTINUE
+def _nobody_else_is_told(row: Row, summary: str) -> Decision:
+    """Let the trial go on: when it runs by hand, only its row on disk and its log line report a round."""
+    return Decision.CONTINUE

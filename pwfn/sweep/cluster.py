@@ -1,4 +1,4 @@
-"""Starts or joins Ray. Nothing here imports Ray at the top: its environment has to be set first."""
+"""Starts or joins Ray. Nothing here imports Ray at the top: its environment has to be set before the import."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LOOPBACK = {
 
 
 def prepare_environment(*, local: bool) -> None:
-    """Set what Ray reads when it is imported; a variable that is set already stays. Call before importing Ray."""
+    """Set the environment variables that Ray reads when it is imported; one that is already set stays as it is."""
     for name, value in {**_QUIET, **_TRAIN, **(_LOOPBACK if local else {})}.items():
         os.environ.setdefault(name, value)
 
@@ -61,7 +61,7 @@ def check_folder(folder: Path) -> None:
 
 @contextmanager
 def connected(address: str | None, *, dashboard: bool) -> Iterator[None]:
-    """Join the cluster at an address, or start Ray on this machine, on loopback only; leave it in the end.
+    """Join the cluster at an address, or start Ray on this machine, for this machine alone; at the end, leave it.
 
     Args:
         address: as in `ray.init`; None starts Ray here. A Ray that this process has joined already is used as it is.

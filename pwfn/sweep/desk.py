@@ -1,4 +1,4 @@
-"""Where the trials of a sweep report their rounds and hear whether to go on."""
+"""The desk: an actor to which the trials of a sweep report their rounds, and which tells them whether to go on."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import ray
 from pwfn.results import files
 from pwfn.results.schema import Row
 from pwfn.search.pruning import Referee
-from pwfn.search.study import Study
-from pwfn.trial.verdict import Verdict
+from pwfn.search.study import SearchStudy
+from pwfn.trial.decision import Decision
 
 
 class Desk:
-    """The one place that knows all running trials; an actor beside the driver.
+    """The one place that knows all running trials; an actor on the node of the driver.
 
     Args:
-        referee: who prunes; None lets every trial run to its end.
-        study: whose recorded rounds the referee recalls.
+        referee: decides which trials are pruned; None lets every trial run to its end.
+        study: the study; the referee is told the rounds that its folder has recorded.
     """
 
-    def __init__(self, referee: Referee | None, study: Study) -> None:
+    def __init__(self, referee: Referee | None, study: SearchStudy) -> None:
         if referee is not None:
-            searched = {proposal["trial_id"] for proposal in study.proposals()}  # a replicate is no rival
+            searched = {proposal["trial_id"] for proposal in study.proposals()}  # not replicates: they are not compared
             referee.recall(row for row in study.store.read_all_rounds() if row["trial_id"] in searched)
         self._referee = referee
         self._is_closing = False
@@ -37,7 +37,7 @@ class Desk:
         self._started: dict[str, tuple[float, Any]] = {}
 
     def arrive(self, trial_id: str, process: Any) -> bool:
-        """Note that a trial begins in a process (an actor); return whether it shall begin at all."""
+        """Note that a trial begins in a process (an actor); return false if it shall not begin, as the sweep ends."""
         if not self._is_closing:
             self._started[trial_id] = (time.monotonic(), process)
         return not self._is_closing
@@ -47,32 +47,32 @@ class Desk:
         self._started.pop(trial_id, None)
 
     def report(self, row: Row, summary: str) -> int:
-        """Take the row of a trial's finished round and return the verdict on the trial."""
+        """Take the row of a round that a trial has finished, and return the decision on the trial."""
         self._summaries[row["trial_id"]] = summary
         if self._is_closing:
-            return Verdict.STOP
+            return Decision.STOP
         goes_on = self._referee is None or self._referee.goes_on(row)
-        return Verdict.CONTINUE if goes_on else Verdict.PRUNE
+        return Decision.CONTINUE if goes_on else Decision.PRUNE
 
     def close(self) -> None:
-        """Stop every trial after its present round."""
+        """Stop every trial after the round that it is in now."""
         self._is_closing = True
 
     def summaries(self) -> dict[str, str]:
-        """Return the last round of each trial, in words."""
+        """Return the summary of each trial's last round."""
         return self._summaries
 
     def note(self, text: str) -> None:
-        """Take what the user should know at once, such as that a trial waits for the store."""
+        """Take a message that the user should see at once, for example that a trial waits for the store."""
         self._notes.append(text)
 
     def take_notes(self) -> list[str]:
-        """Hand over what was noted since the last time."""
+        """Return the messages that were noted since the last call."""
         notes, self._notes = self._notes, []
         return notes
 
     def running_seconds(self) -> dict[str, float]:
-        """Return for how long each running trial has been in its process."""
+        """Return for how many seconds each running trial has been in its present process."""
         return {trial_id: time.monotonic() - since for trial_id, (since, _) in self._started.items()}
 
     def kill(self, trial_id: str) -> None:
@@ -83,17 +83,17 @@ class Desk:
 
 @dataclass(frozen=True)
 class DeskListener:
-    """Reports a trial's rounds to the desk; can be sent to any process."""
+    """Reports the rounds of a trial to the desk; it can be sent to any process."""
 
     desk: Any
 
-    def __call__(self, row: Row, summary: str) -> Verdict:
-        """Report a round and wait for the verdict."""
-        return Verdict(ray.get(self.desk.report.remote(row, summary)))
+    def __call__(self, row: Row, summary: str) -> Decision:
+        """Report a round and wait for the decision."""
+        return Decision(ray.get(self.desk.report.remote(row, summary)))
 
 
 class DeskHandler(logging.Handler):
-    """Passes a trial's warnings on to the desk: nobody sees what its own process prints."""
+    """Passes the warnings of a trial on to the desk, because nobody sees what the trial's own process prints."""
 
     def __init__(self, desk: Any, trial_id: str) -> None:
         super().__init__(logging.WARNING)
@@ -107,7 +107,7 @@ class DeskHandler(logging.Handler):
 
 @contextmanager
 def warnings_noted(desk: Any, trial_id: str) -> Iterator[None]:
-    """Pass what a trial's store warns of in this process on to the desk."""
+    """Inside this context, pass the warnings of the results' files in this process on to the desk."""
     handler = DeskHandler(desk, trial_id)
     files.log.addHandler(handler)
     try:

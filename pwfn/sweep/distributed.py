@@ -1,4 +1,4 @@
-"""A trial of several data-parallel workers: Ray Train runs the same loop on each (Ray Train V2)."""
+"""A trial with several data-parallel workers: Ray Train (V2) runs the same loop on each of them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
 from pwfn.sweep.lost import RESTARTS, cause_of_loss, lost_row
 from pwfn.sweep.placement import of_worker
+from pwfn.trial.decision import RoundListener
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import run_trial
-from pwfn.trial.verdict import RoundListener
 
 
 def run_distributed(trial: Trial, store: ResultsStore, on_round: RoundListener) -> Row | None:
-    """Run a trial on `resources.workers` processes of the cluster; return its row, None if it was told to stop.
+    """Run a trial on `resources.workers` processes of the cluster; return its row, or None if it was told to stop.
 
     Raises:
-        RefusedError: the store cannot be used, for longer than its patience.
-        ray.train.ControllerError: what watches the workers was lost; the trial can be started again.
+        RefusedError: the store could not be used for longer than its patience.
+        ray.train.ControllerError: the process that watches the workers was lost; the trial can be started again.
     """
     trainer = TorchTrainer(
         _work,
@@ -42,14 +42,14 @@ def run_distributed(trial: Trial, store: ResultsStore, on_round: RoundListener) 
     except train.WorkerGroupError as error:
         (cause, *_) = error.worker_failures.values()
         refusal = getattr(cause, "cause", cause)
-        if isinstance(refusal, RefusedError):  # not the trial's failure, as in `run_trial`
+        if isinstance(refusal, RefusedError):  # not the trial's fault, as in `run_trial`
             raise refusal from error
         return lost_row(trial, store, cause_of_loss(cause))
     return store.read_trial(trial.trial_id)
 
 
 def scaling(config: TrialConfig) -> train.ScalingConfig:
-    """Say what each worker occupies."""
+    """Describe to Ray Train what each worker occupies."""
     resources = config.resources
     return train.ScalingConfig(
         num_workers=resources.workers,

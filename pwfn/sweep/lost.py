@@ -1,4 +1,4 @@
-"""The rows of trials whose own processes can write none any more."""
+"""Writes the rows of trials whose own process is lost and can no longer write them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ last round."""
 
 
 def lost_row(trial: Trial, store: ResultsStore, outcome: Row) -> Row:
-    """Write and return the row of a trial that is given up, unless it has one."""
+    """Write the row of a trial that is given up and return it; if the trial has a row already, return that one."""
     written = store.read_trial(trial.trial_id)
     if written is not None:
         return written
     rounds = store.read_rounds(trial.trial_id)
     now = dt.datetime.now(dt.UTC)
-    attempts = read_attempts(store, trial.trial_id) or [Attempt(now, now)]  # none where it never came to start
+    attempts = read_attempts(store, trial.trial_id) or [Attempt(now, now)]  # none if it never started
     spent = cost(attempts, rounds, num_gpus=trial.num_gpus, is_lost=True)
     row = trial_row(trial, {"rounds_done": len(rounds), **outcome}, spent)
     store.write_trial(row)
@@ -36,7 +36,7 @@ def lost_row(trial: Trial, store: ResultsStore, outcome: Row) -> Row:
 
 
 def cause_of_loss(error: Exception | None) -> Row:
-    """Turn what ended a process for good into an outcome: its own error, or what Ray says of a lost one."""
+    """Turn the error that ended a process for good into an outcome: its own error, or Ray's about a lost process."""
     if is_out_of_memory(error):
         return failed("oom", "a node ran out of memory, and Ray killed the trial's process each time")
     if isinstance(error, RayTaskError):
@@ -53,14 +53,14 @@ def failed(failure_class: str, message: str) -> Row:
 
 
 class ProcessLostError(RayActorError):  # type: ignore[misc]  # Ray is untyped
-    """Ray ended a trial's process for a reason of its own."""
+    """Ray itself ended the process of a trial, for example because a node ran out of memory."""
 
     def __init__(self, message: str, ran_out_of_memory: bool) -> None:
         super().__init__(error_msg=message)
         self.ran_out_of_memory = ran_out_of_memory
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Keep both through a pickle."""
+        """Keep the message and the flag when the error is pickled."""
         return type(self), (self.error_msg, self.ran_out_of_memory)
 
 
@@ -71,10 +71,10 @@ def is_out_of_memory(error: Exception | None) -> bool:
 
 @functools.cache
 def teach_tune_of_killed_processes() -> None:
-    """Let Tune start a trial again whose process Ray killed, by its memory monitor say.
+    """Let Tune start a trial again after Ray killed its process, for example by its memory monitor.
 
-    Tune knows such a kill only as an error of no class that it handles, and ends the whole sweep (Ray 2.60,
-    `RayActorManager._actor_task_failed`); here it becomes what it is, the loss of an actor.
+    Tune (Ray 2.60, `RayActorManager._actor_task_failed`) does not handle the class of that error and ends the whole
+    sweep. Here the error becomes the loss of an actor, which Tune handles.
     """
     known = RayActorManager._actor_task_failed
 

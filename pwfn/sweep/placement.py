@@ -1,4 +1,4 @@
-"""What a trial occupies, and how many of them run at once."""
+"""What a trial occupies on the cluster, and how many trials run at once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pwfn.space.space import SearchSpace
 
 
 def resources_of_trial(resources: ResourcesConfig) -> dict[str, float]:
-    """Return what Tune reserves for a trial's own process.
+    """Return what Tune reserves for the process of a trial.
 
-    A trial of several workers only waits for them: it takes no CPU, or trials would hold what their workers need.
-    Tune refuses a request of nothing, hence one byte of memory.
+    The process of a trial with several workers only waits for them, so it reserves no CPU; otherwise trials would hold
+    the CPUs that their workers need. Tune refuses a request for nothing, so the request is one byte of memory.
     """
     if resources.workers > 1:
         return {"CPU": 0, "memory": 1}
@@ -24,13 +24,13 @@ def resources_of_trial(resources: ResourcesConfig) -> dict[str, float]:
 
 
 def of_worker(resources: ResourcesConfig) -> dict[str, float]:
-    """Return what one worker occupies, in Ray's names."""
+    """Return what one worker occupies, by Ray's names of resources."""
     gpus = {"GPU": resources.gpus_per_worker} if resources.gpus_per_worker > 0 else {}
     return {"CPU": resources.cpus_per_worker, **gpus, **resources.custom}
 
 
 def num_slots(space: SearchSpace) -> int:
-    """Count the trials that fit on the nodes that are there, at most `search.max_concurrent`; at least 1."""
+    """Count the trials that fit on the present nodes at once: at most `search.max_concurrent`, at least 1."""
     total = ray.cluster_resources()
     resources = space.resources
     each = of_worker(resources)
@@ -40,19 +40,19 @@ def num_slots(space: SearchSpace) -> int:
 
 
 def check_resources(resources: ResourcesConfig) -> None:
-    """Raise UserError if no trial can start on the nodes that are there: Ray would wait without a word."""
+    """Raise UserError if no trial fits on the present nodes; Ray would wait for ever without saying so."""
     if (found := _lack(resources)) is not None:
         raise UserError(f"{found.words}; {found.cure}")
 
 
 def slots_asked_for(space: SearchSpace, address: str | None, console: Console) -> int:
-    """Count the trials that shall run at once: those that fit on the nodes that are there.
+    """Return how many trials shall run at once: those that fit on the present nodes.
 
-    Of a cluster that is joined, `search.max_concurrent` asks for just so many, fit or not: the trials that wait for
-    room make an autoscaler start nodes. Ray (2.60) does not tell how many it may start.
+    On a cluster that was joined, `search.max_concurrent` is taken as it is, whether so many fit or not, because trials
+    that wait for room make an autoscaler start nodes, and Ray (2.60) does not say how many nodes that may be.
 
     Raises:
-        UserError: no trial can start, and none is asked to wait for nodes.
+        UserError: no trial can start, and `search.max_concurrent` does not ask to wait for nodes.
     """
     found, limit = _lack(space.resources), space.search.max_concurrent
     if address is None or limit is None:
@@ -66,7 +66,7 @@ def slots_asked_for(space: SearchSpace, address: str | None, console: Console) -
 
 
 class _Lack(NamedTuple):
-    """What a trial needs and the nodes that are there do not have, in words, and the fields that say so."""
+    """What a trial needs and the present nodes do not have, in words, and the fields that could be changed."""
 
     words: str
     cure: str

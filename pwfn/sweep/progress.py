@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: how far it is, what each trial is doing, the best front so far."""
+"""Shows a person how a sweep goes: how far it is, what each trial is doing, the best front so far."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from rich.live import Live
 from rich.text import Text
 
 from analysis.metrics import metric, show
+from pwfn.naming import PointName
 from pwfn.search.front import feasible_front
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.trial.rows import Row
 
 REFRESH_SECONDS = 1.0
 LONGEST_FRONT = 8
-"""Members of the front that are shown; the report has them all."""
+"""Most members of the front that are shown; the report has all of them."""
 
 
 class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
@@ -29,19 +30,19 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     Use it as a context around the sweep and give it to Tune as a callback.
 
     Args:
-        study: whose trials run.
-        desk: where they report.
-        console: where to show them.
+        study: the study whose trials run.
+        desk: the actor to which they report.
+        console: the terminal or file to print to.
         ended: rows of the trials that ended before this sweep.
-        num_left: trials that are planned besides.
+        num_left: number of trials that are still planned.
     """
 
-    def __init__(self, study: Study, desk: Any, console: Console, ended: Iterable[Row], num_left: int) -> None:
+    def __init__(self, study: SearchStudy, desk: Any, console: Console, ended: Iterable[Row], num_left: int) -> None:
         self._study = study
         self._desk = desk
         self._console = console
         self._rows = list(ended)
-        self._num_known = len(self._rows)
+        self._num_known = len(self._trials)
         self._num_planned = self._num_known + num_left
         self._running: dict[str, str] = {}
         self._started = self._refreshed = time.monotonic()
@@ -49,7 +50,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._live = Live(console=console, get_renderable=self._panel, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Progress:
-        """Begin to show, on a terminal."""
+        """Show the panel, if the console is a terminal."""
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -57,13 +58,13 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the panel away: what lasts is printed after it."""
+        """Remove the panel; what shall stay in sight is printed after it."""
         if kind is None:
             self._show_notes()
         self._live.stop()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks for a restore that we do not use; a terminal cannot be pickled."""
+        """Pickle nothing: Tune pickles callbacks for a restore that we do not use; a terminal cannot be pickled."""
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -72,15 +73,15 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._running[trial.config["trial_id"]] = "starting"
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Take up the row that the trial has written."""
+        """Count the trial, and show the row that it has written."""
         self._end(trial.config["trial_id"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Take up a trial whose process was lost for good."""
+        """Count a trial whose process was lost for good."""
         self._end(trial.config["trial_id"])
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Ask the trials' desk for news, once a second."""
+        """Ask the desk for news, once a second."""
         if time.monotonic() - self._refreshed < REFRESH_SECONDS:
             return
         self._refreshed = time.monotonic()
@@ -96,12 +97,15 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
 
     def _end(self, trial_id: str) -> None:
         self._running.pop(trial_id, None)
-        row = self._study.store.read_trial(trial_id)
-        if row is None:
-            return
-        self._rows.append(row)
-        if not self._console.is_terminal:
-            self._console.print(f"{self._counts()}: trial {trial_id} {self._result(row)}", soft_wrap=True)
+        points = self._study.store.read_points(trial_id)
+        self._rows += points
+        for row in points if not self._console.is_terminal else ():
+            self._console.print(f"{self._counts()}: trial {row['trial_id']} {self._result(row)}", soft_wrap=True)
+
+    @property
+    def _trials(self) -> list[Row]:
+        """The rows that count as trials: earlier stages of a trial are no trials of their own."""
+        return [row for row in self._rows if PointName.read(row["trial_id"]).stage is None]
 
     def _panel(self) -> Group:
         lines = [Text(f"{self._study.store.study}  {self._counts()}", style="bold")]
@@ -115,7 +119,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
 
     def _counts(self) -> str:
         failed = sum(row["state"] == "failed" for row in self._rows)
-        done, planned = len(self._rows), self._num_planned
+        done, planned = len(self._trials), self._num_planned
         now = time.monotonic()
         parts = [f"{done}/{planned} done, {len(self._running)} running, {failed} failed"]
         parts.append(f"{_clock(now - self._started)} elapsed")
@@ -128,7 +132,8 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         if row["state"] != "complete":
             return f"{row['state']}: {row['failure_class']}: {row['failure_message']}"
         objectives = self._study.space.objectives
-        return ", ".join(f"{metric(name).label} {show(name, row[name])}" for name in objectives)
+        names = list(objectives) if row.get("coverage") is None else [*objectives, "coverage"]
+        return ", ".join(f"{metric(name).label} {show(name, row[name])}" for name in dict.fromkeys(names))
 
 
 def _clock(seconds: float) -> str:

@@ -1,8 +1,8 @@
-"""Bounds what a study keeps on disk: the networks of its best trials, and nothing of what crashes left behind.
+"""Limits what a study keeps on disk: the networks of its best trials, and nothing that a crash left behind.
 
 At any time there are at most `search.keep_models` compressed networks, one more for each trial that is just ending, and
-one checkpoint for each trial that has not ended. Rows, rounds and codebooks are kept of all trials, so that each can be
-reported, and run again where its network is wanted after all.
+one checkpoint for each trial that has not ended. Rows, rounds and codebooks of all trials are kept, so that each trial
+can be reported, and can be run again if its network is wanted later.
 """
 
 from __future__ import annotations
@@ -14,60 +14,63 @@ import numpy as np
 from ray import tune
 from rich.filesize import decimal
 
-from pwfn.search.ranking import costs, rank
-from pwfn.search.study import Study
+from pwfn.naming import PointName
+from pwfn.search.ranking import minimized_objectives, rank
+from pwfn.search.study import SearchStudy
 from pwfn.space.constraints import total_violation
-from pwfn.sweep.confirm import replicate_of
 from pwfn.trial.rows import Row
 
 
 class Kept(NamedTuple):
-    """A trial whose network is on disk."""
+    """A point whose network is on disk."""
 
     values: tuple[float, ...]
-    """Of the objectives, to be minimised."""
+    """One number per objective, each to be minimised."""
     violation: float
-    """Of the constraints; 0 where all hold."""
+    """By how much the trial violates the constraints together; 0 if it keeps all of them."""
     num_bytes: int
 
 
 class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
-    """Deletes networks that are not among the best, after each trial; give it to Tune as a callback.
+    """After each trial, deletes the networks that are not among the best; give it to Tune as a callback.
 
-    The best are the first by non-dominated sorting, spread over the last front that has room. A network that went is
-    never among the best later: those that put it out are better, or spread the front further. Replicates take the room
-    that these leave, in the order of their trials: a seed's luck keeps no network and puts out none.
+    The best trials are the first ones by non-dominated sorting; of the last front that has room, those that are spread
+    out most (`pwfn.search.ranking.rank`). A network that was deleted would not be among the best later, because those
+    that replaced it are better or spread the front further. Replicates get the room that is left, in the order of
+    their trials, so that a lucky seed neither keeps a network nor removes one.
 
     Args:
-        study: whose networks there are.
+        study: the study whose networks are kept.
         ended: rows of the trials that ended before this sweep.
     """
 
-    def __init__(self, study: Study, ended: Iterable[Row]) -> None:
+    def __init__(self, study: SearchStudy, ended: Iterable[Row]) -> None:
         self._space = study.space
         self._store = study.store
         self._kept: dict[str, Kept] = {}
         self.num_deleted = 0
         rows = {row["trial_id"]: row for row in ended}
-        self._all = [costs(row, self._space.objectives) for row in rows.values() if row["state"] == "complete"]
-        """Objectives of all complete trials, which measure the gaps between those that are kept."""
+        self._all = [
+            minimized_objectives(row, self._space.objectives) for row in rows.values() if row["state"] == "complete"
+        ]
+        """Objectives of all complete trials; their ranks measure the distances between the trials that are kept."""
         self._store.clear_leftovers(rows.keys())
         for trial_id, num_bytes in self._store.model_sizes().items():
-            if trial_id in rows:  # else it has not ended: it writes its network again, then its row
+            if trial_id in rows:  # a trial without a row has not ended: it writes its network again
                 self._take(rows[trial_id], num_bytes)
         self._delete_the_rest()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks for a restore that we do not use."""
+        """Pickle nothing: Tune pickles its callbacks for a restore that we do not use."""
         return {}
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Take up a trial's network, and delete the worst where there are too many."""
-        row = self._store.read_trial(trial.config["trial_id"])
-        if row is not None and row["size_bytes"] is not None:
-            self._all.append(costs(row, self._space.objectives))
-            self._take(row, row["size_bytes"])
-            self._delete_the_rest()
+        """Take up the networks that a trial has left, and delete the worst where there are too many."""
+        for row in self._store.read_points(trial.config["trial_id"]):
+            if row["size_bytes"] is not None:
+                self._all.append(minimized_objectives(row, self._space.objectives))
+                self._take(row, row["size_bytes"])
+        self._delete_the_rest()
 
     @property
     def summary(self) -> str:
@@ -83,7 +86,7 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
             self._store.delete_model(row["trial_id"])
             return
         violation = total_violation(self._space.constraints, row)
-        self._kept[row["trial_id"]] = Kept(costs(row, self._space.objectives), violation, num_bytes)
+        self._kept[row["trial_id"]] = Kept(minimized_objectives(row, self._space.objectives), violation, num_bytes)
 
     def _delete_the_rest(self) -> None:
         limit = self._space.search.keep_models
@@ -95,14 +98,14 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
             self.num_deleted += 1
 
     def _best_first(self) -> list[str]:
-        searched = {trial_id: kept for trial_id, kept in self._kept.items() if not replicate_of(trial_id).seed_index}
+        searched = {trial_id: kept for trial_id, kept in self._kept.items() if not PointName.read(trial_id).replicate}
         values = np.array([kept.values for kept in searched.values()])
         violations = np.array([kept.violation for kept in searched.values()])
         ranks = rank(values, violations, among=np.array(self._all)) if searched else ()
         places = dict(zip(searched, ranks, strict=True))
 
         def key(trial_id: str) -> tuple[int, int, str]:
-            of_trial, seed_index = replicate_of(trial_id)
-            return seed_index, int(places.get(of_trial, len(places))), trial_id
+            point = PointName.read(trial_id)
+            return point.replicate, int(places.get(str(point._replace(replicate=0)), len(places))), trial_id
 
         return sorted(self._kept, key=key)

@@ -1,7 +1,7 @@
-"""Optuna proposes, Tune places: the bridge between them.
+"""The bridge between Optuna, which proposes trials, and Ray Tune, which places them.
 
-Ray's own OptunaSearch tells early-stopped trials as complete, leaves trials with a NaN running for ever, and cannot
-start from known trials when there are several objectives; here every trial ends in the state that it deserves.
+Ray's own OptunaSearch reports trials that were stopped early as complete, leaves trials with a NaN running for ever,
+and cannot start from known trials if there are several objectives. Here every trial ends in its true state.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from pwfn.search.learning import lesson
 from pwfn.search.proposer import Proposal, Proposer
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.trial.rows import Row
 
 log = logging.getLogger(__name__)
@@ -22,15 +23,15 @@ log = logging.getLogger(__name__)
 class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
     """Gives Tune the proposals of a `Proposer`, as plain `{"number": 7, "trial_id": "0007", "params": {...}}`.
 
-    Goes on where the study's folder stands: trials of other studies (`warm_start`) and finished ones are told, those
-    that were interrupted come first, and each new proposal is written there before its trial starts.
+    It goes on from the folder of the study. Trials of other studies (`warm_start`) and finished trials are told to the
+    sampler, interrupted trials run first, and each new proposal is written to the folder before its trial starts.
 
     Args:
-        study: what is searched.
-        ended: rows of the trials that have ended; None reads them.
+        study: the study to search.
+        ended: rows of the trials that have ended; None reads them from the store.
     """
 
-    def __init__(self, study: Study, ended: Iterable[Row] | None = None) -> None:
+    def __init__(self, study: SearchStudy, ended: Iterable[Row] | None = None) -> None:
         super().__init__()
         self._store = study.store
         self.proposer = Proposer(study.space)
@@ -38,7 +39,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         self._numbers: dict[str, int] = {}
         self._is_stopped = False
         self.num_left = 0
-        """Trials that had not ended when this search began."""
+        """Number of trials that had not ended when this object was made."""
         borrowed = (self._store.read_warm_start() or {"trials": []})["trials"]
         self.proposer.add_complete((trial["params"], trial["metrics"]) for trial in borrowed)
         self._take_up(study.proposals(), self._store.read_trials() if ended is None else ended)
@@ -53,7 +54,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         ]
         for proposal in known:
             if (row := rows.get(proposal["trial_id"])) is not None:
-                self.proposer.tell(proposal["number"], row["state"], row)
+                self.proposer.tell(proposal["number"], row["state"], lesson(self.proposer.space, self._store, row))
         self._interrupted = [proposal for proposal in known if proposal["trial_id"] not in rows]
         if len(known) < len(proposals):
             log.warning(
@@ -61,7 +62,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
             )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next proposal, FINISHED when there is none, None when it has to wait for trials that run."""
+        """Return the next proposal; FINISHED if there are no more, None if it must wait for trials that still run."""
         if self._is_stopped:
             return str(Searcher.FINISHED)
         if not self._interrupted and self.proposer.must_wait:
@@ -82,13 +83,14 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         return proposal
 
     def stop(self) -> None:
-        """Propose nothing from now on."""
+        """Propose nothing more from now on."""
         self._is_stopped = True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Take the last result, which has `state` and the metrics to tell; an error or no state is a failure.
+        """Tell the sampler how a trial ended, from its last result, which has `state` and the metrics.
 
-        An interrupted trial has not ended: it goes on in the next run, so nothing is told.
+        An error, or a result without a state, counts as a failure. A trial that was interrupted has not ended: it goes
+        on in the next run, so nothing is told.
         """
         result = result or {}
         state: Any = "failed" if error else result.get("state", "failed")
@@ -97,4 +99,4 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
             self.proposer.tell(number, state, result)
 
     def save(self, checkpoint_path: str) -> None:
-        """Write nothing into Tune's snapshots: the study's folder has all that a new search needs."""
+        """Write nothing into Tune's snapshots, because the folder of the study has all that a new search needs."""

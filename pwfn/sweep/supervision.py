@@ -1,4 +1,4 @@
-"""Ends what has to end: a trial that hangs or lost its process for good, and the sweep when it is time."""
+"""Ends what must end: a trial that hangs or has lost its process for good, and the sweep when its time is over."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import ray
 from ray import tune
 
-from pwfn.search.study import Study
+from pwfn.search.study import SearchStudy
 from pwfn.sweep.lost import cause_of_loss, failed, is_out_of_memory, lost_row
 from pwfn.trial.rows import Row
 
 log = logging.getLogger(__name__)
 
 ALIKE = 5
-"""Failures of one class, without any other end, after which a sweep gives up."""
+"""A sweep gives up if its first trials, this many, all fail with the same class of failure."""
 SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -28,23 +28,23 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
     """Watches a sweep; give it to Tune as a callback and as its stopper.
 
     Args:
-        study: whose trials run.
-        desk: where they report.
-        stop_proposing: called when no further trial shall start.
-        since: when the command began that `search.hours` limits, on the monotonic clock.
+        study: the study whose trials run.
+        desk: the actor to which they report.
+        stop_proposing: is called when no further trial shall start.
+        since: when the command began, on the monotonic clock; `search.hours` counts from there.
         ended: rows of the trials that ended before this sweep.
     """
 
     def __init__(
-        self, study: Study, desk: Any, stop_proposing: Callable[[], None], since: float, ended: Iterable[Row]
+        self, study: SearchStudy, desk: Any, stop_proposing: Callable[[], None], since: float, ended: Iterable[Row]
     ) -> None:
         self._study = study
         self._desk = desk
         self._stop_proposing = stop_proposing
         self.stopped_because: str | None = None
-        """Why the sweep ends before its planned trials have, in words; None where it does not."""
+        """Why the sweep ends before all planned trials have ended, in words; None if it does not."""
         self.error: str | None = None
-        """Why it makes no sense to go on: input that no trial can use, or trials that all fail alike."""
+        """Why it makes no sense to go on (input that no trial can use, or trials that all fail alike), or None."""
         self.is_stopping = False
         self._states: list[tuple[str, str | None]] = []
         resources = study.space.resources
@@ -54,26 +54,26 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
         self._looked = time.monotonic()
 
     def request_stop(self, reason: str) -> None:
-        """Ask for the sweep's end, from anywhere, a signal's handler too; the next look at the clock carries it out."""
+        """Ask for the end of the sweep, also from a signal handler; the next look at the clock carries it out."""
         if self.stopped_because is None:
             self.stopped_because = reason
 
     def _stop(self) -> None:
-        """Let running trials finish their rounds and start no further ones; they go on in a later sweep."""
+        """Let running trials finish their present round, and start no others; a later sweep continues them."""
         self.is_stopping = True
         self._stop_proposing()
         ray.get(self._desk.close.remote())
 
     def stop_all(self) -> bool:
-        """Tell Tune to end everything at once."""
+        """Tell Tune whether to end everything at once."""
         return self.error is not None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Tell Tune to stop no single trial: they end themselves."""
+        """Tell Tune never to stop a single trial, because trials end themselves."""
         return False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks for a restore that we do not use."""
+        """Pickle nothing: Tune pickles its callbacks for a restore that we do not use."""
         return {}
 
     # What Tune tells
@@ -83,7 +83,7 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
         self._note_end(trial.last_result)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Before a lost trial starts again: with smaller parts of its batches, where Ray killed it for its memory."""
+        """If Ray killed a trial for its memory, split its batches into smaller parts before it starts again."""
         if is_out_of_memory(trial.get_pickled_error()):
             store, trial_id = self._study.store, trial.config["trial_id"]
             store.write_micro_batches(trial_id, 2 * store.read_micro_batches(trial_id))
@@ -111,7 +111,7 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
     # What follows
 
     def look_at_budget(self, gpu_seconds_running: float = 0.0) -> None:
-        """Ask for the sweep's end where a budget is used up, counting what trials that still run have held."""
+        """Ask for the end of the sweep if a budget is used up; running trials count with the GPU seconds so far."""
         search = self._study.space.search
         held = self._gpu_seconds + gpu_seconds_running
         if search.hours is not None and time.monotonic() - self._since > 3600 * search.hours:
@@ -134,7 +134,7 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
             )
 
     def _end_overdue(self, overdue: dict[str, float], trials: list[Any]) -> None:
-        """Kill the process of each trial that is over its time. Tune starts it again, and it finds its row."""
+        """Kill the process of each trial that runs too long. Tune starts it again, and it then finds its row."""
         limit = self._study.space.search.trial_minutes
         for trial in trials:
             seconds = overdue.get(trial.config["trial_id"])
@@ -146,7 +146,7 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
 
 @contextmanager
 def signals_stop(supervisor: Supervisor, say: Callable[[str], None]) -> Iterator[None]:
-    """Let Ctrl-C or SIGTERM stop the sweep after the running rounds, and a second one at once."""
+    """In this context Ctrl-C or SIGTERM stops the sweep after the running rounds, a second one at once."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return

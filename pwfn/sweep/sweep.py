@@ -1,7 +1,7 @@
 """A sweep: Optuna proposes trials, Ray Tune places them, each writes its own results.
 
-The driver knows nothing that is not in the results folder: a proposal is written before its trial starts, so the
-same command finishes what an earlier one began.
+All that the driver knows is in the results folder. A proposal is written there before its trial starts, so the same
+command finishes what an earlier one began.
 """
 
 from __future__ import annotations
@@ -25,33 +25,41 @@ from pwfn.config import ResourcesConfig, TrialConfig
 from pwfn.errors import TrialError, UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
+from pwfn.search.learning import lesson
 from pwfn.search.pruning import referee_of
-from pwfn.search.study import Study, check_inputs, record_understood
+from pwfn.search.study import SearchStudy, check_inputs, record_understood
+from pwfn.sweep.baselines import Baselines
 from pwfn.sweep.cluster import connected
 from pwfn.sweep.confirm import Confirmation
 from pwfn.sweep.desk import Desk, DeskListener, warnings_noted
+from pwfn.sweep.listed import Listed
 from pwfn.sweep.lost import RESTARTS, teach_tune_of_killed_processes
 from pwfn.sweep.placement import of_worker, resources_of_trial, slots_asked_for
 from pwfn.sweep.progress import Progress
 from pwfn.sweep.retention import Retention
 from pwfn.sweep.searchers import OptunaSearch
 from pwfn.sweep.supervision import Supervisor, signals_stop
-from pwfn.trial.inputs import Fingerprint, fingerprint_inputs
+from pwfn.trial.fingerprint import Fingerprint, fingerprint_inputs
 from pwfn.trial.rows import Row, Trial, failure
 from pwfn.trial.run import ensure_baseline, own_device, run_trial
 from pwfn.trial.understood import Understood, format_understood, understand
 
 PATIENCE = 600.0
-"""Seconds for which a sweep waits for a store that is full or away."""
+"""Seconds for which a sweep waits for a store that is full or cannot be reached."""
 
 
 def run_sweep(
-    study: Study, searcher: Searcher, desk: Any, supervisor: Supervisor, callbacks: Sequence[tune.Callback], slots: int
+    study: SearchStudy,
+    searcher: Searcher,
+    desk: Any,
+    supervisor: Supervisor,
+    callbacks: Sequence[tune.Callback],
+    slots: int,
 ) -> None:
-    """Run what the searcher proposes on the Ray that is joined, in so many slots, until it proposes nothing more.
+    """Run what the searcher proposes on the joined Ray, at most `slots` trials at once.
 
     Raises:
-        UserError: input that no trial can use, or trials that all fail alike; what is finished is kept.
+        UserError: input that no trial can use, or trials that all fail alike; the results so far are kept.
     """
     teach_tune_of_killed_processes()
     with tempfile.TemporaryDirectory(prefix="pwfn-") as scratch:
@@ -63,7 +71,7 @@ def run_sweep(
             ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                num_samples=-1,  # the searcher knows the end
+                num_samples=-1,  # no limit: the searcher says when there are no more
                 max_concurrent_trials=slots,
                 reuse_actors=True,
             ),
@@ -71,7 +79,10 @@ def run_sweep(
                 name=study.store.study,
                 storage_path=scratch,  # Tune's own bookkeeping; ours is the results folder
                 verbose=0,
-                callbacks=[supervisor, *callbacks],  # it writes the rows of lost trials; the others read them
+                callbacks=[
+                    supervisor,
+                    *callbacks,
+                ],  # first the one that writes rows of lost trials, which the others read
                 stop=supervisor,
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
             ),
@@ -81,20 +92,21 @@ def run_sweep(
         raise UserError(supervisor.error)
 
 
-def run_proposal(proposal: dict[str, Any], *, study: Study, desk: Any) -> None:
-    """Run one proposed trial from the process that Tune gave it, and tell Tune what its row says."""
+def run_proposal(proposal: dict[str, Any], *, study: SearchStudy, desk: Any) -> None:
+    """Run one proposed trial in the process that Tune gave it, and tell Tune what its row says."""
     try:
         row = _run_or_recall(study.trial(proposal), study, desk)
     except UserError as error:  # the results cannot be written, so there is no row
         row = failure(error)
-    told = ("state", "failure_class", "failure_message", "gpu_seconds", *study.space.told_metrics)
-    tune.report({name: row.get(name) for name in told})
+    told = ("state", "failure_class", "failure_message", "gpu_seconds", *study.space.learned_metrics)
+    learned = lesson(study.space, study.store, row)
+    tune.report({name: learned.get(name) for name in told})
 
 
-def _run_or_recall(trial: Trial, study: Study, desk: Any) -> Row:
-    """Run a trial, unless it has ended already: its process may be lost when its row is written, and none of it twice.
+def _run_or_recall(trial: Trial, study: SearchStudy, desk: Any) -> Row:
+    """Run a trial, unless it has its row already: a process may be lost just after its row was written.
 
-    Returns its row, or a state alone for a trial that was told to stop and goes on in a later sweep.
+    Returns the row; for a trial that was told to stop, and goes on in a later sweep, only a state.
     """
     written = study.store.read_trial(trial.trial_id)
     if written is not None:
@@ -111,7 +123,7 @@ def _run_or_recall(trial: Trial, study: Study, desk: Any) -> Row:
 
 def _run(trial: Trial, store: ResultsStore, listener: DeskListener) -> Row | None:
     if trial.config.resources.workers > 1:
-        from pwfn.sweep.distributed import run_distributed  # seconds of import that a lone worker does without
+        from pwfn.sweep.distributed import run_distributed  # takes seconds to import
 
         return run_distributed(trial, store, listener)
     device = own_device(trial.config.resources)
@@ -143,7 +155,7 @@ def _understand(config: TrialConfig) -> Understood | str:
 
 
 def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore) -> dict[str, Fingerprint]:
-    """Make each float network that trials start from, once, where a trial would run; return what each comes from.
+    """Make each float network that trials start from, in a place where a trial would run; return its fingerprint.
 
     Raises:
         UserError: the model or the data cannot be used.
@@ -160,7 +172,7 @@ def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore) -> dict[
 
 
 def _make_baseline(config: TrialConfig, store: ResultsStore) -> Fingerprint | str:
-    """Return the message of a user's error: an exception would arrive with a remote traceback in its text."""
+    """Make one float network; return the message of a UserError, since Ray would add a traceback to an exception."""
     try:
         ensure_baseline(config, store, own_device(config.resources), Replicas())
         return fingerprint_inputs(config)
@@ -174,15 +186,17 @@ def _task_options(resources: ResourcesConfig) -> dict[str, Any]:
     return {"num_cpus": amounts.pop("CPU"), "num_gpus": amounts.pop("GPU", 0), "resources": amounts}
 
 
-def search(study: Study, *, address: str | None, console: Console, force: bool = False, confirm: int = 0) -> str | None:
-    """Run the trials that a study still lacks and show how it goes; return why it stopped before, if it did.
+def search(
+    study: SearchStudy, *, address: str | None, console: Console, force: bool = False, confirm: int = 0
+) -> str | None:
+    """Run the trials that a study still lacks, and show how it goes; return why it stopped early, or None.
 
-    With `confirm`, the trials on the front then run again, each with so many other seeds, until the front of the means
-    has no other members.
+    With `confirm`, the trials on the front then run again, each with that many other seeds, until every trial on the
+    front of the means has them.
 
     Raises:
-        UserError: input that no trial can use, a cluster that cannot hold a trial, or other data than the study began
-            with where this is not to be forced; what is finished is kept.
+        UserError: input that no trial can use; a cluster that cannot hold a trial; or data that differ from those with
+            which the study began, and `force` is false. The results so far are kept.
         KeyboardInterrupt: a second Ctrl-C or SIGTERM; trials go on from their last rounds with the same command.
     """
     since = time.monotonic()
@@ -199,7 +213,12 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
         check_inputs(store, inputs, force=force)
         study = replace(study, store=replace(store, patience=PATIENCE))
         ended = store.read_trials()
-        stopped_because = _run_all(study, OptunaSearch(study, ended), ended, slots, since, console)
+        stopped_because = None
+        if (baselines := Baselines(study, ended)).num_left:
+            stopped_because = _run_all(_unpruned(study), baselines, ended, slots, since, console)
+            ended = store.read_trials()
+        if stopped_because is None:
+            stopped_because = _run_all(study, OptunaSearch(study, ended), ended, slots, since, console)
         while confirm and stopped_because is None:
             ended = store.read_trials()
             replicates = Confirmation(study, confirm, ended)
@@ -211,8 +230,8 @@ def search(study: Study, *, address: str | None, console: Console, force: bool =
 
 
 def _run_all(
-    study: Study,
-    searcher: OptunaSearch | Confirmation,
+    study: SearchStudy,
+    searcher: OptunaSearch | Listed,
     ended: Sequence[Row],
     slots: int,
     since: float,
@@ -220,7 +239,7 @@ def _run_all(
 ) -> str | None:
     retention = Retention(study, ended)
     stopped_because = None
-    if searcher.num_left > 0:  # Tune would start and write snapshots of nothing
+    if searcher.num_left > 0:  # else Tune would start only to end
         with open_desk(study) as desk:
             supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since, ended=ended)
             progress = Progress(study, desk, console, ended, searcher.num_left)
@@ -231,18 +250,18 @@ def _run_all(
     return stopped_because
 
 
-def _unpruned(study: Study) -> Study:
+def _unpruned(study: SearchStudy) -> SearchStudy:
     search = study.space.search.model_copy(update={"pruning": None})
     return replace(study, space=replace(study.space, search=search))
 
 
 @contextmanager
-def open_desk(study: Study) -> Iterator[Any]:
-    """Keep a desk on the driver's own node, so that no lost node takes it along; if it dies, it starts anew."""
+def open_desk(study: SearchStudy) -> Iterator[Any]:
+    """Run a desk on the node of the driver, so that no lost node can take it along; if it dies, Ray starts it again."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk)
     desk = remote.options(scheduling_strategy=here).remote(referee_of(study.space), study)
     try:
         yield desk
     finally:
-        ray.kill(desk)  # Tune still refers to it, so that it would stay, with half a gigabyte
+        ray.kill(desk)  # Tune keeps a reference to it, so it would stay, with half a gigabyte

@@ -1,1 +1,1 @@
-"""One trial, in whatever process it is put: its run, its rows, its starts. Knows neither Ray nor Optuna."""
+"""One trial, in whatever process it runs: its run, its rows, its starts. Imports neither Ray nor Optuna."""

@@ -1,7 +1,7 @@
-"""What a trial has cost so far: its starts, with a sign of life while it runs, so that lost work is counted too.
+"""What a trial has cost so far. Each start is recorded, with signs of life while it runs, so that lost work counts.
 
-Only the trial itself writes here. When its process dies, the last sign of life says until when it held its GPUs, and
-its rounds on disk say how much of that was of use.
+Only the trial itself writes these records. When its process dies, the last sign of life says until when it held its
+GPUs, and the rounds on disk say how much of that time was of use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 
 SIGN_OF_LIFE_SECONDS = 10.0
-"""So much of a lost process's time is not counted at most."""
+"""Seconds between two signs of life: of a lost process, at most this much time is not counted."""
 
 
 class Attempt(NamedTuple):
@@ -26,11 +26,11 @@ class Attempt(NamedTuple):
 
     started_at: dt.datetime
     seen_at: dt.datetime
-    """The last sign of life."""
+    """Time of its last sign of life."""
 
 
 class Cost(NamedTuple):
-    """What all starts of a trial took together; the names are columns of its row."""
+    """What all starts of a trial took together; each field is the column of that name in the trial's row."""
 
     started_at: dt.datetime
     finished_at: dt.datetime
@@ -43,13 +43,13 @@ class Cost(NamedTuple):
 
 
 def cost(attempts: Sequence[Attempt], rounds: Sequence[dict[str, Any]], *, num_gpus: float, is_lost: bool) -> Cost:
-    """Add up a trial's starts.
+    """Add up what the starts of a trial took.
 
     Args:
         attempts: in order, at least one.
         rounds: rows of the rounds that the trial has finished.
         num_gpus: GPUs that it holds while it runs.
-        is_lost: the last start was lost as well; else all of it was of use.
+        is_lost: whether the process of the last start was lost too. If it was not, all of its time was of use.
     """
     held = [(each.seen_at - each.started_at).total_seconds() for each in attempts]
     used = [_seconds_of_use(each, rounds) for each in attempts]
@@ -62,18 +62,18 @@ def cost(attempts: Sequence[Attempt], rounds: Sequence[dict[str, Any]], *, num_g
 
 
 def _seconds_of_use(attempt: Attempt, rounds: Sequence[dict[str, Any]]) -> float:
-    """Seconds from a start to the end of the last round that it finished."""
+    """Seconds from a start to the end of the last round that it finished; 0 if it finished none."""
     ends = [row["finished_at"] for row in rounds if attempt.started_at <= row["finished_at"] <= attempt.seen_at]
     return (max(ends) - attempt.started_at).total_seconds() if ends else 0.0
 
 
 class Attempts:
-    """The starts of one trial, this one last; gives signs of life while it is entered.
+    """The starts of one trial, this process's own start last. As a context manager it gives signs of life inside.
 
     Args:
-        store: where they are kept until the trial's row has what they took.
-        trial_id: whose.
-        is_writer: whether this process is the one that writes.
+        store: where the starts are kept until the trial has its row, which then has their cost.
+        trial_id: the trial.
+        is_writer: whether this process writes to the store; of several replicas only the first does.
     """
 
     def __init__(self, store: ResultsStore, trial_id: str, *, is_writer: bool = True) -> None:
@@ -85,7 +85,7 @@ class Attempts:
         self._thread = threading.Thread(target=self._give_signs_of_life, daemon=True)
 
     def __enter__(self) -> Attempts:
-        """Begin a start."""
+        """Record that a start begins, and begin to give signs of life."""
         self._attempts = [*read_attempts(self._store, self._trial_id), Attempt(_now(), _now())]
         self._give_sign_of_life(self._store)
         self._thread.start()
@@ -94,13 +94,13 @@ class Attempts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End it."""
+        """Stop giving signs of life, after a last one."""
         self._is_over.set()
         self._thread.join()
         self._try_sign_of_life()
 
     def cost(self, num_gpus: float) -> Cost:
-        """What all starts have taken until now, with `num_gpus` GPUs held."""
+        """Return what all starts have taken until now, if the trial holds `num_gpus` GPUs."""
         rounds = self._store.read_rounds(self._trial_id)
         attempts = [*self._attempts[:-1], self._attempts[-1]._replace(seen_at=_now())]
         return cost(attempts, rounds, num_gpus=num_gpus, is_lost=False)
@@ -110,7 +110,7 @@ class Attempts:
             self._try_sign_of_life()
 
     def _try_sign_of_life(self) -> None:
-        """Leave a sign out where it cannot be written now: the trial's own files wait for the store, and say so."""
+        """Give a sign of life, unless the store refuses: the trial's results wait for the store and report that."""
         with suppress(UserError):
             self._give_sign_of_life(replace(self._store, patience=0))
 
@@ -122,7 +122,7 @@ class Attempts:
 
 
 def read_attempts(store: ResultsStore, trial_id: str) -> list[Attempt]:
-    """Read the starts of a trial that has no row yet; none if it never started."""
+    """Read the starts of a trial that has no row yet; an empty list if it never started."""
     written = store.read_attempts(trial_id) or {"attempts": []}
     return [Attempt(*map(dt.datetime.fromisoformat, moments)) for moments in written["attempts"]]
 

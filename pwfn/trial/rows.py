@@ -1,4 +1,4 @@
-"""What a trial writes: its rows, from its configuration, its records and its failure."""
+"""The rows that a trial writes, made from its configuration, the records of its rounds, or its failure."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ PACKAGES = ("torch", "timm", "ray", "optuna", "numpy", "pyarrow")
 
 @dataclass(frozen=True)
 class Trial:
-    """A configuration with its place in a study."""
+    """One trial: a configuration and its place in a study."""
 
     trial_id: str
-    number: int
+    number: int | None
+    """None for a trial that no search has proposed."""
     study: str
     config: TrialConfig
 
@@ -46,7 +47,7 @@ class Trial:
 
     @property
     def identity(self) -> Row:
-        """The columns that every row of this trial begins with."""
+        """The columns with which every row of this trial begins."""
         return {
             "trial_id": self.trial_id,
             "number": self.number,
@@ -61,7 +62,9 @@ def round_row(trial: Trial, record: RoundRecord) -> Row:
     seconds = ("train_seconds", "data_seconds", "fix_seconds", "eval_seconds")
     return {
         **trial.identity,
-        **{name: getattr(record, name) for name in ("round", "num_rounds", "fraction", "train_loss", *seconds)},
+        **{
+            name: getattr(record, name) for name in ("round", "num_rounds", "stage", "fraction", "train_loss", *seconds)
+        },
         **{name: getattr(fixing, name) for name in ("num_fixed", "untreated_layers")},
         "method_numbers": fixing.numbers,
         **accuracy_columns("val", record.before, "_before"),
@@ -72,14 +75,14 @@ def round_row(trial: Trial, record: RoundRecord) -> Row:
 
 
 def accuracy_columns(split: str, accuracy: Accuracy | None, suffix: str = "") -> Row:
-    """Name an accuracy's two numbers: `val_top1`, `test_top5_before`; none for no accuracy."""
+    """Name the two numbers of an accuracy as columns (`val_top1`, `val_top5`); an empty row for None."""
     if accuracy is None:
         return {}
     return {f"{split}_top1{suffix}": accuracy.top1, f"{split}_top5{suffix}": accuracy.top5}
 
 
-def trial_row(trial: Trial, outcome: Row, cost: Cost) -> Row:
-    """Build a trial's row from how it ended: configuration, outcome, cost and where it ran."""
+def trial_row(trial: Trial, outcome: Row, cost: Cost | None = None) -> Row:
+    """Build a point's row from how it ended: configuration, outcome, cost (None: not known) and where it ran."""
     config = trial.config
     return {
         **trial.identity,
@@ -89,7 +92,7 @@ def trial_row(trial: Trial, outcome: Row, cost: Cost) -> Row:
         "config_json": config.model_dump_json(),
         **config_columns(config),
         **outcome,
-        **cost._asdict(),
+        **({} if cost is None else cost._asdict()),
         "host": socket.gethostname(),
         "versions_json": json.dumps(versions()),
         "commit": commit(),
@@ -97,7 +100,7 @@ def trial_row(trial: Trial, outcome: Row, cost: Cost) -> Row:
 
 
 def failure(error: BaseException) -> Row:
-    """Turn the error that ended a trial into its outcome: the class and one line of message."""
+    """Turn the error that ended a trial into columns: the class of the failure and its message in one line."""
     match error:
         case TrialError():
             failure_class = error.failure_class
@@ -113,7 +116,7 @@ def failure(error: BaseException) -> Row:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that no memory is left; torch's allocator on the CPU has no class of its own for it."""
+    """Whether an error means that memory ran out. On the CPU torch raises a plain RuntimeError, known by its text."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 

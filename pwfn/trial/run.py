@@ -1,8 +1,9 @@
-"""One trial, in whatever process it was put: what it finishes is in the store before anybody is told."""
+"""One trial, in whatever process it runs. What it finishes is in the store before anybody is told of it."""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import functools
 import logging
 
@@ -16,13 +17,23 @@ from pwfn.data import Data, Preprocessing, Source, open_source
 from pwfn.errors import NonFiniteLossError, TrialError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
 from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
-from pwfn.models import build_network, preprocessing_of, record_preparation_
+from pwfn.models import (
+    build_network,
+    check_has_weights,
+    check_head_is_trained,
+    describe_loading,
+    preprocessing_of,
+    record_preparation_,
+)
+from pwfn.naming import PointName
+from pwfn.parameters import shares_left_out
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
 from pwfn.seeds import derive_seed
 from pwfn.task import Task
 from pwfn.trial.attempts import Attempts
+from pwfn.trial.decision import Decision, RoundListener
 from pwfn.trial.names import check_beats_chance, check_names, check_same_names
 from pwfn.trial.rows import (
     Row,
@@ -35,7 +46,6 @@ from pwfn.trial.rows import (
     trial_row,
     versions,
 )
-from pwfn.trial.verdict import RoundListener, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -45,21 +55,21 @@ def run_trial(
 ) -> Row | None:
     """Run a trial to its end, from its last checkpoint if it has one, and return the row that is now in the store.
 
-    None is a trial that was told to stop: it has no row and goes on from its last round when it is run again. A failure
-    becomes a row as well. With several replicas only the failures that all of them meet together are caught here;
-    any other has to end the process, so that the rest do not wait for it.
+    Returns None for a trial that was told to stop: it has no row, and when it is run again it goes on from its last
+    round. A failure becomes a row too. With several replicas, only failures that all of them meet at the same time are
+    caught here; any other failure must end the process, because the other replicas would wait for it for ever.
 
     Raises:
-        RefusedError: the store cannot be used, for longer than its patience.
+        RefusedError: the store could not be used for longer than its patience.
     """
     caught = Exception if replicas.world_size == 1 else NonFiniteLossError
     with Attempts(store, trial.trial_id, is_writer=replicas.is_first) as attempts:
         try:
             outcome = _run_in_memory(trial, store, device, replicas, on_round)
-        except RefusedError:  # not the trial's failure: without a row it goes on once its results can be used again
+        except RefusedError:  # not the trial's fault: it gets no row, and goes on when the store can be used again
             raise
         except caught as error:
-            if not isinstance(error, UserError | TrialError):  # theirs says all; any other is a defect, with its trace
+            if not isinstance(error, UserError | TrialError):  # these explain themselves; any other needs its traceback
                 log.exception("trial %s failed", trial.trial_id)
             outcome = failure(error)
         if outcome is None:
@@ -76,10 +86,11 @@ def run_trial(
 def _run_in_memory(
     trial: Trial, store: ResultsStore, device: torch.device, replicas: Replicas, on_round: RoundListener
 ) -> Row | None:
-    """Run a trial; where memory runs out, go on from its last round with each batch in twice as many parts.
+    """Run a trial; if memory runs out, go on from its last round with each batch split into twice as many parts.
 
-    The parts' gradients add up to the batch's, so it stays the same experiment. A replica that runs out of memory has
-    to end, or the others would wait for it; it is started again, with the parts that it noted.
+    The gradients of the parts add up to the gradient of the batch, so it is still the same experiment. One of several
+    replicas that runs out of memory must end, because the others would wait for it; when all are started again, they
+    read the number of parts that it noted.
     """
     while True:
         micro_batches = store.read_micro_batches(trial.trial_id)
@@ -104,30 +115,44 @@ def _run(
     micro_batches: int,
 ) -> Row | None:
     baseline = ensure_baseline(trial.config, store, device, replicas)
-    task = open_task(trial.config, ModelConfig(name=trial.config.model.name), device, replicas, micro_batches)
+    task = open_task(trial.config, trial.config.model.without_weights, device, replicas, micro_batches)
     task.network.load_state_dict(dict(baseline.state))
     task = task.ready()
     checkpoint = store.read_checkpoint(trial.trial_id)
     method = METHODS[trial.config.method.name](task)
     for record in run_rounds(method, load(checkpoint) if checkpoint else None):
-        verdict = Verdict.CONTINUE
+        decision = Decision.CONTINUE
+        if record.is_whole and not record.is_last:
+            _leave_point(trial, method, baseline, record, store)
         if replicas.is_first:
             row = {**round_row(trial, record), "float_val_top1": baseline.validation.top1}
             store.append_round(trial.trial_id, row)
             if not record.is_last:
                 store.write_checkpoint(trial.trial_id, save(dict(record.state())))
-            verdict = on_round(row, record.summary)
+            decision = on_round(row, record.summary)
         log.info("trial %s %s", trial.trial_id, record.summary)
-        verdict = Verdict(replicas.agree(verdict, device))
-        if verdict is Verdict.STOP and not record.is_last:
+        decision = Decision(replicas.agree(decision, device))
+        if decision is Decision.STOP and not record.is_last:
             return None
-        if verdict is Verdict.PRUNE and not record.is_last:
+        if decision is Decision.PRUNE and not record.is_last:
             return {"state": "pruned", **_measured(task, baseline, record)}
     return _outcome(trial, method, baseline, record, store)
 
 
+def _leave_point(trial: Trial, method: Method, baseline: Baseline, record: RoundRecord, store: ResultsStore) -> None:
+    """Measure and write the whole network that a stage before the last has ended in; the trial goes on.
+
+    Its row has no costs of its own: the trial's row has those of all stages, the rounds have each one's.
+    """
+    name = str(PointName.read(trial.trial_id)._replace(stage=record.stage))
+    point = dataclasses.replace(trial, trial_id=name)
+    outcome = _outcome(point, method, baseline, record, store)
+    if method.task.replicas.is_first:
+        store.write_trial({**trial_row(point, outcome), "finished_at": dt.datetime.now(dt.UTC)})
+
+
 def _measured(task: Task, baseline: Baseline, record: RoundRecord) -> Row:
-    """Columns that every trial has which finished a round: of the fixed weights, on the validation images."""
+    """Columns of every trial that finished at least one round: its fixed weights, and its validation accuracy."""
     sets = task.parameter_sets
     return {
         **accuracy_columns("val", record.after),
@@ -136,6 +161,7 @@ def _measured(task: Task, baseline: Baseline, record: RoundRecord) -> Row:
         "float_test_top1": baseline.test.top1,
         **dataclasses.asdict(record.metrics),
         "coverage": sets.coverage,
+        "left_out": shares_left_out(task.network, sets),
         "num_weights": sets.num_fixable,
         "recalibrated_bn": record.recalibrated_bn,
         "untreated_layers": record.fixing.untreated_layers,
@@ -145,10 +171,11 @@ def _measured(task: Task, baseline: Baseline, record: RoundRecord) -> Row:
 
 
 def _outcome(trial: Trial, method: Method, baseline: Baseline, last: RoundRecord, store: ResultsStore) -> Row:
-    """Measure the final network and write it; the validation accuracy is that of the last record."""
+    """Measure a whole network and write it; the validation accuracy is that of the last record."""
     task = method.task
     outcome = {
         "state": "complete",
+        "stage": last.stage if method.num_stages > 1 else None,
         **_measured(task, baseline, last),
         **accuracy_columns("test", task.measure("test")),
         **accuracy_columns("test", last.test_before, "_before"),
@@ -169,18 +196,23 @@ def _outcome(trial: Trial, method: Method, baseline: Baseline, last: RoundRecord
 
 
 def ensure_baseline(config: TrialConfig, store: ResultsStore, device: torch.device, replicas: Replicas) -> Baseline:
-    """Read the float network this trial starts from, or make and keep it.
+    """Read the float network that this trial starts from; if there is none yet, make it and keep it.
 
-    A sweep makes it before its first trial; only then may several trials call this at once.
+    A sweep makes it before its first trial. Several trials may call this at once only when it is already made.
     """
     key, source = baseline_key(config), open_data(config)
     kept = store.read_baseline(key)
     if kept is not None:
         check_same_names(kept[1].get("classes"), source, f"the float network in {store.results}/{store.study}")
         return Baseline.from_bytes(*kept)
+    check_has_weights(config)
     of_study = config.model_copy(update={"seed": config.split_seed})
     task = open_task(of_study, config.model, device, replicas)
     check_names(config, source, task.network)
+    check_head_is_trained(config, task.network)
+    understood = describe_loading(task.network, include_norm=config.include_norm)
+    for line in understood.lines():
+        log.log(logging.WARNING if line.startswith("warning") else logging.INFO, line)
     baseline = make_baseline(task)
     check_beats_chance(config, source, baseline.validation)
     if replicas.is_first:
@@ -228,12 +260,12 @@ def _source(config: DataConfig, seed: int) -> Source:
 
 @functools.lru_cache(maxsize=2)
 def _data(config: DataConfig, seed: int, preprocessing: Preprocessing, device: torch.device) -> Data:
-    """Keep the decoded images for the next trial in this process."""
+    """Prepare the images, or take them from an earlier trial of this process that had the same."""
     return _source(config, seed).prepare(preprocessing, device)
 
 
 def own_device(resources: ResourcesConfig) -> torch.device:
-    """Choose this process's device and the number of its threads by what the trial occupies.
+    """Choose the device of this process, and set the number of its threads, by the resources of the trial.
 
     Raises:
         UserError: a GPU is asked for, and this process sees none.

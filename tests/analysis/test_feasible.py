@@ -15,7 +15,7 @@ from analysis.report import write_report
 from analysis.seeds import front_probability
 from analysis.series import panels
 from pwfn.space.constraints import read_constraints, total_violation
-from pwfn.space.declaration import Source
+from pwfn.space.declaration import Origin
 
 CONSTRAINTS = {"val_top1": {"max_drop": 0.03, "min": 0.9}, "unique_values": {"max": 50}}
 CARD = {
@@ -96,7 +96,7 @@ def test_a_study_without_bounds_knows_no_such_state(record: Record, tmp_path: Pa
 @given(st.lists(rows, min_size=1, max_size=20))
 @settings(max_examples=50, deadline=None)
 def test_the_search_judges_the_same(drawn: list[dict[str, float]]) -> None:
-    constraints = read_constraints(CONSTRAINTS, Source("test.yaml"))
+    constraints = read_constraints(CONSTRAINTS, Origin("test.yaml"))
     trials = pd.DataFrame(drawn).assign(state="complete")
     states = judged(trials.assign(violation=violation(trials, CONSTRAINTS)))["state"]
     assert (states == "complete").tolist() == [total_violation(constraints, row) == 0 for row in drawn]

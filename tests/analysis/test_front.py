@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.front import costs, front, hypervolume, on_front
+from analysis.front import front, hypervolume, minimized_objectives, on_front
 
 OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 unhurried = settings(deadline=None, max_examples=60)
@@ -53,8 +53,8 @@ def test_the_front_does_not_depend_on_the_order(rows: list[tuple[float, float, s
 
 def test_costs_negate_what_is_maximised_and_only_that() -> None:
     trials = complete((0.25, 8))
-    assert costs(trials, OBJECTIVES).tolist() == [[-0.25, 3.0]]
-    assert costs(trials, {"val_top1": "minimize"}).tolist() == [[0.25]]
+    assert minimized_objectives(trials, OBJECTIVES).tolist() == [[-0.25, 3.0]]
+    assert minimized_objectives(trials, {"val_top1": "minimize"}).tolist() == [[0.25]]
 
 
 def test_the_front_is_ordered_by_values_and_keeps_ties() -> None:

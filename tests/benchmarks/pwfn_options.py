@@ -31,9 +31,9 @@ from pwfn.config import TrialConfig
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
+from pwfn.trial.decision import Decision
 from pwfn.trial.rows import Row, Trial, commit
 from pwfn.trial.run import run_trial
-from pwfn.trial.verdict import Verdict
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "the setting itself": {},
@@ -107,7 +107,7 @@ def run(config: TrialConfig, number: int, store: ResultsStore) -> Row:
         store,
         device=torch.device("cpu"),
         replicas=Replicas(),
-        on_round=lambda row, summary: Verdict.CONTINUE,
+        on_round=lambda row, summary: Decision.CONTINUE,
     )
     assert row["state"] == "complete", row["failure_message"]
     return row

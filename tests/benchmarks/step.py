@@ -1,14 +1,14 @@
-"""What a training step of PWFN costs beside a step of the plain network, in one run on one machine.
+"""What a training step of PWFN and of qat costs beside a step of the plain network, in one run on one machine.
 
     python tests/benchmarks/step.py                     on the CPU: two networks at 96 pixels, batch 64, one thread
     python tests/benchmarks/step.py --threads 2
     python tests/benchmarks/step.py --device cuda       ResNet-18/50 and DeiT-Tiny/Small at 224 pixels, batch 128
 
 The plain step is torch's own: its SGD in the fused form that PWFN uses, its clipping, gradients per tensor. Both go
-through `train_epoch`, with the same images, in turn (plain, nothing fixed, half fixed, plain, ...), so that a busy
-machine hits all of them; ratios are medians over the turns. `held` is what PWFN keeps between steps beyond the plain
-one, in float32 numbers per weight of the fixed set; `peak` is the same at the worst moment of a step (GPU only). Fails
-above the limits of 1.10 on the CPU, 1.05 on a GPU, and 5 numbers per weight.
+through `train_epoch`, with the same images, in turn (plain, nothing fixed, half fixed, ..., plain, ...), so that a busy
+machine hits all of them; ratios are medians over the turns. `held` is what a method keeps between steps beyond the
+plain one, in float32 numbers per weight of the fixed set; `peak` is the same at the worst moment of a step (GPU only).
+Fails above the limits of 1.10 on the CPU, 1.05 on a GPU for PWFN, and 5 numbers per weight for PWFN, 3 for qat.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import gc
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,19 +33,19 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not ins
 from clustering import peak_bytes, reset_peak_bytes, timed
 from printed import hardware
 
-from pwfn.config import ModelConfig, PwfnConfig, TrainingConfig
+from pwfn.config import ModelConfig, PwfnConfig, QatConfig, TrainingConfig
 from pwfn.descent import Descent
 from pwfn.methods.pwfn.method import PosteriorLearner
 from pwfn.methods.pwfn.posterior import Posterior
+from pwfn.methods.qat.learner import StraightThroughLearner
+from pwfn.methods.qat.weights import SharedWeights
 from pwfn.models import build_network
+from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.training import Learner, train_epoch
 from pwfn.trial.rows import commit
 
 NUM_CLASSES = 1000
-VARIANTS = {"plain": None, "0 %": 0.0, "50 %": 0.5}
-"""Share of the weights that is fixed; None is the plain network."""
-MAX_FLOATS = 5.0
 CONFIG = TrainingConfig()
 
 
@@ -103,6 +105,25 @@ def pwfn_step(network: nn.Module, share_fixed: float) -> PosteriorLearner:
     return PosteriorLearner(posterior, descent, generator)
 
 
+def qat_step(network: nn.Module, **config: Any) -> StraightThroughLearner:
+    """The step of straight-through training, from k-means on."""
+    method = QatConfig(weighting="plain", **config)
+    sets = split_parameters(network)
+    weights = SharedWeights(sets, method)
+    weights.start_stage_(method.sizes[0], None)
+    return StraightThroughLearner(network, weights, weights.descent(CONFIG, num_steps=1000, replicas=Replicas()))
+
+
+VARIANTS: dict[str, tuple[Callable[[nn.Module], Learner], float]] = {
+    "PWFN, nothing fixed": (lambda network: pwfn_step(network, 0.0), 5.0),
+    "PWFN, half fixed": (lambda network: pwfn_step(network, 0.5), 5.0),
+    "qat, 8 values": (lambda network: qat_step(network, num_values=8), 3.0),
+    "qat, 16 values": (lambda network: qat_step(network, num_values=16), 3.0),
+    "qat, 64 values, rate": (lambda network: qat_step(network, num_values=64, rate_strength=0.02), 3.0),
+}
+"""What is measured: how the learner is made, and the float32 numbers per weight that it may hold."""
+
+
 def main() -> None:
     """Print the table; fail above a limit."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -118,13 +139,13 @@ def main() -> None:
     print(f"{hardware(arguments.device)}; {arguments.threads} thread(s); Python {platform.python_version()},", end=" ")
     print(f"torch {torch.__version__}, commit {commit()}; load {os.getloadavg()[0]:.1f} before the start")
     print(f"{setting.image_size} pixels, batch {setting.batch_size}; ratio: median, smallest to largest turn\n")
-    print("| network | precision | fixed | plain ms | PWFN ms | ratio | held | peak |\n|" + "---|" * 8)
+    print("| network | precision | step | plain ms | its ms | ratio | held | peak |\n|" + "---|" * 8)
     missed = False
     for name in arguments.models or setting.models:
         for precision in arguments.precisions or setting.precisions:
             missed |= measure(name, precision, device, setting, arguments.turns)
     if missed:
-        sys.exit(f"above {setting.limit} times the plain step, or {MAX_FLOATS} numbers per weight")
+        sys.exit(f"above {setting.limit} times the plain step, or above a method's numbers per weight")
 
 
 def measure(name: str, precision: str, device: torch.device, setting: Setting, num_turns: int) -> bool:
@@ -144,21 +165,22 @@ def measure(name: str, precision: str, device: torch.device, setting: Setting, n
         return timed(device, work)[0] / setting.steps
 
     learners, held, peaks = {}, {}, {}
-    for label, share in VARIANTS.items():
+    makers: dict[str, Callable[[nn.Module], Learner]] = {"plain": PlainStep}
+    for label, make in (makers | {label: make for label, (make, _) in VARIANTS.items()}).items():
         before = live_bytes()
         copied = copy.deepcopy(network).to(device)
-        learners[label] = PlainStep(copied) if share is None else pwfn_step(copied, share)
+        learners[label] = make(copied)
         turn(learners[label])  # makes the optimiser's state, loads kernels
         reset_peak_bytes(device)
         turn(learners[label])
         held[label], peaks[label] = live_bytes() - before, peak_bytes(device) - before
-    seconds: dict[str, list[float]] = {label: [] for label in VARIANTS}
+    seconds: dict[str, list[float]] = {label: [] for label in learners}
     for _ in range(num_turns):
         for label, learner in learners.items():
             seconds[label].append(turn(learner))
-    num_weights = learners["0 %"].posterior.num_weights
+    num_weights = split_parameters(network).num_fixable
     missed = False
-    for label in list(VARIANTS)[1:]:
+    for label, (_, max_floats) in VARIANTS.items():
         ratios = [ours / plain for ours, plain in zip(seconds[label], seconds["plain"], strict=True)]
         floats, peak = ((each[label] - each["plain"]) / 4 / num_weights for each in (held, peaks))
         print(
@@ -167,7 +189,7 @@ def measure(name: str, precision: str, device: torch.device, setting: Setting, n
             f"{floats:.2f} | {f'{peak:.2f}' if device.type == 'cuda' else '-'} |",
             flush=True,
         )
-        missed |= median(ratios) > setting.limit or floats > MAX_FLOATS + 0.01
+        missed |= median(ratios) > setting.limit or floats > max_floats + 0.01
     return missed
 
 

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import open_study
-from pwfn.space.declaration import Source
+from pwfn.space.declaration import Origin
 from pwfn.space.space import SearchSpace
 from pwfn.sweep.cluster import prepare_environment
 from pwfn.trial.rows import commit
@@ -73,7 +73,7 @@ def run(results: str, sampler: str, num_trials: int) -> float:
         "vary": {"method.num_values": {"int": [2, 64]}, "method.max_order": {"int": [1, 8]}},
         "search": {"sampler": sampler, "trials": num_trials, "max_concurrent": 1},
     }
-    space = SearchSpace.read("trivial", declared, Source("the benchmark"))
+    space = SearchSpace.read("trivial", declared, Origin("the benchmark"))
     study = open_study(space, ResultsStore(results, "trivial"), command="benchmark")
     search(study, address=None, console=Console(file=sys.stderr, quiet=True))
     return time.process_time() - before

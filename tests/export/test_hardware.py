@@ -78,6 +78,18 @@ def test_tokens_count_as_uses():
     assert cost.multiplications == 7 * 15
 
 
+def test_each_weight_of_a_transposed_convolution_meets_each_input_of_its_channel():
+    layer = nn.ConvTranspose2d(2, 3, 2, stride=2, bias=False)
+    cost = measure_hardware(nn.Sequential(layer), torch.zeros(1, 2, 5, 5), [layer.weight])
+    assert cost.multiplications == 25 * 2 * 3 * 4
+
+
+def test_each_weight_of_a_recurrent_layer_is_used_once_a_step():
+    layer = nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+    cost = measure_hardware(nn.Sequential(layer), torch.zeros(1, 6, 4), list(layer.parameters()))
+    assert cost.multiplications == 6 * 2 * (12 * 4 + 12 * 3)
+
+
 def test_the_hooks_are_gone_afterwards():
     network = make_network()
     measure_hardware(network, torch.zeros(1, 1, 4, 4), list(network.parameters()))

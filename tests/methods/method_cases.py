@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pwfn.torchvision_shim  # noqa: F401  (before timm)
+
+# isort: split
 import torch
+from timm.layers import CondConv2d
 from torch import nn
 
 from pwfn.config import DataConfig, EvaluationConfig, TrainingConfig, TrialConfig
@@ -52,7 +56,37 @@ def without_batchnorm() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
 
-NETWORKS = {"convolutional": convolutional, "without_batchnorm": without_batchnorm, "attention": Attention}
+class Unusual(nn.Module):
+    """Layers that few networks have: transposed, recurrent, a mixture of experts, biases of attention, a raw weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.experts = (
+            nn.ConvTranspose2d(1, 4, 2, stride=2, groups=1),
+            CondConv2d(4, 8, 3, stride=2, num_experts=2),
+        )
+        self.router, self.recurrent = nn.Linear(4, 2), nn.LSTM(8, 8, bidirectional=True, batch_first=True)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.attention_biases, self.w_g = nn.Parameter(torch.randn(2, 16)), nn.Parameter(torch.randn(16, 1))
+        self.head = nn.Linear(16, 10)
+        nn.init.normal_(self.experts.weight, std=0.2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.up(images).relu()
+        routing = self.router(features.mean(dim=(2, 3))).sigmoid()
+        tokens, _ = self.recurrent(self.experts(features, routing).relu().mean(dim=3).transpose(1, 2))
+        biases = self.attention_biases.repeat(len(images), 1)[:, None, : tokens.shape[1]]
+        mask = biases.expand(-1, tokens.shape[1], -1)
+        tokens = tokens + self.attention(tokens, tokens, tokens, attn_mask=mask, need_weights=False)[0]
+        return self.head((tokens * (tokens @ self.w_g).softmax(dim=1)).sum(dim=1))
+
+
+NETWORKS = {
+    "convolutional": convolutional,
+    "without_batchnorm": without_batchnorm,
+    "attention": Attention,
+    "unusual": Unusual,
+}
 
 
 def make_task(network: str = "convolutional", *, training: TrainingConfig = SHORT, seed: int = 0, **config) -> Task:

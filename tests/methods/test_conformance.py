@@ -7,7 +7,7 @@ import torch
 from method_cases import NETWORKS, SHORT, make_task
 
 from pwfn.codebook import Codebook, measure_codebook
-from pwfn.config import GpfqConfig, KmeansConfig, MsqConfig, PwfnConfig, TrainingConfig, WfnConfig
+from pwfn.config import GpfqConfig, KmeansConfig, MsqConfig, PwfnConfig, QatConfig, TrainingConfig, WfnConfig
 from pwfn.errors import NonFiniteLossError
 from pwfn.export import encode_network, load_state
 from pwfn.methods import METHODS, run_rounds
@@ -24,12 +24,24 @@ CONFIGS = {
         fractions=(0.3, 0.8, 1.0), b=5, growth="nearest", codebook="free", recluster="free"
     ),
     "pwfn-kmeans": PwfnConfig(fractions=(0.3, 0.8, 1.0), codebook="kmeans", num_values=7),
+    "pwfn-live": PwfnConfig(fractions=(0.3, 0.8, 1.0), b=5, fixed_weights="live", end_sigma=4.0),
+    "pwfn-kmeans-live": PwfnConfig(
+        fractions=(0.3, 0.8, 1.0), codebook="kmeans", num_values=7, fixed_weights="live", sigma_join="allow_retraining"
+    ),
     "wfn": WfnConfig(fractions=(0.3, 0.8, 1.0), delta=0.05),
     "gpfq": GpfqConfig(bits=2, calibration_images=64),
     "msq": MsqConfig(bits=2),
     "kmeans": KmeansConfig(num_values=6),
+    "qat": QatConfig(num_values=7, stage_rounds=(2,), weighting="plain"),
+    "qat-stages": QatConfig(stages=(9, 4), stage_rounds=(1, 2), fisher_images=32, zero=True, gradual_start=0.5),
+    "qat-powers": QatConfig(num_values=7, values="powers_of_two", b=5, fisher_images=32),
+    "qat-rate": QatConfig(num_values=9, rate_strength=0.02, weighting="plain", zero=True),
+    "qat-rate-fisher": QatConfig(stages=(9, 4), stage_rounds=(2, 1), rate_strength=0.02, fisher_images=32),
 }
 CASES = [name for name, config in CONFIGS.items() if config.name in METHODS]
+TRAINING = [name for name in CASES if CONFIGS[name].name in ("pwfn", "wfn", "qat")]
+FIXING_GRADUALLY = [name for name in TRAINING if hasattr(CONFIGS[name], "fractions")]
+HOLDING = [name for name in FIXING_GRADUALLY if getattr(CONFIGS[name], "fixed_weights", "hold") == "hold"]
 
 
 def fixed_set(network):
@@ -95,16 +107,15 @@ class TestEveryMethod:
             assert torch.equal(fixed_set(resumed.network), fixed_set(whole.network))
 
     def test_a_divergence_is_named(self, name):
-        config = CONFIGS[name]
-        if not hasattr(config, "fractions"):
-            return  # nothing is trained
+        if name not in TRAINING:
+            return
         training = TrainingConfig(lr=1e38, batch_size=64, start_fraction=1.0, rest_epochs=1, clip_norm=None)
         with pytest.raises(NonFiniteLossError, match=r"loss is (nan|inf) in round \d+ epoch 1, step \d"):
             run(name, training=training)
 
 
-@pytest.mark.parametrize("name", [case for case in CASES if hasattr(CONFIGS[case], "fractions")])
-class TestEveryTrainingMethod:
+@pytest.mark.parametrize("name", HOLDING)
+class TestEveryMethodThatHoldsFixedWeights:
     @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
     def test_fixed_weights_do_not_move_in_training(self, name, optimizer):
         training = SHORT.model_copy(update={"optimizer": optimizer, "weight_decay": 0.1})
@@ -119,21 +130,39 @@ class TestEveryTrainingMethod:
             assert num_still >= num_fixed
             num_fixed = method.fix(index).num_fixed
 
+
+@pytest.mark.parametrize("name", FIXING_GRADUALLY)
+class TestEveryMethodThatFixesGradually:
     def test_the_fixed_share_grows_as_planned(self, name):
         task, records = run(name)
         total = len(fixed_set(task.network))
         planned = [-(-total * int(1000 * record.fraction) // 1000) for record in records]
         assert [record.fixing.num_fixed for record in records] == planned
 
+
+@pytest.mark.parametrize("name", TRAINING)
+class TestEveryTrainingMethod:
     def test_settling_trains_norm_layers_and_moves_weights_of_one_value_together_if_at_all(self, name):
-        plain, _ = run(name)
-        settled, records = run(name, training=SHORT.model_copy(update={"settle_epochs": 2}))
-        before, after = fixed_set(plain.network), fixed_set(settled.network)
-        assert not torch.equal(plain.network[1].bias, settled.network[1].bias)
+        config = CONFIGS[name]
+        task = make_task(method=config, training=SHORT.model_copy(update={"settle_epochs": 2}))
+        method = METHODS[config.name](task)
+        for index in range(len(method.fractions)):
+            method.train(index)
+            fixing = method.fix(index)
+        before, bias = fixed_set(task.network), task.network[1].bias.clone()
+        settled = method.settle(fixing)
+        after = fixed_set(task.network)
+        assert not torch.equal(task.network[1].bias, bias)
+        assert measure_codebook(settled.codebook) == measure_codebook(Codebook.of(after))
+        if getattr(config, "fixed_weights", "hold") == "live":
+            return  # weights may still change their values
         moves = set(zip(before.tolist(), after.tolist(), strict=True))
-        assert len(moves) == len(set(before.tolist())) == records[-1].metrics.unique_values
-        assert torch.equal(before, after) == (getattr(CONFIGS[name], "codebook", "lattice") == "lattice")
+        assert len(moves) == len(set(before.tolist())) == len(set(after.tolist()))
         assert torch.equal(before == 0, after == 0)
+        if getattr(config, "values", "free") == "free":  # powers of two move by whole steps, if they do
+            assert torch.equal(before, after) == (
+                config.name != "qat" and getattr(config, "codebook", "lattice") == "lattice"
+            )
 
     def test_a_teacher_is_learnt_from(self, name):
         training = SHORT.model_copy(update={"distillation": 1.0, "temperature": 2.0})

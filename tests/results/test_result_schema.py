@@ -1,22 +1,14 @@
 """The closed schemas: complete, described, and strict about what a row may hold."""
 
 import datetime as dt
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from pydantic import BaseModel, Field
 
-from pwfn.config import (
-    DataConfig,
-    GpfqConfig,
-    KmeansConfig,
-    MsqConfig,
-    PwfnConfig,
-    TrialConfig,
-    WfnConfig,
-)
+from pwfn.config import DataConfig, MethodConfig, PwfnConfig, TrialConfig
 from pwfn.results.configuration import config_columns, config_fields
 from pwfn.results.schema import (
     ROUNDS,
@@ -102,7 +94,8 @@ def test_only_keys_are_required() -> None:
 
 
 def test_a_configuration_fills_exactly_the_columns_made_for_it() -> None:
-    methods = [PwfnConfig(), WfnConfig(), GpfqConfig(), KmeansConfig(), MsqConfig()]
+    methods = [method() for method in get_args(MethodConfig)]
+    assert isinstance(methods[0], PwfnConfig)
     configs = [TrialConfig(data=DataConfig(name="digits"), method=method) for method in methods]
     assert {name for config in configs for name in config_columns(config)} == {field.name for field in config_fields()}
     columns = config_columns(configs[0])

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 from pwfn.search.dashboard import Mirror
-from pwfn.space.declaration import Source
+from pwfn.space.declaration import Origin
 from pwfn.space.space import SearchSpace
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,7 @@ def store(tmp_path):
     """A study of four trials, one for each state, the last one running."""
     store = ResultsStore(str(tmp_path), "digits")
     store.create()
-    space = SearchSpace.read("digits", DECLARED, Source("digits.yaml"))
+    space = SearchSpace.read("digits", DECLARED, Origin("digits.yaml"))
     store.write_study({"space": space.resolved(), "study": "digits"})
     for number in range(4):
         propose(store, number)

@@ -9,7 +9,7 @@ import pytest
 
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
-from pwfn.search.sources import PACKAGE, source_digests
+from pwfn.search.code_digests import PACKAGE, code_digests
 from pwfn.search.study import MOST_SHOWN, check_inputs, open_study
 from pwfn.space.space import SearchSpace
 from pwfn.trial.rows import versions
@@ -45,7 +45,7 @@ def test_a_study_records_what_it_is_made_by(store):
     begin(store)
     card = store.read_study()
     assert card["versions"] == versions()
-    assert card["source"] == source_digests()
+    assert card["source"] == code_digests()
     assert card["num_trials"] == 3
     assert "forced" not in card
 
@@ -76,7 +76,7 @@ def test_another_space_is_refused_with_the_difference(store):
 def test_other_code_is_refused_and_the_files_are_named(store):
     begin(store)
     source = {**store.read_study()["source"], "pwfn/methods/pwfn/posterior.py": "00000000", "pwfn/gone.py": "11111111"}
-    now = source_digests()["pwfn/methods/pwfn/posterior.py"]
+    now = code_digests()["pwfn/methods/pwfn/posterior.py"]
     edit(store, source=source, commit="0123456789ab")
     message = refusal(store)
     assert "was begun otherwise (pwfn/gone.py: 11111111 -> nothing (commit 0123456789ab -> " in message
@@ -98,8 +98,8 @@ def test_other_packages_are_refused_by_name_and_version(store):
 
 def test_many_differences_are_counted(store):
     begin(store)
-    edit(store, source=dict.fromkeys(source_digests(), "00000000"))
-    assert f"; and {len(source_digests()) - MOST_SHOWN} more)" in refusal(store)
+    edit(store, source=dict.fromkeys(code_digests(), "00000000"))
+    assert f"; and {len(code_digests()) - MOST_SHOWN} more)" in refusal(store)
 
 
 def test_a_study_from_before_the_code_was_recorded_goes_on(store):
@@ -155,7 +155,7 @@ def package(tmp_path_factory):
     """A copy of the package, to be edited, and its digests."""
     copy = tmp_path_factory.mktemp("copy") / "pwfn"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    return copy, source_digests(copy)
+    return copy, code_digests(copy)
 
 
 def edited(package, name, before, after):
@@ -166,7 +166,7 @@ def edited(package, name, before, after):
     assert before in text
     path.write_text(text.replace(before, after, 1))
     try:
-        again = source_digests(folder)
+        again = code_digests(folder)
     finally:
         path.write_text(text)
     return {module for module in {*digests, *again} if digests.get(module) != again.get(module)}
@@ -203,5 +203,5 @@ def test_comments_docstrings_format_and_what_only_shows_or_starts_do_not_count(p
 def test_digests_are_short_and_the_same_in_any_folder(package, tmp_path):
     folder, digests = package
     shutil.copytree(folder, tmp_path / "pwfn")
-    assert source_digests(tmp_path / "pwfn") == digests
+    assert code_digests(tmp_path / "pwfn") == digests
     assert len(json.dumps(digests)) < 5000

@@ -2,21 +2,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 from ruamel.yaml import YAML
 
-from pwfn.config import DataConfig, ResourcesConfig, TrialConfig
+from pwfn.config import DataConfig, MethodConfig, ResourcesConfig, TrialConfig
 from pwfn.errors import UserError
 from pwfn.results.schema import TRIALS
 from pwfn.space.constraints import total_violation
-from pwfn.space.declaration import SEARCHABLE, Override, SearchConfig, Source
+from pwfn.space.declaration import SEARCHABLE, Origin, Override, Sampler, SearchConfig
 from pwfn.space.fields import Fields
 from pwfn.space.space import SHIPPED, SearchSpace
 
-METHODS = "PwfnConfig or WfnConfig or GpfqConfig or KmeansConfig or MsqConfig"
+METHODS = " or ".join(member.__name__ for member in get_args(MethodConfig))
+*FIRST, LAST = map(repr, get_args(Sampler))
+SAMPLERS = f"{', '.join(FIRST)} or {LAST}"
 
 BASE = """
 fixed:
@@ -195,8 +197,7 @@ class TestOverrides:
             ),
             (
                 "search.sampler=nsga",
-                "--set search.sampler is 'nsga', but must be 'tpe', 'nsga2', 'nsga3', 'gp' or 'random'; "
-                "did you mean nsga3, nsga2?",
+                f"--set search.sampler is 'nsga', but must be {SAMPLERS}; did you mean nsga3, nsga2?",
             ),
             (
                 "method.sigma_join=mean_mu",
@@ -404,7 +405,7 @@ class TestRefusals:
         ("search", "expected"),
         [
             ("{batch: 0}", "mine.yaml: search.batch is 0, but must be greater than or equal to 1"),
-            ("{sampler: tpee}", "mine.yaml: search.sampler is 'tpee', but must be 'tpe', 'nsga2', 'nsga3', 'gp' or"),
+            ("{sampler: tpee}", f"mine.yaml: search.sampler is 'tpee', but must be {SAMPLERS}"),
             ("{trails: 3}", "mine.yaml: search.trails is not a setting of the search (sampler, trials, seed, max_con"),
             ("{trials: '3'}", "mine.yaml: search.trials is '3', but must be a valid integer"),
             ("{max_concurrent: 0}", "mine.yaml: search.max_concurrent is 0, but must be greater than or equal to 1"),
@@ -618,7 +619,7 @@ class TestSeveralMethods:
 
     def read(self, text, **overrides):
         named = {name.replace("__", "."): Override(f"--set {name}", value) for name, value in overrides.items()}
-        return SearchSpace.read("toy", YAML(typ="safe").load(text), Source("toy.yaml", named), Fields(ToyTrial))
+        return SearchSpace.read("toy", YAML(typ="safe").load(text), Origin("toy.yaml", named), Fields(ToyTrial))
 
     VARIED = """
 fixed: {method: {delta: 0.02}}

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import optuna
 import pytest
@@ -13,8 +14,8 @@ from ray.tune.search import Searcher
 
 from pwfn.results.store import ResultsStore
 from pwfn.search.proposer import SAMPLERS, Proposer
-from pwfn.search.study import Study
-from pwfn.space.declaration import Source
+from pwfn.search.study import SearchStudy
+from pwfn.space.declaration import Origin, Sampler
 from pwfn.space.space import SearchSpace
 from pwfn.sweep.searchers import OptunaSearch
 
@@ -43,13 +44,13 @@ def toy_space(sampler="tpe", trials=NUM_TRIALS, seed=0, objectives=None, constra
         "constraints": constraints or {},
         "start_with": [{"method.fractions": [0.5, 1.0]}, {"method.fractions": [0.5, 1.0], "method.b": 3}],
     }
-    return SearchSpace.read("toy", declared, Source("toy.yaml"))
+    return SearchSpace.read("toy", declared, Origin("toy.yaml"))
 
 
 def toy_study(folder, space):
     store = ResultsStore(str(folder), "toy")
     store.create()
-    return Study(space, store)
+    return SearchStudy(space, store)
 
 
 def accuracy_and_values(params):
@@ -200,6 +201,10 @@ print(json.dumps({{sampler: search_all(Proposer(toy_space(sampler, seed=3))) for
 LONG = {"tpe": 18, "nsga2": 28, "nsga3": 28, "gp": 17, "random": 12}
 """Trials after which a sampler has left its random start behind: with them, one of NSGA's parents have been chosen."""
 GP_NOTE = "the gp sampler draws fields with conditions at random: training.momentum"
+
+
+def test_every_sampler_that_a_space_may_name_can_be_made_and_is_tried():
+    assert set(get_args(Sampler)) == set(SAMPLERS) == set(LONG)
 
 
 def test_gp_says_once_what_it_draws_at_random(caplog):

@@ -17,7 +17,7 @@ from pwfn.results.store import ResultsStore
 from pwfn.search.study import open_study
 from pwfn.space.space import SearchSpace
 from pwfn.sweep.by_hand import config_of_trial, warn_of_differences
-from pwfn.trial.inputs import fingerprint_inputs
+from pwfn.trial.fingerprint import fingerprint_inputs
 
 SPACE = Path(__file__).parents[1] / "small_space.yaml"
 pytestmark = [

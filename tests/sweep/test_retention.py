@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pwfn.results.store import ResultsStore
-from pwfn.search.study import Study
-from pwfn.space.declaration import Source
+from pwfn.search.study import SearchStudy
+from pwfn.space.declaration import Origin
 from pwfn.space.space import SearchSpace
 from pwfn.sweep.retention import Retention
 
@@ -25,7 +25,7 @@ def store(tmp_path):
 
 def study(store, keep, **parts):
     declared = {"fixed": {"data": {"name": "digits"}}, "search": {"keep_models": keep}, **parts}
-    return Study(SearchSpace.read("toy", declared, Source("toy.yaml")), store)
+    return SearchStudy(SearchSpace.read("toy", declared, Origin("toy.yaml")), store)
 
 
 def begin(store, keep, **parts):

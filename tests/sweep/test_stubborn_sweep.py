@@ -15,7 +15,7 @@ from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import open_study
 from pwfn.space.space import SearchSpace
-from pwfn.trial.verdict import Verdict
+from pwfn.trial.decision import Decision
 
 pytestmark = [
     pytest.mark.slow,
@@ -96,12 +96,12 @@ def test_a_trial_that_gives_up_waiting_has_no_row_and_goes_on_later(tmp_path):
         store.create()
         ends = []
         with pytest.raises(UserError, match=r"cannot write: Read-only file system, for \d s now"):
-            run(make_trial(), store, lambda row, summary: ends.append(make_read_only(disk)) or Verdict.CONTINUE)
+            run(make_trial(), store, lambda row, summary: ends.append(make_read_only(disk)) or Decision.CONTINUE)
         ends.pop()()
         assert ends == []
         assert store.read_trial("0000") is None
         rounds = []
-        run(make_trial(), store, lambda row, summary: rounds.append(row["round"]) or Verdict.CONTINUE)
+        run(make_trial(), store, lambda row, summary: rounds.append(row["round"]) or Decision.CONTINUE)
         assert rounds == [1, 2]
         (row,) = result(store.read_trials())
         (expected,) = result(undisturbed.read_trials())

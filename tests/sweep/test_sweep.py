@@ -16,6 +16,7 @@ from test_trial import SPACE, make_trial, result
 
 from analysis import front, load
 from analysis.series import panels
+from analysis.verdict import verdict
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import open_study
@@ -240,3 +241,29 @@ def test_a_sweep_of_two_worker_trials_survives_the_kill_of_a_worker(cluster, tmp
     assert killed
     assert result(store.read_trials()) == result(undisturbed.read_trials())
     assert result(store.read_rounds("0000")) == result(undisturbed.read_rounds("0000"))
+
+
+def test_baselines_run_beside_a_search_and_are_told_to_no_sampler(cluster, tmp_path):
+    """k-means, plain and Fisher-weighted, with 4 to 64 values: rows, and a series of its own in the report."""
+    store, _ = sweep(tmp_path, "search.baselines=true", trials=1)
+    rows = {row["trial_id"]: row for row in store.read_trials()}
+    names = [f"{name}-{num_values}" for name in ("kmeans", "kmeans-fisher") for num_values in (4, 8, 16, 32, 64)]
+    assert set(rows) == {"0000", *names}
+    assert {rows[name]["state"] for name in names} == {"complete"}
+    assert all(rows[name]["unique_values"] <= int(name.rpartition("-")[2]) for name in names)
+    assert {rows[name]["float_val_top1"] for name in names} == {rows["0000"]["float_val_top1"]}
+    assert all(rows[name]["number"] is None for name in names)
+    assert [each["trial_id"] for each in open_study_of(store).proposals()] == ["0000"]
+    study = load(f"{store.results}/{store.study}")
+    assert study.num_ended == 1
+    [(_, series)] = panels([study])
+    assert [one.method for one in series] == ["pwfn", "kmeans"]
+    assert not any("no baseline has been run" in sentence for sentence in verdict(series))
+    before = store.read_trials()
+    sweep(tmp_path, "search.baselines=true", trials=1)
+    assert store.read_trials() == before
+
+
+def open_study_of(store):
+    space = SearchSpace.from_resolved(store.read_study()["space"])
+    return open_study(space, store, command="test")

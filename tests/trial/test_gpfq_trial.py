@@ -11,9 +11,9 @@ from pwfn.replicas import Replicas
 from pwfn.results.schema import ROUNDS, TRIALS, to_rows, to_table
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
+from pwfn.trial.decision import Decision
 from pwfn.trial.rows import Trial
 from pwfn.trial.run import open_task, run_trial
-from pwfn.trial.verdict import Verdict
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "gpfq_digits.yaml"
 
@@ -26,7 +26,7 @@ def test_the_shipped_space_gives_a_file_with_as_many_values_as_its_row_says(meth
     store = ResultsStore(str(tmp_path), "test")
     store.create()
     row = run_trial(
-        trial, store, device=torch.device("cpu"), replicas=Replicas(), on_round=lambda row, summary: Verdict.CONTINUE
+        trial, store, device=torch.device("cpu"), replicas=Replicas(), on_round=lambda row, summary: Decision.CONTINUE
     )
     assert row["state"] == "complete"
     network = open_task(trial.config, trial.config.model, torch.device("cpu"), Replicas()).network

@@ -75,7 +75,8 @@ def test_an_order_nobody_has_chosen_is_refused_where_weights_are_loaded(
 ) -> None:
     model = {"checkpoint": str(checkpoint)}
     message = (
-        r"^data\.class_order: the class names sort differently as numbers \(0 1, 1 2, .*\) and by character \(0 1, 1 10, .*\)"
+        r"^data\.class_order: the class names sort differently as numbers \(0 1, 1 2, .*\) and by character "
+        r"\(0 1, 1 10, .*\)"
         r", and nothing says .*; set natural \(timm's reader\) or lexical \(torchvision's\), or data\.class_map$"
     )
     with pytest.raises(UserError, match=message):

@@ -1,6 +1,7 @@
 """One trial in its own process: what it writes, how it fails, how it goes on after a SIGKILL."""
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -22,9 +23,9 @@ from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
+from pwfn.trial.decision import Decision
 from pwfn.trial.rows import Trial, failure
 from pwfn.trial.run import open_task, run_trial
-from pwfn.trial.verdict import Verdict
 
 SPACE = Path(__file__).parents[1] / "small_space.yaml"
 NOT_THE_RESULT = {
@@ -40,7 +41,7 @@ def make_trial(*overrides: str, trial_id: str = "0000") -> Trial:
 
 
 def go_on(row, summary):
-    return Verdict.CONTINUE
+    return Decision.CONTINUE
 
 
 def run(trial: Trial, store: ResultsStore, on_round=go_on):
@@ -187,7 +188,7 @@ def test_a_killed_trial_goes_on_from_its_last_round_to_the_same_row(store, tmp_p
 
     def note(row, summary):
         rounds.append(row["round"])
-        return Verdict.CONTINUE
+        return Decision.CONTINUE
 
     row = run(make_trial(), other, on_round=note)
     assert rounds == list(range(num_before, 3))
@@ -201,7 +202,7 @@ def test_a_trial_that_is_told_to_stop_has_no_row_and_goes_on_later_to_the_same_r
     run(make_trial(), store)
     other = ResultsStore(str(tmp_path / "other"), "test")
     other.create()
-    assert run(make_trial(), other, on_round=lambda row, summary: Verdict.STOP) is None
+    assert run(make_trial(), other, on_round=lambda row, summary: Decision.STOP) is None
     assert other.read_trial("0000") is None
     assert len(other.read_rounds("0000")) == 1
     run(make_trial(), other)
@@ -210,7 +211,7 @@ def test_a_trial_that_is_told_to_stop_has_no_row_and_goes_on_later_to_the_same_r
 
 
 def test_a_pruned_trial_has_the_metrics_of_its_last_round_and_no_test_accuracy(store):
-    row = run(make_trial(), store, on_round=lambda row, summary: Verdict(row["round"] == 1))
+    row = run(make_trial(), store, on_round=lambda row, summary: Decision(row["round"] == 1))
     stored = store.read_trial("0000")
     rounds = store.read_rounds("0000")
     assert (row["state"], stored["state"], stored["rounds_done"]) == ("pruned", "pruned", 2)
@@ -233,7 +234,7 @@ def hungry_mlp(pretrained: bool = False, **kwargs):
 
 def test_a_trial_that_runs_out_of_memory_goes_on_with_smaller_parts_of_its_batches(store):
     register_model(hungry_mlp)
-    small = ("evaluation.batch_size=32", "evaluation.recalibrate_bn=false", "baseline.epochs=0")
+    small = ("evaluation.batch_size=32", "evaluation.recalibrate_bn=false", "baseline.epochs=0", "model.random=true")
     row = run(make_trial("model.name=hungry_mlp", "training.batch_size=128", *small), store)
     assert row["state"] == "complete", row["failure_message"]
     assert row["micro_batches"] == 2
@@ -259,3 +260,20 @@ from test_trial import go_on, make_trial, run
 wait = (lambda row, summary: time.sleep(60)) if "sleep" in sys.argv else go_on
 run(make_trial(), ResultsStore(sys.argv[1], "test"), wait)
 """
+
+
+def test_a_network_that_nobody_trained_is_refused_before_it_is_built(store):
+    row = run(make_trial("baseline.epochs=0"), store)
+    assert (row["state"], row["failure_class"]) == ("failed", "user")
+    assert row["failure_message"].startswith("model.name=digits_mlp: its weights are random, as none are loaded")
+    assert store.read_baseline(baseline_key(make_trial("baseline.epochs=0").config)) is None
+
+
+def test_what_shares_values_is_said_before_and_kept_with_the_result(store, caplog):
+    with caplog.at_level(logging.INFO, logger="pwfn"):
+        row = run(make_trial("model.name=digits_cnn"), store)
+    assert "network: digits_cnn, 32,050 parameters" in caplog.text
+    assert "weights: drawn at random" in caplog.text
+    assert "sharing values: 99.25% of the parameters; not norm layers 0.75%" in caplog.text
+    assert row["left_out"] == ("norm layers 0.75%",)
+    assert row["coverage"] == pytest.approx(31810 / 32050)

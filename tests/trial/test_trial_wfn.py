@@ -10,9 +10,9 @@ from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
+from pwfn.trial.decision import Decision
 from pwfn.trial.rows import Trial
 from pwfn.trial.run import open_task, run_trial
-from pwfn.trial.verdict import Verdict
 
 SHORTER = ("baseline.epochs=8", "training.rest_epochs=1", "training.steps_per_epoch=2", "data.train_images=256")
 
@@ -24,7 +24,7 @@ def test_row_and_file_speak_of_the_same_weights(tmp_path, include_norm):
     store = ResultsStore(str(tmp_path), "test")
     store.create()
     device, replicas = torch.device("cpu"), Replicas()
-    row = run_trial(trial, store, device=device, replicas=replicas, on_round=lambda row, summary: Verdict.CONTINUE)
+    row = run_trial(trial, store, device=device, replicas=replicas, on_round=lambda row, summary: Decision.CONTINUE)
     assert (row["state"], row["method"]) == ("complete", "wfn")
 
     network = open_task(trial.config, trial.config.model, device, replicas).network

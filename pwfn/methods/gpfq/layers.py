@@ -7,17 +7,18 @@ really applied. A module that computes with something else than its weight (a st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 from torch.overrides import TorchFunctionMode
 
-from pwfn.parameters import FIXABLE_LAYERS, split_parameters
+from pwfn.parameters import TRANSPOSED_LAYERS, is_bias, is_fixable, is_mixture, split_parameters
 
 CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 """Torch's convolutions and the dimensions of their images."""
@@ -29,7 +30,7 @@ CHUNK_ELEMENTS = 2**23
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer, and which of its parameters are in the fixed set under its name."""
+    """A module that owns parameters of the fixed set, and which of them are in it under its name."""
 
     name: str
     own: tuple[str, ...]
@@ -43,17 +44,43 @@ class Layer:
         """Return its own parameters in a network of this architecture."""
         return [self.module(network).get_parameter(name) for name in self.own]
 
+    def rows(self, network: nn.Module) -> list[Tensor]:
+        """View its weights as `(neurons, features)`, those included that it shares; biases and tables are none.
+
+        A mixture of experts has a row for each neuron of each expert, a transposed convolution one for each of its
+        output channels.
+        """
+        module = self.module(network)
+        own = dict(module.named_parameters(recurse=False))
+        weights = [parameter for name, parameter in own.items() if not self.is_beside_rows(network, name)]
+        if is_mixture(module):
+            num_features = math.prod(cast(tuple[int, ...], module.weight_shape)[1:])
+            return [weight.view(-1, num_features) for weight in weights]
+        if isinstance(module, TRANSPOSED_LAYERS):
+            return [weight.transpose(0, 1).flatten(1) for weight in weights]
+        return [weight.flatten(1) for weight in weights]
+
+    def biases(self, network: nn.Module) -> Tensor:
+        """Join what is no row, `(numbers,)`: biases, and tables of attention that belong to no layer."""
+        own = dict(self.module(network).named_parameters(recurse=False))
+        beside = [p.detach().flatten() for name, p in own.items() if self.is_beside_rows(network, name)]
+        return torch.cat(beside) if beside else next(iter(own.values())).new_empty(0)
+
+    def is_beside_rows(self, network: nn.Module, name: str) -> bool:
+        """Whether a parameter of its module is a bias, or anything else that is no matrix of weights."""
+        module = self.module(network)
+        return is_bias(name) or not is_fixable(module) or module.get_parameter(name).ndim < 2
+
 
 def fixable_layers(network: nn.Module) -> list[Layer]:
     """List the layers in registration order; together they own the fixed set, each parameter once."""
     fixable = split_parameters(network).fixable
     layers = []
     for name, module in network.named_modules():
-        if isinstance(module, FIXABLE_LAYERS):
-            names = dict(module.named_parameters(recurse=False))
-            own = tuple(key for key in names if (f"{name}.{key}" if name else key) in fixable)
-            if own:
-                layers.append(Layer(name, tuple(sorted(own, key=("weight", "bias", *own).index))))
+        names = dict(module.named_parameters(recurse=False))
+        own = tuple(key for key in names if (f"{name}.{key}" if name else key) in fixable)
+        if own:
+            layers.append(Layer(name, tuple(sorted(own, key=("weight", "bias", *own).index))))
     return layers
 
 

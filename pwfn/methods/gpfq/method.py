@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from pwfn.seeds import generator
 from pwfn.task import Task
 
 log = logging.getLogger(__name__)
+
+
+NAMES_SHOWN = 10
 
 
 class Gpfq(Method):
@@ -40,8 +44,9 @@ class Gpfq(Method):
         alphabets = layer_alphabets(network, self.config)
         calibration = Calibration(network, self._images())
         treated, untreated = execution_order(network, list(alphabets), calibration.first_batch())
+        if untreated:
+            log.warning("gpfq: rounded to nearest, as path following cannot treat them: %s", summary(untreated))
         for layer in untreated:
-            log.warning("gpfq: layer %s is rounded to nearest; path following cannot treat it", layer.name)
             round_to_nearest_(network, layer, alphabets[layer])
         for layer in treated:
             self._follow_path_(layer, alphabets[layer], calibration)
@@ -90,3 +95,9 @@ class Gpfq(Method):
             samples.inputs.shape[2],
         )
         return samples
+
+
+def summary(layers: Sequence[Layer]) -> str:
+    """Name the first of some layers, and count the others."""
+    names = ", ".join(layer.name for layer in layers[:NAMES_SHOWN])
+    return names if len(layers) <= NAMES_SHOWN else f"{names} and {len(layers) - NAMES_SHOWN} more"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pwfn.config import AlphabetConfig, MsqConfig
 from pwfn.errors import UserError
@@ -39,12 +38,11 @@ def layer_alphabets(network: nn.Module, config: AlphabetConfig) -> Mapping[Layer
         UserError: a layer that is not zero has the radius 0.
     """
     layers = fixable_layers(network)
-    modules = [layer.module(network) for layer in layers]
-    weights = [cast(Tensor, module.weight) for module in modules]
-    biases = [module.bias if isinstance(module.bias, Tensor) else weights[0].new_empty(0) for module in modules]
-    alphabets = dict(zip(layers, alphabets_of(weights, biases, config), strict=True))
-    for (layer, both), weight in zip(alphabets.items(), weights, strict=True):
-        if both.weight.step == 0 and bool(weight.any()):
+    rows = [layer.rows(network) for layer in layers]
+    biases = [layer.biases(network) for layer in layers]
+    alphabets = dict(zip(layers, alphabets_of(rows, biases, config), strict=True))
+    for (layer, both), weights in zip(alphabets.items(), rows, strict=True):
+        if both.weight.step == 0 and any(bool(weight.any()) for weight in weights):
             raise UserError(
                 f"method.radius={config.radius}: too many weights of layer {layer.name} are zero, its radius is 0 and "
                 "all would become zero; use method.radius=percentile with a larger method.percentile"
@@ -55,6 +53,7 @@ def layer_alphabets(network: nn.Module, config: AlphabetConfig) -> Mapping[Layer
 @torch.no_grad()
 def round_to_nearest_(network: nn.Module, layer: Layer, alphabets: LayerAlphabets) -> None:
     """Round all of a layer's own parameters to the nearest level, in place."""
+    of_bias = {name for name in layer.own if layer.is_beside_rows(network, name)}
     for name, parameter in zip(layer.own, layer.parameters(network), strict=True):
-        alphabet = alphabets.bias if name == "bias" else alphabets.weight
+        alphabet = alphabets.bias if name in of_bias else alphabets.weight
         parameter.copy_(alphabet.nearest(parameter))

@@ -17,8 +17,9 @@ from pwfn.methods.kmeans.optimal import DoubleArray
 from pwfn.methods.kmeans.values import kmeans_values
 from pwfn.methods.pwfn.clustering import ClusterRound, cluster_round, nearest_round
 from pwfn.methods.pwfn.clustering.intervals import SMALLEST_SIGMA
+from pwfn.methods.pwfn.living import LivingWeights
 from pwfn.methods.pwfn.posterior import Posterior
-from pwfn.methods.pwfn.settling import SharedValuesLearner
+from pwfn.methods.pwfn.settling import LivingLearner, SharedValuesLearner
 from pwfn.methods.rounds import Fixing, Method, State
 from pwfn.parameters import copied, quantile, split_parameters
 from pwfn.task import Task, epochs_and_steps
@@ -35,7 +36,8 @@ class Pwfn(Method):
         self.config = task.config.method
         super().__init__(task, self.config.fractions)
         self.posterior = Posterior(task.network, self.config)
-        self.lattice = self.posterior.mu.clone() if self.config.codebook == "free" else None
+        holds_means = self.config.codebook == "free" and self.config.fixed_weights == "hold"
+        self.lattice = self.posterior.mu.clone() if holds_means else None
         """Where each fixed weight was chosen to be, when its value has moved from there to a mean."""
         self.radii = np.linspace(self.config.start_sigma, self.config.end_sigma, len(self.fractions)).tolist()
 
@@ -70,16 +72,20 @@ class Pwfn(Method):
         config, posterior = self.config, self.posterior
         numbers = quantiles_of_free(posterior)
         clustering = self._cluster(index)
-        clustering.apply_(posterior.mu, posterior.sigma, config.sigma_join)
+        if posterior.living is None:
+            clustering.apply_(posterior.mu, posterior.sigma, config.sigma_join)
+        else:
+            posterior.living.fix_(posterior.mu, posterior.sigma, clustering.codebook.values, self.radii[index])
+            clustering.apply_(posterior.mu.clone(), posterior.sigma, config.sigma_join)  # for the sigmas alone
         assigned = clustering.step_of_weight >= 0
         posterior.fixed.copy_(posterior.fixed | assigned if config.recluster == "free" else assigned)
         posterior.show_mean_()
         if config.codebook != "kmeans":
             numbers |= {"radius_start": self.radii[index], "radius_end": clustering.radius_end}
-        is_last = index == len(self.fractions) - 1
+        is_as_clustered = posterior.living is None and index < len(self.fractions) - 1
         return Fixing(
             num_fixed=int(posterior.fixed.sum()),
-            codebook=Codebook.of(posterior.mu) if is_last else clustering.codebook,
+            codebook=clustering.codebook if is_as_clustered else Codebook.of(posterior.sample[posterior.fixed]),
             numbers=numbers,
         )
 
@@ -87,7 +93,8 @@ class Pwfn(Method):
         """Choose the values of the round's share of all weights.
 
         With a free codebook the weights fixed before are clustered where they were chosen to be: from their mean, which
-        no candidate need be near, the radius would have to grow before they are reached again.
+        no candidate need be near, the radius would have to grow before they are reached again. Those that go on living
+        are clustered where their latent weights are.
         """
         config, posterior = self.config, self.posterior
         if config.codebook == "kmeans":
@@ -106,10 +113,11 @@ class Pwfn(Method):
             recluster=config.recluster,
             growth=config.growth,
         )
-        if self.lattice is None:
+        if config.codebook == "lattice":
             return clustering
-        clustering.move_(mu)
-        self.lattice.copy_(mu)
+        if self.lattice is not None:
+            clustering.move_(mu)
+            self.lattice.copy_(mu)
         return clustering.at_means(posterior.mu)
 
     def _means(self) -> DoubleArray:
@@ -124,7 +132,7 @@ class Pwfn(Method):
         if training.settle_epochs == 0:
             return fixing
         held = posterior.held(sigma=False)
-        if self.config.codebook != "lattice":
+        if self.config.codebook != "lattice" and posterior.living is None:
             held[: posterior.num_weights] = posterior.mu == 0
         _, num_steps = epochs_and_steps(training, len(self.fractions), self.task.num_steps(training))
         descent = Descent(
@@ -135,11 +143,22 @@ class Pwfn(Method):
             replicas=self.task.replicas,
             held=held,
         )
-        learner = SharedValuesLearner(posterior, descent)
+        learner: Learner = SharedValuesLearner(posterior, descent)
+        if posterior.living is not None:
+            learner = self._living_learner(posterior.living, descent, training.settle_epochs * num_steps)
         labels = [f"settling epoch {epoch + 1}" for epoch in range(training.settle_epochs)]
         list(self.task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size))
         posterior.show_mean_()
-        return replace(fixing, codebook=Codebook.of(posterior.mu))
+        return replace(fixing, codebook=Codebook.of(posterior.sample))
+
+    def _living_learner(self, living: LivingWeights, descent: Descent, num_steps: int) -> LivingLearner:
+        """Train living weights by `descent`, and their values beside them if the codebook is not the lattice."""
+        if self.config.codebook == "lattice":
+            return LivingLearner(self.posterior, living, descent, None)
+        training = self.task.config.training
+        gradient = torch.zeros_like(living.values)
+        of_values = Descent(living.values, gradient, training, num_steps=num_steps, replicas=self.task.replicas)
+        return LivingLearner(self.posterior, living, descent, of_values)
 
     def state(self) -> State:
         """Copy the posterior, and where a free codebook's weights were chosen to be."""
@@ -197,6 +216,7 @@ class PosteriorLearner(Learner):
         """Update mu, sigma and the other parameters."""
         self.posterior.fill_sigma_gradient_()
         self.descent.step()
+        self.posterior.limit_()
 
 
 def quantiles_of_free(posterior: Posterior) -> dict[str, float]:

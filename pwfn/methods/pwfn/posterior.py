@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pwfn.config import PwfnConfig
+from pwfn.methods.pwfn.living import LivingWeights
 from pwfn.parameters import (
     MIN_SIGMA,
     FlatParameters,
@@ -58,6 +59,8 @@ class Posterior:
         self.mu.copy_(self.sample)
         for parameter, piece in zip(fixable, self.weights.pieces(self.sigma), strict=True):
             piece.copy_(initial_sigma(parameter.detach().reshape(-1), config))
+        self.living = LivingWeights(self.mu) if config.fixed_weights == "live" else None
+        """What fixed weights show where they go on living; None: their mu is their value."""
         self.eps = self.sigma_gradient
         self.fixed = torch.zeros_like(self.mu, dtype=torch.bool)
         self._is_bias = torch.zeros_like(self.fixed)
@@ -77,11 +80,20 @@ class Posterior:
         """Show the network one sample: a single weight tensor per layer for the whole batch."""
         self.eps.normal_(generator=generator)
         torch.clamp(self.sigma, min=MIN_SIGMA, out=self.sample)
-        torch.addcmul(self.mu, self.sample, self.eps, out=self.sample)
+        torch.addcmul(self.mean(), self.sample, self.eps, out=self.sample)
+
+    def mean(self) -> Tensor:
+        """What the weights show without noise, `(N,)`: mu, or the values of fixed weights that go on living."""
+        return self.mu if self.living is None else self.living.shown(self.mu, self.fixed)
 
     def show_mean_(self) -> None:
-        """Show the network mu: for evaluation, and for training without noise."""
-        self.sample.copy_(self.mu)
+        """Show the network the mean: for evaluation, and for training without noise."""
+        self.sample.copy_(self.mean())
+
+    def limit_(self) -> None:
+        """Take latent weights that have gone too far back to within their reach; to be called after every step."""
+        if self.living is not None:
+            self.living.limit_(self.mu, self.fixed)
 
     @torch.no_grad()
     def fill_sigma_gradient_(self) -> None:
@@ -95,7 +107,8 @@ class Posterior:
         together = config.regularization == "linear_on_grad"  # its softmin is over all weights
         for gradient, gradient_of_mu, sigma, fixed, is_bias in [parts] if together else in_pieces(*parts):
             magnitude = gradient.abs()  # it was eps until here
-            gradient.mul_(gradient_of_mu).mul_(as_factor(sigma >= MIN_SIGMA, gradient))  # the floor has no slope
+            # Below MIN_SIGMA the draw uses MIN_SIGMA itself, which does not depend on sigma: the gradient is 0 there.
+            gradient.mul_(gradient_of_mu).mul_(as_factor(sigma >= MIN_SIGMA, gradient))
             regularize_(
                 config.regularization,
                 gradient,
@@ -109,12 +122,15 @@ class Posterior:
     def held(self, *, mu: bool = True, sigma: bool = True) -> Tensor:
         """Mark what must not move, bool `(2 N + M,)`: the fixed weights, and a whole part where it is not trained.
 
-        With the sigma join `allow_retraining` the sigma of a fixed weight keeps training. The other parameters
-        train with mu.
+        Fixed weights that go on living move. With the sigma join `allow_retraining` the sigma of a fixed weight keeps
+        training. The other parameters train with mu.
         """
         held = torch.zeros_like(self.values, dtype=torch.bool)
         held_mu, held_sigma, held_rest = self._parts(held)
-        held_mu.copy_(self.fixed) if mu else held_mu.fill_(True)
+        if not mu:
+            held_mu.fill_(True)
+        elif self.living is None:
+            held_mu.copy_(self.fixed)
         if self.config.sigma_join != "allow_retraining":
             held_sigma.copy_(self.fixed)
         if not sigma:
@@ -124,12 +140,15 @@ class Posterior:
 
     def state(self) -> dict[str, Tensor]:
         """Everything a later process needs to go on: copies on the CPU, BatchNorm's buffers included."""
-        return copied({"values": self.values, "fixed": self.fixed, **buffers_of(self.network)})
+        living = {} if self.living is None else self.living.state()
+        return copied({"values": self.values, "fixed": self.fixed, **buffers_of(self.network), **living})
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` returned, for the same network and configuration."""
         self.values.copy_(state["values"])
         self.fixed.copy_(state["fixed"])
+        if self.living is not None:
+            self.living.load_state(state)
         restore_buffers_(self.network, state)
         self.show_mean_()
 

@@ -1,11 +1,13 @@
-"""Training after the last fixing, when weights of one value can only move together."""
+"""Training after the last fixing: weights of one value move together, or live on one by one."""
 
 from __future__ import annotations
 
 import torch
 
 from pwfn.descent import Descent
+from pwfn.methods.pwfn.living import LivingWeights
 from pwfn.methods.pwfn.posterior import Posterior
+from pwfn.methods.qat.assignment import counts_by_value, sums_by_value
 from pwfn.training import Learner
 
 
@@ -35,3 +37,35 @@ class SharedValuesLearner(Learner):
         self.descent.step()
         self.values.scatter_(0, self.place, mu)
         torch.index_select(self.values, 0, self.place, out=mu)  # equal to the last bit, however they were updated
+
+
+class LivingLearner(Learner):
+    """Trains the latent weights of fixed weights that go on living, the other parameters, and the values themselves.
+
+    `of_values` moves the values, each by the mean gradient of the weights that show it; zero stays. None: they stay.
+    """
+
+    def __init__(
+        self, posterior: Posterior, living: LivingWeights, descent: Descent, of_values: Descent | None
+    ) -> None:
+        super().__init__(posterior.network, descent)
+        self.posterior = posterior
+        self.living = living
+        self.of_values = of_values
+
+    def prepare(self) -> None:
+        """Show each weight the value nearest to its latent weight, without noise."""
+        self.posterior.show_mean_()
+        self.posterior.gradient.zero_()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update the latent weights, each value and the other parameters."""
+        if self.of_values is not None:
+            places, num_values = self.living.places, len(self.living.values)
+            sums = sums_by_value(places, self.posterior.mu_gradient, num_values)
+            mean = sums / counts_by_value(places, num_values).clamp(min=1)
+            self.of_values.gradient.index_copy_(0, self.living.order, mean).mul_(self.living.values != 0)
+            self.of_values.step()
+        self.descent.step()
+        self.posterior.limit_()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pwfn.codebook import float32_below
 from pwfn.errors import DivergedWeightsError
-from pwfn.methods.wfn.grid import FloatArray, centres
+from pwfn.methods.wfn.grid import DoubleArray, centres
 
 LAST_ORDER = 20
 """Rounding changes nothing any more well before this order; from there on the allowed distance doubles instead."""
@@ -83,7 +83,7 @@ def _check_finite(ascending: Tensor) -> None:
         raise DivergedWeightsError(f"the weights must be finite, but go from {ends[0]:g} to {ends[1]:g}")
 
 
-def _most_frequent(ascending: Tensor, values: FloatArray) -> tuple[float, slice]:
+def _most_frequent(ascending: Tensor, values: DoubleArray) -> tuple[float, slice]:
     """Find the value that is nearest to most of the weights `(free,)`, and where these lie."""
     halfway = float32_below((values[1:] + values[:-1]) / 2)
     borders = torch.searchsorted(ascending, torch.from_numpy(halfway).to(ascending.device), right=True)

@@ -7,15 +7,16 @@ from math import ceil, floor, log, log2
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+DoubleArray = npt.NDArray[np.float64]
 
 LARGEST_SPACING = 0.9999
 """Neighbours whose reaches just touch are (1 + a)/(1 - a) apart, which has no meaning from a = 1 on."""
 ROUNDING = 1e-9
-"""Of a step: a grid value that equals the largest weight belongs to the grid, however its logarithm is rounded."""
+"""Tolerance, as a share of a step: a grid value that equals the largest weight belongs to the grid even if rounding of
+its logarithm says otherwise."""
 
 
-def centres(order: int, *, spacing: float, zero_distance: float, largest: float) -> FloatArray:
+def centres(order: int, *, spacing: float, zero_distance: float, largest: float) -> DoubleArray:
     """Propose the values of one order: the grid rounded, zero, and their negatives, float64 ascending and distinct.
 
     Args:
@@ -31,7 +32,7 @@ def centres(order: int, *, spacing: float, zero_distance: float, largest: float)
     return np.unique(np.concatenate([-rounded, [0.0], rounded]))
 
 
-def _grid(spacing: float, zero_distance: float, largest: float) -> FloatArray:
+def _grid(spacing: float, zero_distance: float, largest: float) -> DoubleArray:
     """Positive values from `zero_distance` to `largest` whose relative reaches just touch."""
     if largest < zero_distance:
         return np.empty(0)
@@ -40,7 +41,7 @@ def _grid(spacing: float, zero_distance: float, largest: float) -> FloatArray:
     return np.asarray(zero_distance * ratio ** np.arange(num_steps + 1), dtype=np.float64)
 
 
-def round_to_powers(values: FloatArray, order: int, *, spacing: float, zero_distance: float) -> FloatArray:
+def round_to_powers(values: DoubleArray, order: int, *, spacing: float, zero_distance: float) -> DoubleArray:
     """Write positive values as their nearest power of two and at most `order` signed ones more.
 
     A value gets another power only while it is off by `spacing` of itself or more. Nearest is meant in log space, and
@@ -57,7 +58,7 @@ def round_to_powers(values: FloatArray, order: int, *, spacing: float, zero_dist
     return rounded
 
 
-def _nearest_power(values: FloatArray, smallest_exponent: int) -> FloatArray:
+def _nearest_power(values: DoubleArray, smallest_exponent: int) -> DoubleArray:
     """Round non-zero values in log space to powers of two, their signs kept."""
     exponents = np.maximum(np.round(np.log2(np.abs(values))), smallest_exponent)
     return np.copysign(np.exp2(exponents), values)

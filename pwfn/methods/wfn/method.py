@@ -123,7 +123,7 @@ class PulledLearner(Learner):
         """Indices of the free weights, int64 `(num_free,)`."""
         self.pull = pull
         self.ratio = ratio
-        """Of the penalty to the cross-entropy."""
+        """Ratio of the penalty to the cross-entropy."""
 
     @torch.no_grad()
     def penalty(self, loss: Tensor) -> Tensor:

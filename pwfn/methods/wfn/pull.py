@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-FloatArray = npt.NDArray[np.float64]
+DoubleArray = npt.NDArray[np.float64]
 
 CELLS_PER_TEMPERATURE = 6
 """Cells are narrower than a sixth of the temperature, in relative distance: cubics and their slopes are close then."""
@@ -26,7 +26,9 @@ MOST_DISTANCES = 2**22
 """Distances held at once while a table is built."""
 
 
-def expected_distance(weights: FloatArray, centres: FloatArray, temperature: float, zero_distance: float) -> FloatArray:
+def expected_distance(
+    weights: DoubleArray, centres: DoubleArray, temperature: float, zero_distance: float
+) -> DoubleArray:
     """Distance of each weight `(n,)` to the centres `(k,)`, averaged by softmin(distance / temperature); `(n,)`.
 
     Distances are relative to the weight; those of weights up to `zero_distance` are absolute, and zero to a centre at
@@ -36,7 +38,7 @@ def expected_distance(weights: FloatArray, centres: FloatArray, temperature: flo
     distance = np.abs(weights[:, None] - centres) / np.where(near_zero, 1.0, np.abs(weights)[:, None])
     distance[near_zero & (centres == 0)] = 0
     share = np.exp((distance.min(axis=1, keepdims=True) - distance) / temperature)
-    mean: FloatArray = (share * distance).sum(axis=1) / share.sum(axis=1)
+    mean: DoubleArray = (share * distance).sum(axis=1) / share.sum(axis=1)
     return mean
 
 
@@ -115,13 +117,13 @@ def _borders(shift: int, lowest: float, highest: float) -> npt.NDArray[np.float3
 
 
 def _cubics(
-    edges: npt.NDArray[np.float32], centres: FloatArray, temperature: float, zero_distance: float
-) -> FloatArray:
+    edges: npt.NDArray[np.float32], centres: DoubleArray, temperature: float, zero_distance: float
+) -> DoubleArray:
     """Coefficients of the cubic in [0, 1] on each cell, `(num_cells, 4)`, from the constant up."""
     exact = edges.astype(np.float64)
     points = (exact[:-1, None] + np.diff(exact)[:, None] * NODES).reshape(-1)
     num_chunks = ceil(len(points) * len(centres) / MOST_DISTANCES)
     chunks = np.array_split(points, num_chunks)
     sampled = np.concatenate([expected_distance(chunk, centres, temperature, zero_distance) for chunk in chunks])
-    coefficients: FloatArray = sampled.reshape(-1, NUM_NODES) @ np.linalg.inv(np.vander(NODES, increasing=True)).T
+    coefficients: DoubleArray = sampled.reshape(-1, NUM_NODES) @ np.linalg.inv(np.vander(NODES, increasing=True)).T
     return coefficients

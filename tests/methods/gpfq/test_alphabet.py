@@ -12,6 +12,7 @@ from pwfn.methods.gpfq.alphabet import Alphabet, alphabets_of, quantizer
 
 WEIGHTS = [torch.tensor([[1.0, -4.0, 2.0], [0.0, 2.0, -1.0]]), torch.tensor([[[[10.0, -30.0]]]])]
 NO_BIASES = [torch.empty(0), torch.empty(0)]
+LAYERS = [[weight.flatten(1)] for weight in WEIGHTS]
 QUARTERS = Alphabet(0.25, 4)
 
 
@@ -33,7 +34,7 @@ def quantize(arguments, alphabet=QUARTERS, seed=0, **config):
 )
 def test_radius(config, radii):
     for bits in (1, 3):
-        alphabets = [both.weight for both in alphabets_of(WEIGHTS, NO_BIASES, MsqConfig(bits=bits, **config))]
+        alphabets = [both.weight for both in alphabets_of(LAYERS, NO_BIASES, MsqConfig(bits=bits, **config))]
         assert [alphabet.num_steps for alphabet in alphabets] == [2 ** (bits - 1)] * 2
         assert [alphabet.step * alphabet.num_steps for alphabet in alphabets] == pytest.approx(radii)
 
@@ -44,21 +45,21 @@ def test_radius(config, radii):
 )
 def test_a_bias_has_its_own_alphabet_only_where_that_of_the_weights_does_not_reach(bias, radius):
     """At two bits the step is 1.5: a bias of 3.5 loses no more at 3 than by rounding."""
-    both = alphabets_of(WEIGHTS[:1], [torch.tensor(bias)], MsqConfig(bits=2))[0]
+    both = alphabets_of(LAYERS[:1], [torch.tensor(bias)], MsqConfig(bits=2))[0]
     assert both.weight == Alphabet(1.5, 2)
     assert both.bias == Alphabet(radius / 2, 2)
 
 
 def test_a_shared_alphabet_has_one_for_all_biases():
     biases = [torch.tensor([1.0, -50.0]), torch.tensor([20.0])]
-    alphabets = alphabets_of(WEIGHTS, biases, MsqConfig(bits=1, shared_alphabet=True))
+    alphabets = alphabets_of(LAYERS, biases, MsqConfig(bits=1, shared_alphabet=True))
     assert [both.bias.step for both in alphabets] == [50, 50]
     assert [both.weight.step for both in alphabets] == [12, 12]
 
 
 @pytest.mark.parametrize("bits", range(1, 6))
 def test_an_alphabet_has_two_to_the_bits_plus_one_levels(bits):
-    alphabet = alphabets_of(WEIGHTS[:1], NO_BIASES[:1], MsqConfig(bits=bits))[0].weight
+    alphabet = alphabets_of(LAYERS[:1], NO_BIASES[:1], MsqConfig(bits=bits))[0].weight
     levels = alphabet.nearest(torch.linspace(-9, 9, 10_000)).unique()
     assert len(levels) == 2**bits + 1
     assert levels.max() == -levels.min() == 3
@@ -86,7 +87,7 @@ def test_levels_are_float32_numbers():
 
 
 def test_a_layer_of_zeros_keeps_them():
-    alphabet = alphabets_of([torch.zeros(3, 4)], NO_BIASES[:1], MsqConfig())[0].weight
+    alphabet = alphabets_of([[torch.zeros(3, 4)]], NO_BIASES[:1], MsqConfig())[0].weight
     assert (alphabet.nearest(torch.tensor([0.0, 1.0, -2.0])) == 0).all()
     assert (quantize([0.0, 1.0, -2.0], alphabet, rounding="stochastic") == 0).all()
 

@@ -157,7 +157,7 @@ def test_layers_that_cannot_be_treated_are_rounded_and_named(caplog):
         fixing = Gpfq(task).fix(0)
     Msq(rounded).fix(0)
     assert fixing.untreated_layers == ("unused", "twice")
-    assert "gpfq: layer twice is rounded to nearest; path following cannot treat it" in caplog.text
+    assert "gpfq: rounded to nearest, as path following cannot treat them: unused, twice" in caplog.text
     assert torch.equal(task.network.twice.weight, rounded.network.twice.weight)
     assert not torch.equal(task.network.head.weight, rounded.network.head.weight)
 

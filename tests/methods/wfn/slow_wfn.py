@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-FloatArray = npt.NDArray[np.float64]
+DoubleArray = npt.NDArray[np.float64]
 
 
 def slow_power(value: float, smallest_exponent: int) -> float:
@@ -33,7 +33,7 @@ def slow_round(value: float, order: int, spacing: float, zero_distance: float) -
     return current
 
 
-def slow_centres(order: int, spacing: float, zero_distance: float, largest: float) -> FloatArray:
+def slow_centres(order: int, spacing: float, zero_distance: float, largest: float) -> DoubleArray:
     """The grid up to the largest magnitude, rounded; zero; and all negatives."""
     spacing = min(spacing, 0.9999)
     grid, value = [], zero_distance

@@ -90,7 +90,8 @@ def choose_centres(classes: Classes, *, num_candidates: int, need: int, first_st
         best = int(reached.argmax())
         if reached[best] == 0:
             break
-        begin, end = max(best - widest + 1, 0), min(best + widest, num_candidates)  # no class at `best` leaves these
+        # Every class that reaches candidate `best` reaches only candidates from `begin` to `end`.
+        begin, end = max(best - widest + 1, 0), min(best + widest, num_candidates)
         near = slice(first_class[begin], first_class[best + 1])
         members = near.start + (high[near] > best).nonzero()[0]
         step_of_code[classes.code[members]] = first_step + len(centre)

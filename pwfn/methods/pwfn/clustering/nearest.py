@@ -9,12 +9,12 @@ from torch import Tensor
 from pwfn.methods.pwfn.clustering.candidates import IntArray
 from pwfn.methods.pwfn.clustering.cut import largest
 from pwfn.methods.pwfn.clustering.intervals import Weights
-from pwfn.methods.pwfn.clustering.steps import FREE, FloatArray
+from pwfn.methods.pwfn.clustering.steps import FREE, DoubleArray
 
 
 def fix_to_nearest_(
-    step_of_weight: Tensor, free: Weights, values: FloatArray, *, num: int, first_step: int
-) -> tuple[FloatArray, IntArray]:
+    step_of_weight: Tensor, free: Weights, values: DoubleArray, *, num: int, first_step: int
+) -> tuple[DoubleArray, IntArray]:
     """Fix the `num` free weights that are nearest, in sigmas, to one of `values`; of equally near ones the first.
 
     Args:
@@ -40,7 +40,7 @@ def fix_to_nearest_(
     return values[taking], count[taking]
 
 
-def _nearest(weights: Weights, values: FloatArray) -> tuple[Tensor, Tensor]:
+def _nearest(weights: Weights, values: DoubleArray) -> tuple[Tensor, Tensor]:
     """Index of the nearest value, int32, and |c - mu| / s, float64, of each weight."""
     device = weights.all_mu.device
     place = torch.empty(len(weights), dtype=torch.int32, device=device)

@@ -22,7 +22,7 @@ from pwfn.methods.pwfn.clustering.inputs import check_options, check_per_weight,
 from pwfn.methods.pwfn.clustering.intervals import Weights, interval_codes
 from pwfn.methods.pwfn.clustering.nearest import fix_to_nearest_
 from pwfn.methods.pwfn.clustering.sigma_join import check_sigma_join, join_sigma_
-from pwfn.methods.pwfn.clustering.steps import FREE, KEPT, FloatArray, look_up, means, step_table, write_
+from pwfn.methods.pwfn.clustering.steps import FREE, KEPT, DoubleArray, look_up, means, step_table, write_
 
 Growth = Literal["alternate", "radius_first", "nearest"]
 
@@ -38,7 +38,7 @@ class ClusterRound:
     nearest one: that is another step, with its own weights and its own sigma.
     """
 
-    values: FloatArray
+    values: DoubleArray
     """Where each step fixes its weights, float64 `(num_steps,)`, in the order chosen; zero is +0."""
     counts: IntArray
     """How many weights each step fixes, int64 `(num_steps,)`, all positive."""
@@ -197,7 +197,7 @@ def cluster_round(
 
 
 @torch.no_grad()
-def nearest_round(mu: Tensor, sigma: Tensor, values: FloatArray, *, fraction: float) -> ClusterRound:
+def nearest_round(mu: Tensor, sigma: Tensor, values: DoubleArray, *, fraction: float) -> ClusterRound:
     """Fix ceil(N fraction) of N weights to the nearest of given values, those with the least |c - mu| / sigma first.
 
     Of equally near weights the first is fixed; on the midpoint of two values the smaller is the nearest.

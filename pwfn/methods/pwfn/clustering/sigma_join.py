@@ -8,7 +8,7 @@ from pwfn.errors import UserError
 from pwfn.methods.pwfn.clustering.candidates import IntArray
 from pwfn.methods.pwfn.clustering.chunks import chunks
 from pwfn.methods.pwfn.clustering.steps import (
-    FloatArray,
+    DoubleArray,
     look_up,
     root_mean_squares,
     standard_deviations,
@@ -26,7 +26,7 @@ def check_sigma_join(name: str) -> None:
         raise UserError(f"sigma_join {name!r} does not exist; use one of {', '.join(SIGMA_JOINS)}")
 
 
-def join_sigma_(name: str, mu: Tensor, sigma: Tensor, step: Tensor, values: FloatArray, counts: IntArray) -> None:
+def join_sigma_(name: str, mu: Tensor, sigma: Tensor, step: Tensor, values: DoubleArray, counts: IntArray) -> None:
     """Give the weights of each step their new sigma, in place.
 
     Args:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pwfn.methods.pwfn.clustering.candidates import IntArray
 from pwfn.methods.pwfn.clustering.chunks import chunks
 
-FloatArray = npt.NDArray[np.float64]
+DoubleArray = npt.NDArray[np.float64]
 Term = Callable[[slice], Tensor]
 
 FREE = -1
@@ -31,7 +31,7 @@ LOW_HALF = 2**FIXED_POINT_BITS - 1
 """Terms are rounded to 2^-31 of the largest in their step, so that sums are of integers: the same in any order."""
 
 
-def step_table(of_step: FloatArray, device: torch.device) -> Tensor:
+def step_table(of_step: DoubleArray, device: torch.device) -> Tensor:
     """Put `(num_steps,)` numbers into a table for `look_up`, with 0 for weights without a step."""
     return torch.from_numpy(np.concatenate([np.zeros(NUM_MARKS), of_step])).to(device)
 
@@ -41,21 +41,21 @@ def look_up(table: Tensor, step: Tensor) -> Tensor:
     return table.index_select(0, step + NUM_MARKS)
 
 
-def write_(target: Tensor, step: Tensor, of_step: FloatArray) -> None:
+def write_(target: Tensor, step: Tensor, of_step: DoubleArray) -> None:
     """Set the weights that have a step to its number, rounded to float32."""
     table = step_table(of_step, target.device).float()
     for chunk in chunks(len(target), target.device):
         target[chunk] = torch.where(step[chunk] >= 0, look_up(table, step[chunk]), target[chunk])
 
 
-def means(term: Term, step: Tensor, counts: IntArray) -> FloatArray:
+def means(term: Term, step: Tensor, counts: IntArray) -> DoubleArray:
     """Mean of float64 `term(chunk)` over the weights of each step, `(num_steps,)`; off by 2^-32 of the largest."""
     total, _, unit = _sums(term, step, len(counts))
-    result: FloatArray = np.array(total, dtype=np.float64) / counts * unit
+    result: DoubleArray = np.array(total, dtype=np.float64) / counts * unit
     return result
 
 
-def standard_deviations(term: Term, step: Tensor, counts: IntArray) -> FloatArray:
+def standard_deviations(term: Term, step: Tensor, counts: IntArray) -> DoubleArray:
     """Population standard deviation of float64 `term(chunk)` over the weights of each step, `(num_steps,)`.
 
     `counts` `(num_steps,)` are their numbers. Off by at most 2^-32 of the largest term: rounding moves the deviation
@@ -63,18 +63,18 @@ def standard_deviations(term: Term, step: Tensor, counts: IntArray) -> FloatArra
     """
     total, squares, unit = _sums(term, step, len(counts))
     spread = [n * square - first**2 for n, first, square in zip(counts.tolist(), total, squares, strict=True)]
-    deviations: FloatArray = np.sqrt(np.array(spread, dtype=np.float64)) / counts * unit
+    deviations: DoubleArray = np.sqrt(np.array(spread, dtype=np.float64)) / counts * unit
     return deviations
 
 
-def root_mean_squares(term: Term, step: Tensor, counts: IntArray) -> FloatArray:
+def root_mean_squares(term: Term, step: Tensor, counts: IntArray) -> DoubleArray:
     """Root mean square of float64 `term(chunk)` over the weights of each step, `(num_steps,)`; as precise."""
     _, squares, unit = _sums(term, step, len(counts))
-    means: FloatArray = np.sqrt(np.array(squares, dtype=np.float64) / counts) * unit
+    means: DoubleArray = np.sqrt(np.array(squares, dtype=np.float64) / counts) * unit
     return means
 
 
-def _sums(term: Term, step: Tensor, num_steps: int) -> tuple[list[int], list[int], FloatArray]:
+def _sums(term: Term, step: Tensor, num_steps: int) -> tuple[list[int], list[int], DoubleArray]:
     """Sum and sum of squares over each step's weights as exact integers, and the power of two that is their unit.
 
     A square has 62 bits; its halves are summed apart, so that int64 holds the sums of 2^31 weights.
@@ -93,13 +93,13 @@ def _sums(term: Term, step: Tensor, num_steps: int) -> tuple[list[int], list[int
     return first, squares, unit[NUM_MARKS:]
 
 
-def _units(term: Term, step: Tensor, num_steps: int) -> FloatArray:
+def _units(term: Term, step: Tensor, num_steps: int) -> DoubleArray:
     """2^-31 of the power of two above the largest |term|, for each row of a table."""
     largest = torch.zeros(NUM_MARKS + num_steps, dtype=torch.float64, device=step.device)
     for chunk in chunks(len(step), step.device):
         largest.scatter_reduce_(0, _row(step[chunk]), term(chunk).abs_(), "amax")
     _, exponent = np.frexp(largest.cpu().numpy())
-    unit: FloatArray = np.ldexp(1.0, exponent - FIXED_POINT_BITS)
+    unit: DoubleArray = np.ldexp(1.0, exponent - FIXED_POINT_BITS)
     return unit
 
 

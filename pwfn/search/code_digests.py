@@ -1,4 +1,4 @@
-"""The code that a study's numbers come from, as one short digest per module: a resume names the files that changed."""
+"""One short digest per module of the code that a study's numbers come from; a study that is continued compares them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 ROOTS = ("pwfn.trial.run", "pwfn.sweep.distributed", "pwfn.search.proposer")
-"""What computes a trial's row, alone and on several workers, and what proposes trials."""
+"""Modules that compute a trial's row, in one process or on several workers, and the one that proposes trials."""
 HEX_DIGITS = 8
 
 
-def source_digests(package: Path = PACKAGE) -> dict[str, str]:
+def code_digests(package: Path = PACKAGE) -> dict[str, str]:
     """Digest every module of the package that `ROOTS` import, directly or not, by its path from the package's parent.
 
-    So what only shows, starts or exports a sweep may change while it is interrupted; nobody keeps a list of that.
-    Comments, docstrings and formatting count for nothing.
+    Code that only starts, shows or exports a sweep is not imported by them, so it may change while a sweep is
+    interrupted. Comments, docstrings and formatting do not change a digest.
     """
     digests: dict[str, str] = {}
     waiting = [path for root in ROOTS for path in _files_of(root, package)]
@@ -32,7 +32,7 @@ def source_digests(package: Path = PACKAGE) -> dict[str, str]:
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
-    """Every dotted name that may be a module, imported at the top or inside a function."""
+    """Every dotted name that is imported and may be a module, at the top of the file or inside a function."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -58,7 +58,7 @@ def _digest(tree: ast.Module) -> str:
 
 
 def _is_text(statement: ast.stmt) -> bool:
-    """Whether a statement is a lone text: the docstring of a module, class, function or field."""
+    """Whether a statement is only a text: the docstring of a module, class, function or field."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

@@ -1,0 +1,75 @@
+"""One training step: show the values, pass the gradient straight through, move weights and values."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pwfn.descent import Descent
+from pwfn.methods.qat.weights import STEPS_BETWEEN_COUNTS, SharedWeights
+from pwfn.training import Learner
+
+
+class StraightThroughLearner(Learner):
+    """Trains the latent weights, their values and the other parameters.
+
+    Args:
+        network: whose weights `weights` shows.
+        weights: the latent weights and the codebook.
+        descent: on their buffers.
+        gradual_steps: after so many steps the network sees the values alone.
+        num_steps_done: where in the stage the training stands.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        weights: SharedWeights,
+        descent: Descent,
+        *,
+        gradual_steps: int = 0,
+        num_steps_done: int = 0,
+    ) -> None:
+        super().__init__(network, descent)
+        self.weights = weights
+        self.gradual_steps = gradual_steps
+        self.num_steps_done = num_steps_done
+        self._order = torch.empty(0)
+
+    @property
+    def share_shown(self) -> float:
+        """How much of the way from a latent weight to its value the network sees."""
+        return min(1.0, self.num_steps_done / self.gradual_steps) if self.gradual_steps else 1.0
+
+    def prepare(self) -> None:
+        """Clear the gradients and show each weight's value as it is now."""
+        self.weights.gradient.zero_()
+        self._order = self.weights.assign_(self.share_shown)
+        if self.num_steps_done % STEPS_BETWEEN_COUNTS == 0:
+            self.weights.count_(self._order)
+
+    def step(self) -> None:
+        """Update the latent weights, the values and the other parameters."""
+        self.weights.fill_codebook_gradient_(self._order)
+        self.descent.step()
+        self.num_steps_done += 1
+
+
+class SettlingLearner(Learner):
+    """Trains the values and the other parameters; every weight keeps its value's place."""
+
+    def __init__(self, network: nn.Module, weights: SharedWeights, descent: Descent) -> None:
+        super().__init__(network, descent)
+        self.weights = weights
+        self._order = weights.assign_()
+        weights.count_(self._order)
+
+    def prepare(self) -> None:
+        """Clear the gradients and show the values as they are now."""
+        self.weights.gradient.zero_()
+        self.weights.show_(self._order)
+
+    def step(self) -> None:
+        """Update the values and the other parameters."""
+        self.weights.fill_codebook_gradient_(self._order)
+        self.descent.step()

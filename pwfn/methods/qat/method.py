@@ -1,0 +1,171 @@
+"""Straight-through training of one shared codebook, in stages of ever fewer values: each ends in a whole network."""
+
+from __future__ import annotations
+
+import logging
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+
+from pwfn.codebook import Codebook, FloatArray
+from pwfn.config import QatConfig
+from pwfn.descent import Descent
+from pwfn.methods.kmeans.method import finite_array, relative_importance
+from pwfn.methods.qat.learner import SettlingLearner, StraightThroughLearner
+from pwfn.methods.qat.weights import SharedWeights
+from pwfn.methods.rounds import Fixing, Method, State
+from pwfn.parameters import buffers_of, copied, restore_buffers_
+from pwfn.task import Task, epochs_and_steps
+
+log = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """Where a round stands in the training."""
+
+    stage: int
+    """Counts from 0."""
+    num_steps_before: int
+    """Steps of this stage before the round."""
+    num_steps: int
+    """Steps of the whole stage."""
+    is_first: bool
+    """Of its stage."""
+    is_last: bool
+    """Of its stage: every weight has its value, for this stage, when it ends."""
+
+
+class Qat(Method):
+    """Straight-through training of the codebook that all weights of a task's network share.
+
+    Nothing is fixed while a stage lasts: the network sees each latent weight's value as it is at that step. Where a
+    stage ends, what the network sees is a whole network; the next stage goes on from the latent weights. A round is a
+    piece of a stage, measured on the values at its end; optimiser and schedule go on through all rounds of a stage.
+    """
+
+    def __init__(self, task: Task) -> None:
+        assert isinstance(task.config.method, QatConfig)
+        self.config = task.config.method
+        super().__init__(task, (1.0,) * sum(self.config.rounds_of_stages))
+        self.weights = SharedWeights(task.parameter_sets, self.config)
+        self.descent: Descent | None = None
+        """Of the stage that is going on."""
+
+    def place(self, index: int) -> Place:
+        """Where round `index` stands."""
+        rounds = self.config.rounds_of_stages
+        ends = list(accumulate(rounds))
+        stage = next(stage for stage, end in enumerate(ends) if index < end)
+        begin = ends[stage] - rounds[stage]
+        steps = [self._num_steps(each) for each in range(begin, ends[stage])]
+        return Place(stage, sum(steps[: index - begin]), sum(steps), index == begin, index == ends[stage] - 1)
+
+    def stage(self, index: int) -> int:
+        """Which codebook of the list the round trains."""
+        return self.place(index).stage
+
+    def is_whole(self, index: int) -> bool:
+        """Whether a stage ends with this round."""
+        return self.place(index).is_last
+
+    def _num_steps(self, index: int) -> int:
+        num_epochs, num_steps = epochs_and_steps(
+            self.task.config.training, index, self.task.num_steps(self.task.config.training)
+        )
+        return num_epochs * num_steps
+
+    def train(self, index: int) -> float | None:
+        """Train one round's steps of its stage, from new values where the stage begins."""
+        task, place = self.task, self.place(index)
+        training = task.config.training
+        if place.is_first:
+            size = self.config.sizes[place.stage]
+            self.weights.start_stage_(size, self._importance())
+            self.descent = self._descent(place)
+        assert self.descent is not None
+        gradual_steps = round(self.config.gradual_start * place.num_steps) if place.stage == 0 else 0
+        learner = StraightThroughLearner(
+            task.network, self.weights, self.descent, gradual_steps=gradual_steps, num_steps_done=place.num_steps_before
+        )
+        num_epochs, num_steps = epochs_and_steps(training, index, task.num_steps(training))
+        labels = [f"round {index + 1} epoch {epoch + 1}" for epoch in range(num_epochs)]
+        losses = list(task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size))
+        self.weights.assign_(learner.share_shown)
+        return float(np.mean(losses)) if losses else None
+
+    def _importance(self) -> FloatArray | None:
+        """Importance of each weight to the network as it stands, `(N,)`; None weighs all alike."""
+        finite_array("the weights", self.weights.latent)
+        if self.config.weighting == "plain":
+            return None
+        fisher = self.task.fisher(self.config.fisher_images)
+        return relative_importance(finite_array("the Fisher information", fisher))
+
+    def _descent(self, place: Place) -> Descent:
+        """Begin the optimiser and the schedule of a stage."""
+        training, replicas = self.task.config.training, self.task.replicas
+        lr = training.lr * (1.0 if place.stage == 0 else self.config.later_lr_ratio)
+        of_stage = training.model_copy(update={"lr": lr})
+        return self.weights.descent(of_stage, num_steps=place.num_steps, replicas=replicas)
+
+    def fix(self, index: int) -> Fixing:
+        """Show the network every weight's value, and count the values."""
+        self.weights.assign_()
+        fixing = self._fixing()
+        place = self.place(index)
+        found, wanted = len(fixing.codebook.values), self.config.sizes[place.stage]
+        if place.is_last and found < wanted:
+            log.warning(
+                "qat: stage %d of %d was to have %d values and ends with %d%s",
+                place.stage + 1,
+                len(self.config.sizes),
+                wanted,
+                found,
+                self._why_fewer(),
+            )
+        return fixing
+
+    def _why_fewer(self) -> str:
+        if self.config.rate_strength == 0:
+            return ""
+        strength = f"method.rate_strength={self.config.rate_strength:g}"
+        return f": {strength} leaves the others empty; use a smaller one to keep them"
+
+    def _fixing(self) -> Fixing:
+        finite_array("the weights", self.weights.shown)
+        return Fixing(num_fixed=self.weights.num_weights, codebook=Codebook.of(self.weights.shown))
+
+    def settle(self, fixing: Fixing) -> Fixing:
+        """Train the values and what is outside the fixed set, where asked for; each weight stays with its value."""
+        training, weights = self.task.config.training, self.weights
+        if training.settle_epochs == 0:
+            return fixing
+        _, num_steps = epochs_and_steps(training, len(self.fractions), self.task.num_steps(training))
+        num_steps_in_all = training.settle_epochs * num_steps
+        descent = weights.descent(training, num_steps=num_steps_in_all, replicas=self.task.replicas, hold_weights=True)
+        learner = SettlingLearner(self.task.network, weights, descent)
+        labels = [f"settling epoch {epoch + 1}" for epoch in range(training.settle_epochs)]
+        list(self.task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size))
+        return self._fixing()
+
+    def state(self) -> State:
+        """Copy the weights, the values, the optimiser with its schedule, and BatchNorm's buffers."""
+        descent = {} if self.descent is None else self.descent.state()
+        return {
+            **copied(buffers_of(self.task.network)),
+            **{f"weights.{name}": tensor for name, tensor in self.weights.state().items()},
+            **{f"descent.{name}": tensor for name, tensor in descent.items()},
+        }
+
+    def load_state(self, state: State) -> None:
+        """Restore them."""
+        self.weights.load_state(_under("weights.", state))
+        restore_buffers_(self.task.network, state)
+        self.descent = self._descent(self.place(int(state["round"])))
+        self.descent.load_state(_under("descent.", state))
+
+
+def _under(prefix: str, state: State) -> State:
+    """The entries whose names begin so, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

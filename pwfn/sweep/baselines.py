@@ -1,0 +1,42 @@
+"""What a search has to beat: k-means without training, plain and weighted by Fisher information, beside every study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pwfn.naming import BASELINE
+from pwfn.search.study import SearchStudy
+from pwfn.sweep.listed import Listed
+from pwfn.trial.rows import Row
+
+NUMS_OF_VALUES = (4, 8, 16, 32, 64)
+WEIGHTINGS = {"plain": "kmeans", "fisher": "kmeans-fisher"}
+"""Weighting of the weights -> how the names of such baselines begin."""
+
+
+class Baselines(Listed):
+    """Gives Tune the baselines that a study lacks: `kmeans-16`, `kmeans-fisher-16` and so on.
+
+    Each runs in seconds from the study's own float network, so that a report never lacks the simple answer. Where
+    trials start from several float networks, each has its own baselines, `kmeans-16.1` for the second.
+
+    Args:
+        study: beside which they run.
+        ended: rows of the trials that have ended.
+    """
+
+    def __init__(self, study: SearchStudy, ended: Sequence[Row]) -> None:
+        super().__init__(study, _proposals(study), {row["trial_id"] for row in ended})
+
+
+def _proposals(study: SearchStudy) -> Iterator[dict[str, Any]]:
+    space = study.space
+    if not space.search.baselines or space.methods == {"kmeans"}:
+        return
+    for index, params in enumerate(space.float_network_params()):
+        for weighting, name in WEIGHTINGS.items():
+            for num_values in NUMS_OF_VALUES:
+                method = {"name": "kmeans", "weighting": weighting, "num_values": num_values}
+                suffix = f".{index}" if index else ""
+                yield {"trial_id": f"{name}-{num_values}{suffix}", "number": None, "params": params, BASELINE: method}

@@ -1,0 +1,33 @@
+"""Fingerprints of what a trial reads, its data and its checkpoint, taken in a place where a trial would run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pwfn.config import TrialConfig
+from pwfn.data import open_source
+from pwfn.data.fingerprint import digest_file
+from pwfn.models.reading import checkpoint_files
+from pwfn.paths import expand_path
+
+Fingerprint = dict[str, str]
+"""Maps a name in words, as messages show it (`number of training images`), to a count or a digest."""
+
+
+def fingerprint_inputs(config: TrialConfig) -> Fingerprint:
+    """Describe the data and the checkpoint of a trial: with its configuration and the code they decide its numbers.
+
+    Raises:
+        UserError: data that cannot be opened.
+    """
+    # Not from the cache of `pwfn.trial.run`: that holds the data as they were when an earlier trial opened them.
+    found = open_source(config.data, seed=config.split_seed).fingerprint()
+    if config.model.checkpoint is not None:
+        files = checkpoint_files(expand_path(config.model.checkpoint, "model.checkpoint"))
+        digests = [digest_file(file) for file in files]
+        found["model.checkpoint"] = digests[0] if len(digests) == 1 else " ".join(digests)
+    source, _, folder = config.model.name.partition(":")
+    if source == "local-dir":
+        files = sorted(file for file in Path(folder).iterdir() if file.is_file())
+        found["model.name"] = " ".join(f"{file.name} {digest_file(file)}" for file in files)
+    return found

@@ -1,0 +1,66 @@
+"""What is said about a network before anything is computed with it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from pwfn.config import ModelConfig
+from pwfn.models import build_network, describe_coverage, describe_loading
+from pwfn.models.understood import coverage_warning
+from pwfn.parameters import LeftOut, split_parameters
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "networks.md"
+
+
+def _network(name, **settings):
+    return build_network(ModelConfig(name=name, **settings), num_classes=7, in_channels=3)
+
+
+def test_three_lines_say_it():
+    lines = describe_loading(_network("test_vit", kwargs={"global_pool": "avg"})).lines()
+    assert re.fullmatch(r"network: test_vit, global_pool=avg, \d{3},\d{3} parameters", lines[0])
+    assert lines[1] == "weights: drawn at random"
+    assert re.fullmatch(
+        r"sharing values: 97\.\d\d% of the parameters; not VisionTransformer\.pos_embed 2\.\d\d%, .*", lines[2]
+    )
+    assert len(lines) == 3
+
+
+def test_it_is_json_too():
+    understood = describe_loading(_network("test_nfnet"))
+    read = json.loads(json.dumps(understood.to_json()))
+    assert read["name"] == "test_nfnet"
+    assert read["loading"]["source"] == "drawn at random"
+    assert read["coverage"] == understood.coverage == 1
+    assert len(read["computed_weights"]) == len(understood.computed_weights) > 10
+
+
+def test_standardised_weights_are_said_and_fusing_makes_them_plain():
+    understood = describe_loading(_network("test_nfnet"))
+    [warning] = understood.warnings
+    assert re.match(r"\d+ layers multiply by numbers that they compute from the stored values \(stem\.conv1, ", warning)
+    assert understood.lines()[-1] == f"warning: {warning}"
+    assert not describe_loading(_network("test_nfnet", fuse=True)).warnings
+
+
+def test_low_coverage_names_what_is_left_out():
+    rest = [LeftOut("Net.table", ("table",), 90), LeftOut("norm layers", ("a", "b", "c", "d"), 4)]
+    assert coverage_warning(0.95, rest) is None
+    assert coverage_warning(0.06, rest) == (
+        "only 6.0% of the parameters share values; left out are Net.table (table), norm layers (a, b, c, ...)"
+    )
+
+
+def test_the_coverage_of_a_file_follows_from_the_names_it_lists():
+    network = _network("test_resnet")
+    fixable = list(split_parameters(network).fixable)
+    assert describe_coverage(network, fixable) == "99.4% of all parameters; not norm layers 0.56%"
+    everything = [name for name, _ in network.named_parameters()]
+    assert describe_coverage(network, everything) == "100.0% of all parameters"
+
+
+@pytest.mark.parametrize("field", sorted(ModelConfig.model_fields))
+def test_the_document_names_every_field(field):
+    assert f"`model.{field}" in DOCUMENT.read_text()
