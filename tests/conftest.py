@@ -13,9 +13,9 @@ import torch
 from pwfn.config import shared_data_folder
 from pwfn.sweep.cluster import prepare_environment
 
-# Hugging Face's libraries read their folders when they are imported, and must neither find nor leave anything behind.
-_CACHE = tempfile.mkdtemp(prefix="pwfn-huggingface-")
-os.environ |= {"HF_HOME": _CACHE, "HF_HUB_OFFLINE": "1"}
+# `datasets` reads its folder when it is imported, and must neither find nor leave anything behind.
+_CACHE = tempfile.mkdtemp(prefix="pwfn-datasets-")
+os.environ["HF_DATASETS_CACHE"] = _CACHE
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 # A shell's background job ignores Ctrl-C, and so would the commands that the tests start and interrupt.

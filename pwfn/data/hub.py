@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from huggingface_hub import constants
 
 from pwfn.config import DataConfig
 from pwfn.data.collection import Collection
@@ -27,6 +28,7 @@ from pwfn.data.remote import open_storage
 from pwfn.data.roles import NAMES
 from pwfn.errors import UserError, first_line
 from pwfn.paths import expand_path
+from pwfn.reach import answers
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ def open_hub(config: DataConfig, root: str | None) -> Collection:
             missing.
     """
     where = root or f"{config.dataset}"
-    with one_line(where):
+    with one_line(where), _hub_only_if_reachable(root is None):
         splits = _saved(root) or _build(config, root)
     return read_collection(config, splits, where, choose_columns(config, splits, where))
 
@@ -84,6 +86,21 @@ def _build(config: DataConfig, root: str | None) -> Mapping[str, Split]:
     builder.download_and_prepare()
     found = builder.as_dataset()
     return {str(name): Split(found[name], tuple(files.get(str(name), ()))) for name in found}
+
+
+@contextmanager
+def _hub_only_if_reachable(is_on_hub: bool) -> Iterator[None]:
+    """Let `datasets` look into its cache at once where the hub is out of reach; it would retry for half a minute."""
+    import datasets
+
+    before = datasets.config.HF_HUB_OFFLINE
+    if is_on_hub and not before and not answers(constants.ENDPOINT):
+        log.warning("%s is out of reach: only what is in the cache is found", constants.ENDPOINT)
+        datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def _local_builder(config: DataConfig, root: str, arguments: dict[str, Any]) -> Any:

@@ -22,8 +22,7 @@ def server() -> Iterator[S3Server]:
         yield running
 
 
-def test_parquet_in_a_store(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
+def test_parquet_in_a_store(server: S3Server, tmp_path: Path) -> None:
     filesystem = fs.S3FileSystem(endpoint_override=server.endpoint, scheme="http", region="us-east-1")
     for part in ("train-00000-of-00001", "test-00000-of-00001"):
         write_parquet(tmp_path / f"{part}.parquet", IMAGES, LABELS)
