@@ -44,10 +44,10 @@ def make_files(root: Path, num_files: int) -> None:
 def walk(root: Path) -> list[str]:
     """List files in order, as torchvision's ImageFolder does at its core."""
     return [
-        os.path.join(place, name)
+        f"{place}/{name}"
         for part in ("train", "val")
-        for folder in sorted(os.listdir(root / part))
-        for place, _, names in sorted(os.walk(root / part / folder, followlinks=True))
+        for folder in sorted((root / part).iterdir())
+        for place, _, names in sorted(os.walk(folder, followlinks=True))
         for name in sorted(names)
         if name.lower().endswith((".jpg", ".jpeg", ".png"))
     ]
