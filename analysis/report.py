@@ -19,6 +19,7 @@ from analysis.series import Panel, Series, panels, trials_alone
 from analysis.storage import Folder
 from analysis.study import Study, load
 from analysis.table import front_rows, latex, markdown, terminal
+from analysis.understood import understood
 from analysis.verdict import verdict
 
 LONGEST_NAMES = 80
@@ -123,7 +124,7 @@ def _footnote(series: Sequence[Series]) -> str:
 
 def _document(studies: Sequence[Study], parts: Sequence[Panel]) -> str:
     """Write the Markdown page: a table for each series of each panel, then what was missing."""
-    return "\n".join([*_sections(studies, parts), *_notes(studies)])
+    return "\n".join([*_sections(studies, parts), *_understood(studies), *_notes(studies)])
 
 
 def _sections(studies: Sequence[Study], parts: Sequence[Panel]) -> Iterator[str]:
@@ -141,6 +142,13 @@ def _latex_tables(parts: Sequence[Panel]) -> Iterator[str]:
     for title, series in parts:
         for one in series:
             yield latex(front_rows(one.points, one.objectives), one.objectives, f"{title}, {_named(one)}")
+
+
+def _understood(studies: Sequence[Study]) -> Iterator[str]:
+    lines = [f"- {study.name}, {heading}: {text}" for study in studies for heading, text in understood(study.card)]
+    if lines:
+        yield "## What was understood\n"
+        yield "\n".join([*lines, ""])
 
 
 def _notes(studies: Sequence[Study]) -> Iterator[str]:

@@ -87,7 +87,8 @@ def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
         network = build_from(contents).to(target.device)
     config = _trial_config(store, trial_id, row)
     seed = config.seed if config.data.split_seed is None else config.data.split_seed
-    images = TestImages(config.data, network, batch_size=target.batch_size, seed=seed)
+    kept = contents.metadata.class_names
+    images = TestImages(config.data, network, batch_size=target.batch_size, class_names=kept, seed=seed)
     names = list(contents.fixed)
     lines = _export(network, names, contents.metadata, target, images=images, recorded=row, sigmas=contents.sigmas)
     return [("float accuracy", _percent(row["float_test_top1"])), *lines]
@@ -151,7 +152,7 @@ def evaluate_file(
         if data is None:
             return lines
         network = build_from(contents).to(device)
-    images = TestImages(data, network, batch_size=batch_size)
+    images = TestImages(data, network, batch_size=batch_size, class_names=contents.metadata.class_names)
     mean = evaluate_mean(network, images)
     lines.append(("accuracy", f"top-1 {_percent(mean.top1)}, top-5 {_percent(mean.top5)} on {len(images):,} images"))
     if contents.sigmas and draws:

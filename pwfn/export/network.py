@@ -173,4 +173,9 @@ def _set_preprocessing(network: Any, metadata: ModelMetadata) -> None:
     found = metadata.preprocessing
     if found is not None:
         known = {"mean": found.mean, "std": found.std, "interpolation": found.interpolation}
-        network.pretrained_cfg = {**network.pretrained_cfg, **known, "crop_pct": found.crop_fraction}
+        network.pretrained_cfg = {
+            **network.pretrained_cfg,
+            **known,
+            "crop_pct": found.crop_fraction,
+            "crop_mode": found.crop_mode,
+        }

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import pwfn.torchvision_shim  # noqa: F401  (before any module below imports timm)
 
 if TYPE_CHECKING:
-    from pwfn.models.build import build_network, check_has_weights, check_head_is_trained, preprocessing_of
+    from pwfn.models.build import build_network, check_has_weights, check_head_is_trained
     from pwfn.models.checkpoints import load_checkpoint, read_state
+    from pwfn.models.preparation import preprocessing_of, record_preparation_
     from pwfn.models.understood import Loading, UnderstoodNetwork, describe_coverage, describe_loading
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "load_checkpoint",
     "preprocessing_of",
     "read_state",
+    "record_preparation_",
 ]
 
 _MODULES = {
@@ -32,8 +34,9 @@ _MODULES = {
     "describe_coverage": "understood",
     "describe_loading": "understood",
     "load_checkpoint": "checkpoints",
-    "preprocessing_of": "build",
+    "preprocessing_of": "preparation",
     "read_state": "checkpoints",
+    "record_preparation_": "preparation",
 }
 
 
