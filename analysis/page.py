@@ -24,6 +24,7 @@ from analysis.seeds import front_probability
 from analysis.series import Panel, Series
 from analysis.study import Study
 from analysis.table import COLUMNS, front_rows
+from analysis.understood import understood
 from analysis.verdict import TOLERANCES, answer, verdict
 
 SCRIPTS = ("state.js", "plots.js", "front.js", "trial.js", "search.js", "parallel.js", "tables.js", "main.js")
@@ -66,6 +67,7 @@ def page(
         axes=[(name, metric(name).label) for name in content["axes"]],
         quality=metric(content["quality"]).label,
         test=content["quality"] == "val_top1",
+        understood=[(study.name, *line) for study in studies for line in understood(study.card)],
         notes=[(study.name, note) for study in studies for note in dict.fromkeys(study.notes)],
         gpu=any(one.trials["gpu_seconds"].sum() > 0 for _, members in parts for one in members),
         num_trials=len(content["trials"]["id"]),

@@ -11,8 +11,7 @@ import pandas as pd
 
 from analysis.feasible import STATES
 from analysis.front import Objectives, hypervolume_shares, minimized_objectives
-from analysis.series import Series
-from pwfn.naming import PointName
+from analysis.series import Series, trials_alone
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,7 @@ def _improvements(trials: pd.DataFrame, objectives: Objectives) -> list[int]:
 
 def ledger(series: Series) -> dict[str, float]:
     """Count trials and hours of a series, by how the trials ended."""
-    points = series.trials
-    trials = points[[PointName.read(trial_id).stage is None for trial_id in points["trial_id"]]]
+    trials = trials_alone(series.trials)
     row: dict[str, float] = {"trials": len(trials)}
     for state in STATES:
         chosen = trials[trials["state"] == state]

@@ -15,10 +15,11 @@ from analysis.figure import draw, encode
 from analysis.front import hypervolume, on_front
 from analysis.outcome import draw_outcome
 from analysis.page import page
-from analysis.series import Panel, Series, panels
+from analysis.series import Panel, Series, panels, trials_alone
 from analysis.storage import Folder
 from analysis.study import Study, load
 from analysis.table import front_rows, latex, markdown, terminal
+from analysis.understood import understood
 from analysis.verdict import verdict
 
 LONGEST_NAMES = 80
@@ -97,8 +98,10 @@ def _subtitle(studies: Sequence[Study], series: Sequence[Series]) -> str:
     """Say which studies these are, how far they are, and how their trials ended."""
     names = list(dict.fromkeys(one.study for one in series))
     shown = [study for study in studies if study.name in names]
-    states = pd.concat([one.trials["state"] for one in series]).value_counts()
+    points = pd.concat([one.trials for one in series])
+    states = trials_alone(points)["state"].value_counts()
     counts = [f"{states.get(state, 0)} {state}" for state in STATES if states.get(state, 0)]
+    counts += [f"{len(points)} points"] if len(points) > states.sum() else []
     running = sum(study.num_running for study in shown)
     planned = sum(plan for study in shown if isinstance(plan := study.card.get("num_trials"), int))
     ended = sum(study.num_ended for study in shown)
@@ -121,7 +124,7 @@ def _footnote(series: Sequence[Series]) -> str:
 
 def _document(studies: Sequence[Study], parts: Sequence[Panel]) -> str:
     """Write the Markdown page: a table for each series of each panel, then what was missing."""
-    return "\n".join([*_sections(studies, parts), *_notes(studies)])
+    return "\n".join([*_sections(studies, parts), *_understood(studies), *_notes(studies)])
 
 
 def _sections(studies: Sequence[Study], parts: Sequence[Panel]) -> Iterator[str]:
@@ -139,6 +142,13 @@ def _latex_tables(parts: Sequence[Panel]) -> Iterator[str]:
     for title, series in parts:
         for one in series:
             yield latex(front_rows(one.points, one.objectives), one.objectives, f"{title}, {_named(one)}")
+
+
+def _understood(studies: Sequence[Study]) -> Iterator[str]:
+    lines = [f"- {study.name}, {heading}: {text}" for study in studies for heading, text in understood(study.card)]
+    if lines:
+        yield "## What was understood\n"
+        yield "\n".join([*lines, ""])
 
 
 def _notes(studies: Sequence[Study]) -> Iterator[str]:

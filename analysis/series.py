@@ -67,6 +67,11 @@ def panels(studies: Sequence[Study]) -> list[Panel]:
     ]
 
 
+def trials_alone(points: pd.DataFrame) -> pd.DataFrame:
+    """Select the rows of trials: without those of their earlier stages, which have no costs of their own."""
+    return points.loc[[PointName.read(trial_id).stage is None for trial_id in points["trial_id"]]]
+
+
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:
     """Merge finished trials that differ only in their seed: means, `num_seeds`, `trial_ids`, lowest and highest.
 

@@ -1,94 +1,149 @@
 """Decodes an exported network with numpy alone: `python docs/decode.py MODEL.pwfn.safetensors OUT.npz`.
 
-This is the format's documentation as a program (`docs/format.md` says the same in words). It shares no code with
-pwfn. It trusts its input after the checksum; `pwfn.load` also checks every size, and is faster.
+Format version 2 as a program (`docs/format.md` has the words), without code of pwfn's; trusts what has a true checksum.
 """
 
+# ruff: noqa: D101, D102, D103
 import hashlib
 import json
 import sys
-from bisect import bisect_right
-from itertools import accumulate
+import zlib
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
-TOTAL = 1 << 24
-DTYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
-    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
-}  # fmt: skip
+TYPES = "<f4 <f2 <u2 <f8 <i8 <i4 <i2 i1 <u8 <u4 <u2 u1 ? u1 u1 u1 u1 u1 <c8".split()  # noqa: SIM905
+BFLOAT16 = 2  # becomes float32; 8-bit floats stay bytes: numpy has neither
+STORED, DEFLATED, PLANES, PALETTE, SCALED, GROUPED = range(6)
+SIGMA, NARROWED = 2, 4
+
+
+class Reader:  # takes numbers and bytes off a buffer
+    def __init__(self, data: bytes) -> None:
+        self.rest = np.frombuffer(data, "u1")
+
+    def take(self, length: int) -> np.ndarray:
+        found, self.rest = self.rest[:length].copy(), self.rest[length:]
+        return found
+
+    def number(self) -> int:
+        byte = int(self.take(1)[0])
+        return byte if byte < 128 else byte - 128 + 128 * self.number()
+
+    def numbers(self, count: int | None = None) -> list[int]:
+        return [self.number() for _ in range(self.number() if count is None else count)]
 
 
 def read(path: str) -> tuple[dict[str, np.ndarray], dict]:
-    """Return the tensors by name, and the metadata."""
-    data = Path(path).read_bytes()
-    if hashlib.sha256(data[:-32]).digest() != data[-32:]:
-        raise ValueError(f"{path} is damaged, or not a pwfn file")
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    metadata = json.loads(header.pop("__metadata__")["pwfn"])
-    tensors = {name: read_tensor(data[start:], entry) for name, entry in header.items()}
-    own = {name: tensors.pop("pwfn." + name) for name in ("codebook", "tables", "spans", "words", "sha256")}
-    return decode_layers(own, metadata["layers"] + metadata["sigmas"]) | tensors, metadata
+    """Return the tensors by name (sigmas under `sigma/NAME`), and the metadata."""
+    file = np.fromfile(path, "u1").tobytes()
+    body = file[8 + int.from_bytes(file[:8], "little") : -32]
+    if hashlib.sha256(body).digest() != file[-32:] or body[0] != 2:
+        raise ValueError(f"{path} is damaged, or not a pwfn file of version 2")
+    reader = Reader(body[1:])
+    header_bytes, _, lanes, num_words = reader.numbers(4)
+    header = Reader(zlib.decompress(reader.take(header_bytes).tobytes()))
+    metadata = json.loads(header.take(header.number()).tobytes())
+    num_palettes, num_tables, num_records = header.numbers(3)
+    sizes, lengths = [header.numbers(2) for _ in range(num_palettes)], header.numbers(num_tables)
+    palettes = [header.take(size * n).reshape(size, n).T.copy().view(f"<u{size}")[:, 0] for size, n in sizes]
+    tables = [header.take(length).astype(int) for length in lengths]
+    records = [{"name": header.take(header.number()).tobytes().decode()} for _ in range(num_records)]
+    for record, field in [(record, field) for field in ("role", "type", "kind") for record in records]:
+        record[field] = int(header.take(1)[0])
+    for record in records:
+        record["shape"] = header.numbers()
+        record["count"], record["size"] = prod(record["shape"]), np.dtype(TYPES[record["type"]]).itemsize
+    for record in records:
+        kind = record["kind"]
+        record["length"] = header.number() if kind == DEFLATED else 0
+        record["planes"] = header.numbers(record["size"]) if kind == PLANES else []
+        if kind >= PALETTE:
+            record["palette"] = header.number() if kind != GROUPED else None
+            record["part"], record["group"] = header.numbers(2) if kind != PALETTE else (None, 1)
+            record["kernel"], record["thresholds"] = header.numbers(2), header.numbers()
+            record["tables"] = np.array(header.numbers(), int)
+    low, pairs = reader.take(2 * lanes).view("<u2").astype(int), reader.take(-(-lanes // 2)).astype(int)
+    lengths = np.stack([pairs & 15, pairs >> 4], 1).reshape(-1)[:lanes]
+    upper = np.zeros((lanes, 15), int)
+    upper[np.arange(15) < lengths[:, None]] = np.unpackbits(reader.take(-(-lengths.sum() // 8)))[: lengths.sum()]
+    states = low + 65536 * ((1 << lengths) + (upper << np.arange(15)).sum(1))
+    stream = Stream(tables, states, reader.take(2 * num_words).view("<u2"))
+    for record in records:
+        record["symbols"] = decode_symbols(record, palettes, stream)
+    stored = Reader((states - 65536).astype("<u2").tobytes() + reader.rest.tobytes())
+    tensors = {}
+    for record in records:
+        record["bits"] = bits = np.ascontiguousarray(elements(record, palettes, stored, records))
+        is_bfloat16 = record["type"] == BFLOAT16
+        values = (bits.astype("<u4") << 16).view("<f4") if is_bfloat16 else bits.view(TYPES[record["type"]])
+        values = (values.astype("<f4") if record["role"] == NARROWED else values).reshape(record["shape"])
+        tensors["sigma/" * (record["role"] == SIGMA) + record["name"]] = values
+    tensors.pop("", None)  # parts of other tensors have no name
+    return tensors, metadata
 
 
-def read_tensor(buffer: bytes, entry: dict) -> np.ndarray:
-    """Cut one tensor out of the data that follow the header."""
-    raw = buffer[slice(*entry["data_offsets"])]
-    if entry["dtype"] == "BF16":  # the upper half of a float32
-        return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4").reshape(entry["shape"])
-    return np.frombuffer(raw, DTYPES[entry["dtype"]]).reshape(entry["shape"])
+class Stream:  # lanes of 32-bit states that share one queue of 16-bit words
+    def __init__(self, tables: list[np.ndarray], states: np.ndarray, words: np.ndarray) -> None:
+        self.states, self.words, self.place = states, words.astype(int), 0
+        self.frequency, self.start = np.zeros((2, len(tables), 256), int)
+        for index, table in enumerate(tables):
+            sums = np.cumsum(np.where(table < 8, table, 8 + table % 8 << np.maximum(table // 8, 1) - 1))
+            used = np.cumsum(table > 0)
+            ends = sums * (4096 - used[-1]) // sums[-1] + used
+            self.frequency[index, : len(table)] = np.diff(ends, prepend=0)
+            self.start[index, 1 : len(table)] = ends[:-1]
+        self.symbol = np.array([np.repeat(np.arange(256), each) for each in self.frequency], int).reshape(-1, 4096)
 
-
-def decode_layers(own: dict[str, np.ndarray], layers: list[dict]) -> dict[str, np.ndarray]:
-    """Decode the coded layers, in order, from one stream."""
-    lengths = own["spans"][:, 1].tolist()
-    tables = np.split(own["tables"], np.cumsum(lengths)[:-1])
-    stream = Stream(own["words"].tolist())
-    weights = {}
-    for layer in layers:
-        if layer["table"] is not None:
-            first, length = own["spans"][layer["table"]]
-            positions = stream.decode(cumulated(tables[layer["table"]].tolist()), prod(layer["shape"]))
-            weights[layer["name"]] = own["codebook"][first : first + length][positions].reshape(layer["shape"])
-    return weights
-
-
-def cumulated(table: list[int]) -> list[int]:
-    """Expand a table's bytes to the lower ends of the symbols' intervals in [0, TOTAL), and TOTAL."""
-    weights = [byte if byte < 16 else (16 + byte % 16) << (byte // 16 - 1) for byte in table]
-    sums = list(accumulate(weights, initial=0))
-    return [weight * (TOTAL - len(table)) // sums[-1] + symbol for symbol, weight in enumerate(sums)]
-
-
-class Stream:
-    """A stack of 32-bit words under a 64-bit state."""
-
-    def __init__(self, words: list[int]) -> None:
-        self.words = words
-        self.state = 0
-        self.refill()
-        self.refill()
-
-    def refill(self) -> None:
-        """Keep the state at 2^32 or more, as long as there are words."""
-        if self.state < 1 << 32 and self.words:
-            self.state = self.state << 32 | self.words.pop()
-
-    def decode(self, ends: list[int], num_symbols: int) -> np.ndarray:
-        """Take symbols off the stack."""
-        if len(ends) == 2:  # a single symbol takes no bits
-            return np.zeros(num_symbols, dtype=np.intp)
-        symbols = np.empty(num_symbols, dtype=np.intp)
-        for place in range(num_symbols):
-            quantile = self.state % TOTAL
-            symbol = bisect_right(ends, quantile) - 1
-            symbols[place] = symbol
-            self.state = (self.state >> 24) * (ends[symbol + 1] - ends[symbol]) + quantile - ends[symbol]
-            self.refill()
+    def decode(self, table: np.ndarray) -> np.ndarray:  # one symbol for each entry, dealt to the lanes in turn
+        symbols = np.zeros(len(table), int)
+        for first in range(0, len(table), max(len(self.states), 1)):
+            own = table[first : first + len(self.states)]
+            states = self.states[: len(own)]
+            slots = states & 4095
+            symbols[first : first + len(own)] = found = self.symbol[own, slots]
+            states[:] = self.frequency[own, found] * (states >> 12) + slots - self.start[own, found]
+            low = np.flatnonzero(states < 65536)
+            states[low] = states[low] << 16 | self.words[self.place : self.place + len(low)]
+            self.place += len(low)
         return symbols
+
+
+def decode_symbols(record: dict, palettes: list[np.ndarray], stream: Stream) -> list | np.ndarray | None:
+    if record["kind"] < PALETTE:
+        return [stream.decode(np.full(record["count"], table - 1)) if table else None for table in record["planes"]]
+    if not len(record["tables"]):
+        return np.zeros(record["count"], int)
+    if record["kind"] != GROUPED and len(palettes[record["palette"]]) > 256:
+        high = stream.decode(np.full(record["count"], record["tables"][0]))
+        return 256 * high + stream.decode(record["tables"][1:][high])
+    height, width = record["kernel"]
+    none = len(record["thresholds"]) + 1
+    rows, classes = np.zeros((2, height * width, record["count"] // (height * width)), int)
+    for position in range(height * width):
+        left = classes[position - 1] if position % width else none + 0 * rows[0]
+        above = classes[position - width] if position >= width else none + 0 * rows[0]
+        context = left * (width > 1) * (none + 1) ** (height > 1) + above * (height > 1)
+        rows[position] = stream.decode(record["tables"][context])
+        classes[position] = np.searchsorted(record["thresholds"], rows[position], side="right")
+    return rows.T.reshape(-1)
+
+
+def elements(record: dict, palettes: list[np.ndarray], stored: Reader, records: list[dict]) -> np.ndarray:
+    count, size, kind, symbols = (record[name] for name in ("count", "size", "kind", "symbols"))
+    if kind in (STORED, DEFLATED):
+        raw = stored.take(count * size if kind == STORED else record["length"]).tobytes()
+        return np.frombuffer(raw if kind == STORED else zlib.decompress(raw), f"<u{size}")
+    if kind == PLANES:
+        planes = [stored.take(count) if plane is None else plane for plane in symbols]
+        return np.stack(planes[::-1], 1).astype("u1").reshape(-1).view(f"<u{size}")
+    if kind == PALETTE:
+        return palettes[record["palette"]][symbols]
+    part = records[record["part"]]
+    group = np.arange(count) // record["group"] % part["shape"][0]
+    if kind == GROUPED:
+        return part["bits"].reshape(part["shape"])[group, symbols]
+    return (palettes[record["palette"]][symbols].view("<f4") * part["bits"].view("<f4")[group]).view("<u4")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from safetensors.torch import load, save
 from torch import Tensor
@@ -47,7 +48,7 @@ class Baseline:
         }
 
     @classmethod
-    def from_bytes(cls, weights: bytes, card: Mapping[str, float]) -> Baseline:
+    def from_bytes(cls, weights: bytes, card: Mapping[str, Any]) -> Baseline:
         """Rebuild from `to_bytes` and `card`."""
         validation = Accuracy(card["val_top1"], card["val_top5"])
         return cls(load(weights), validation, Accuracy(card["test_top1"], card["test_top5"]))

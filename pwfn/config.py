@@ -122,40 +122,110 @@ class ModelConfig(_Frozen):
 
 
 class DataConfig(_Frozen):
-    """Which images, and how they are split and prepared."""
+    """Which images, and how they are split and prepared; docs/data.md says what is accepted."""
 
-    name: Literal["digits", "parquet", "imagefolder", "torchvision"] = "imagefolder"
-    """digits: scikit-learn's, embedded. parquet: Hugging Face's image layout, `train.parquet` and `test.parquet`
-    under `root`. imagefolder: `train/CLASS/*` and `val/CLASS/*` under `root`. torchvision: `dataset` by class name."""
+    name: Literal["digits", "parquet", "imagefolder", "torchvision", "webdataset", "huggingface"] = "imagefolder"
+    """digits: scikit-learn's, embedded. imagefolder: `train/CLASS/*` and `val/CLASS/*` under `root`. parquet,
+    webdataset: Parquet or tar files under `root`. torchvision: `dataset` by class name. huggingface: `dataset` by its
+    name on the hub, or a folder `root` in any layout that Hugging Face's `datasets` reads."""
     root: str | None = None
-    """Folder of the data. `${NAME}` is an environment variable; `${PWFN_DATA}` falls back to `../shared/data`."""
+    """Folder of the data, or `s3://` and `hf://` for parquet and webdataset. `${NAME}` is an environment variable;
+    `${PWFN_DATA}` falls back to `../shared/data`."""
     dataset: str | None = None
-    """Class name in torchvision.datasets, for `name: torchvision` (CIFAR10, CIFAR100, MNIST, ...)."""
+    """torchvision: class name in torchvision.datasets, with a variant after a slash where the set has some (CIFAR100,
+    EMNIST/letters). huggingface: name on the hub, with a revision after an at sign (uoft-cs/cifar10@main)."""
+    subset: str | None = None
+    """Which configuration of a Hugging Face data set that has several."""
+    cache: str | None = None
+    """Folder for the Arrow files that `datasets` makes of Parquet and tar files; None takes its own
+    (HF_DATASETS_CACHE, else ~/.cache/huggingface/datasets)."""
+    image_column: str | None = None
+    """Column of the images; None takes the only one there is."""
+    label_column: str | None = None
+    """Column of the labels; None takes the only one there is."""
+    train_split: str | None = None
+    """Name of the training split, or of its folder under `root`; None finds train or training."""
+    validation_split: str | None = None
+    """Name of the split that the search sees. None takes the official validation split where there is a test split
+    beside it, else holds images out of the training split. The training split's name: hold out in any case."""
+    test_split: str | None = None
+    """Name of the split that is measured at the end. None takes test or testing, else the official validation split."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the training images held out; the search sees only these, never the test images."""
+    """Share of the training images held out for the search, where no split serves for that; it never sees the test
+    images."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the training images held out as test images, by a draw that is the same for every seed, where the data
+    has no test split. None takes 0.2 for sets that come without one (digits, EuroSAT), and refuses other data."""
     split_seed: int | None = None
-    """Seed of that split; None takes the seed of the study, so that all its trials share one split."""
+    """Seed of the validation split; None takes the seed of the study, so that all its trials share one split."""
     train_images: Count | None = None
     """Use only this many training images, drawn by the split seed, each class its share; None uses all."""
     validation_images: Count | None = None
     """Use only this many validation images, drawn likewise; None uses all."""
     test_images: Count | None = None
     """Use only this many test images, drawn likewise; None uses all."""
+    class_order: Literal["natural", "lexical"] | None = None
+    """Order of classes that are known by name only (folders, text labels). natural: 2 before 10, as timm's reader.
+    lexical: by character, as torchvision's. None is lexical; where the two differ, weights are loaded and nothing
+    names their classes, the order has to be chosen."""
+    class_map: str | None = None
+    """File that gives each class its number: a name per line, as timm's `--class-map`, or JSON (a list of names, or
+    name to number). Takes the place of `class_order`, and may name classes of which there is no image."""
+    channels: Literal[1, 3] | None = None
+    """1: grey, 3: colour; every image is converted. None: colour for image files; for small sets colour unless all
+    their images are grey."""
+    exif_orientation: bool = False
+    """Turn photos as their EXIF record says. timm and torchvision do not, so pretrained networks did not see that."""
     image_size: Count | None = None
-    """Side of the network's input in pixels; None takes the network's own. Images held in memory are resized only
-    where this is given."""
+    """Side of the network's input in pixels; None takes the network's own."""
+    use_test_size: bool = False
+    """Take timm's input size and crop for testing, where a network has other ones than for training."""
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest", "box", "hamming"] | None = None
+    """Filter of the resizing; None takes the network's."""
+    crop_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the resized image that the central crop keeps, timm's crop_pct; None takes the network's."""
+    crop_mode: Literal["center", "squash", "border"] | None = None
+    """timm's: center keeps the shape and cuts what is outside, squash changes the shape, border pads. None takes the
+    network's."""
     augmentation: Literal["none", "flip", "crop_flip"] = "flip"
-    """Training images: flip mirrors at random; crop_flip also shifts by up to 1/8 of the side (imagefolder: a random
-    resized crop)."""
+    """Training images: flip mirrors at random. crop_flip also crops at random: a random resized crop, or for sets that
+    are held in memory a shift by up to 1/8 of the side."""
+    in_memory: bool | None = None
+    """Decode once and hold the prepared images on the device. None does so for small images (sides up to 96) from
+    anything but image files."""
+    broken_images: Literal["refuse", "skip"] = "refuse"
+    """An image that cannot be decoded ends the trial, or is left out (in training, another takes its place)."""
     loader_workers: Annotated[int, Field(ge=0)] = 4
-    """Processes that decode images, per training worker (imagefolder, and torchvision sets too large for memory)."""
+    """Processes that decode images, per training worker, where they are not held in memory."""
+    loader_timeout: Positive = 300.0
+    """Seconds for which a batch is waited for, with loader_workers above 0; then the trial fails."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> DataConfig:
-        if self.name != "digits" and self.root is None:
+        needs_root = self.name in ("parquet", "imagefolder", "webdataset") or (
+            self.name == "torchvision" and not (self.dataset or "").startswith("FakeData")
+        )
+        if needs_root and self.root is None:
             raise ValueError(f"root is missing: data.name={self.name} reads a folder")
-        if (self.name == "torchvision") != (self.dataset is not None):
+        if self.name == "huggingface":
+            if (self.root is None) == (self.dataset is None):
+                raise ValueError("data.name=huggingface reads either root, a folder, or dataset, a name on the hub")
+        elif (self.name == "torchvision") != (self.dataset is not None):
             raise ValueError("dataset names a torchvision set: give it with data.name=torchvision, and only then")
+        return self
+
+    @model_validator(mode="after")
+    def _one_order(self) -> DataConfig:
+        if self.class_order is not None and self.class_map is not None:
+            raise ValueError("class_order and class_map are two orders of the classes; give one")
+        return self
+
+    @model_validator(mode="after")
+    def _test_stays_unseen(self) -> DataConfig:
+        if self.test_split is not None and self.test_split == self.validation_split != self.train_split:
+            raise ValueError(
+                f"validation_split and test_split are both {self.test_split!r}: the search would see the test images"
+            )
         return self
 
 
@@ -183,6 +253,9 @@ class BaselineConfig(OptimizationConfig):
 
     epochs: Annotated[int, Field(ge=0)] = 0
     """Number of epochs; 0 takes the network as it was loaded."""
+    allow_chance: bool = False
+    """Go on although a network that was loaded is hardly better than chance, which otherwise ends the study: mostly its
+    classes are in another order."""
 
 
 class TrainingConfig(OptimizationConfig):

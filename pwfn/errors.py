@@ -20,6 +20,12 @@ class TrialError(Exception):
     failure_class: str = "error"
 
 
+class LoaderError(TrialError):
+    """The processes that decode images died or hang: the machine's fault, not the trial's."""
+
+    failure_class = "loader"
+
+
 class NonFiniteLossError(TrialError):
     """The training loss became NaN or infinite: the configuration diverges."""
 

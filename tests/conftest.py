@@ -1,6 +1,10 @@
 """Settings and fixtures that all tests share."""
 
+import atexit
+import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +12,11 @@ import torch
 
 from pwfn.config import shared_data_folder
 from pwfn.sweep.cluster import prepare_environment
+
+# `datasets` reads its folder when it is imported, and must neither find nor leave anything behind.
+_CACHE = tempfile.mkdtemp(prefix="pwfn-datasets-")
+os.environ["HF_DATASETS_CACHE"] = _CACHE
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 # A shell's background job ignores Ctrl-C, and so would the commands that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,7 +14,14 @@ from pwfn.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-DATA_FIELDS = {"root": "data_root", "dataset": "data_dataset", "test_images": "data_test_images"}
+DATA_FIELDS = {
+    "root": "data_root",
+    "dataset": "data_dataset",
+    "test_split": "data_test_split",
+    "class_order": "data_class_order",
+    "class_map": "data_class_map",
+    "test_images": "data_test_images",
+}
 """Fields of `DataConfig` beside its name, and their options."""
 
 
@@ -35,7 +42,11 @@ def add_data_options(parser: argparse.ArgumentParser, what: str) -> None:
     names = get_args(DataConfig.model_fields["name"].annotation)
     group.add_argument("--data", choices=names, help="kind of data set (default with --data-root: imagefolder)")
     group.add_argument("--data-root", metavar="DIR", help="its folder; ${NAME} is an environment variable")
-    group.add_argument("--data-dataset", metavar="CLASS", help="for torchvision: the class's name, e.g. CIFAR10")
+    group.add_argument("--data-dataset", metavar="NAME",
+                       help="torchvision: the class's name, e.g. CIFAR10; huggingface: name on the hub")  # fmt: skip
+    group.add_argument("--data-test-split", metavar="NAME", help="which split or folder (default: test, else val)")
+    group.add_argument("--data-class-order", choices=["natural", "lexical"], help="of folders (default: lexical)")
+    group.add_argument("--data-class-map", metavar="FILE", help="number of each class: .txt or .json")
     group.add_argument("--data-test-images", type=int, metavar="N", help="use only N test images (default: all)")
     group.add_argument("--batch-size", type=at_least(1), default=512, metavar="N",
                        help="images per pass (default: 512)")  # fmt: skip

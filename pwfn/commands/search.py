@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from analysis import Study
+    from pwfn.config import TrialConfig
     from pwfn.space.space import PlanRow, SearchSpace
 
 
@@ -41,7 +42,16 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
                         help="after the search, run each trial on the front again with N other seeds")  # fmt: skip
     parser.add_argument("--force-resume", action="store_true",
                         help="go on although the space, the code or the data differ; study.json says so")  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="check the space, print the plan, start nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check the space, print the plan and what is understood of data and network, start nothing",
+    )
+    parser.add_argument(
+        "--check-data",
+        action="store_true",
+        help="look at every image on this machine and list the broken ones before anything starts",
+    )
     return parser.parse_args(arguments)
 
 
@@ -58,7 +68,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.dry_run:
             show_plan(space.name, plan(space, options), console)
-        else:
+            _understand(space, console)
+        if options.check_data:
+            check_data(space.float_networks(), console)
+        if not options.dry_run:
             _search(space, options, console)
     except KeyboardInterrupt:
         print("stopped at once; the same command goes on from the last rounds", file=sys.stderr)
@@ -91,6 +104,23 @@ def show_plan(name: str, plan_rows: list[PlanRow], console: Console) -> None:
             table.add_row(part if index == 0 else "", row.name, row.value)
         table.add_section()
     console.print(table)
+
+
+def _understand(space: SearchSpace, console: Console) -> None:
+    """Print what is understood of each float network's data and weights; raises what would stop the trials."""
+    from pwfn.trial.understood import format_understood, understand  # imports torch, after the plan is shown
+
+    for config in space.float_networks():
+        console.print(format_understood(understand(config)), markup=False, highlight=False, soft_wrap=True)
+
+
+def check_data(configs: Sequence[TrialConfig], console: Console) -> None:
+    """Look at every image of the data of some configurations."""
+    from pwfn.data.check import check_images
+    from pwfn.trial.run import open_data
+
+    for config in {config.data: config for config in configs}.values():
+        check_images(open_data(config), console)
 
 
 def _search(space: SearchSpace, options: argparse.Namespace, console: Console) -> None:

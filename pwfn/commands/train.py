@@ -26,6 +26,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument("--results", default="results", help="folder or URI of all results (default: results)")
     parser.add_argument("--seed", type=int, help="seed of the study (with --space)")
     parser.add_argument("--address", help="Ray cluster for a trial of several workers (default: this machine)")
+    parser.add_argument("--check-data", action="store_true",
+                        help="look at every image here and list the broken ones before anything starts")  # fmt: skip
     options = parser.parse_args(arguments)
     if options.trial and not options.study:
         parser.error("--trial needs --study")
@@ -54,6 +56,12 @@ def run(options: argparse.Namespace) -> int:
         space = SearchSpace.load(options.space, options.overrides, seed=options.seed)
         config = config_of_space(space)
         study = options.study or f"{space.name}-by-hand"
+    if options.check_data:
+        from rich.console import Console
+
+        from pwfn.commands.search import check_data
+
+        check_data([config], Console())
     store = ResultsStore(options.results, study)
     row = run_by_hand(config, store, address=options.address, command=options.command_line, origin=origin)
     if row["state"] == "failed":

@@ -10,27 +10,43 @@ import torch
 from torch import Tensor
 
 from pwfn.config import DataConfig
+from pwfn.data.images import Images
 from pwfn.data.splits import Splits
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a network wants its images."""
+    """How a network wants its images; timm's words, and timm's transforms make it so (`pwfn.data.transforms`)."""
 
     mean: tuple[float, ...]
     """Per channel, of pixels in [0, 1]; subtracted."""
     std: tuple[float, ...]
     """Per channel; divided by."""
-    image_size: int
-    """Side of the network's input in pixels."""
+    image_size: int | tuple[int, int]
+    """Side of the network's input in pixels, or its height and width where they differ."""
     interpolation: str = "bicubic"
-    """bilinear or bicubic, for images of another size."""
+    """Filter of the resizing."""
     crop_fraction: float = 1.0
-    """Share of an image file's shorter side that the central crop keeps; images held in memory are never cropped."""
+    """Share of the resized image that the central crop keeps (crop_pct)."""
+    crop_mode: str = "center"
+    """center cuts what is outside, squash changes the shape, border pads."""
+
+    def __post_init__(self) -> None:
+        """Write a square as one number, so that equal ones compare equal."""
+        if not isinstance(self.image_size, int):
+            height, width = self.image_size
+            object.__setattr__(self, "image_size", height if height == width else (height, width))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the network's input."""
+        size = self.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return len(self.mean), height, width
 
 
 class Data(ABC):
-    """Images of one network's trial: float32 `(batch, channels, side, side)`, normalised, and int64 labels `(batch,)`.
+    """Images, float32 `(batch, channels, height, width)` and normalised, and their labels, int64 `(batch,)`.
 
     All batches are on the device. What a batch holds depends on the arguments alone, never on earlier calls.
     """
@@ -113,42 +129,15 @@ class Data(ABC):
         return chosen[rank_slice(len(chosen), rank, world_size)]
 
 
-class Source(ABC):
-    """A data set that was opened: its splits are drawn, its images not yet read."""
+@dataclass(frozen=True)
+class Drawn:
+    """Labelled images and which of them belong to which split: what batches are made from."""
 
-    def __init__(
-        self,
-        config: DataConfig,
-        splits: Splits,
-        *,
-        class_names: tuple[str, ...],
-        in_channels: int,
-        image_size: int | None,
-    ) -> None:
-        self.config = config
-        self.splits = splits
-        self.class_names = class_names
-        self.in_channels = in_channels
-        """1 for grey images, 3 for colour."""
-        self.image_size = image_size
-        """Side of the images in pixels where all are squares of one size, else None."""
-
-    @property
-    def num_classes(self) -> int:
-        """Classes of the labels."""
-        return len(self.class_names)
-
-    @abstractmethod
-    def fingerprint(self) -> dict[str, str]:
-        """Describe the data so that another state of it is told apart: words for a message -> counts and digests."""
-
-    @abstractmethod
-    def prepare(self, preprocessing: Preprocessing, device: torch.device) -> Data:
-        """Read what is needed for batches on a device, as the network wants its images.
-
-        Raises:
-            UserError: a broken image, or images that the network cannot take.
-        """
+    config: DataConfig
+    images: Images
+    splits: Splits
+    """Rows of `images`."""
+    num_classes: int
 
 
 def rank_slice(num_images: int, rank: int, world_size: int, *, start: int = 0) -> slice:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from pwfn.errors import UserError
 
@@ -22,24 +22,16 @@ PARQUET_END = 8
 """Bytes at the end of a Parquet file: the footer's length, then a mark."""
 
 
-class Images(Protocol):
-    """Images of a training or test set, not yet read."""
+def fingerprint(class_names: Iterable[str], parts: Mapping[str, Any]) -> dict[str, str]:
+    """Describe a data set by counts, and digests of its names, labels and images; the keys are words for a message.
 
-    @property
-    def labels(self) -> Tensor:
-        """int64 `(images,)`."""
-
-    @property
-    def content(self) -> Callable[[], str]:
-        """Digest of the images themselves."""
-
-
-def fingerprint(class_names: Iterable[str], pool: Images, test: Images) -> dict[str, str]:
-    """Describe a data set by counts, and digests of its names, labels and images; the keys are words for a message."""
-    parts = {"training": pool, "test": test}
+    Args:
+        class_names: in the order of their numbers.
+        parts: the images of each split that serves (`pwfn.data.images.Images`), by the split's role.
+    """
     return {
         "class names": digest(name.encode() for name in class_names),
-        **{f"number of {name} images": str(len(part.labels)) for name, part in parts.items()},
+        **{f"number of {name} images": str(len(part)) for name, part in parts.items()},
         **{f"{name} labels": digest([part.labels.numpy().tobytes()]) for name, part in parts.items()},
         **{f"{name} images": part.content() for name, part in parts.items()},
     }
@@ -69,8 +61,9 @@ def digest_image_files(paths: Sequence[str], root: str) -> str:
     step = -(-len(paths) // MAX_SIZES)
     with ThreadPoolExecutor(READERS) as pool:
         sizes = list(pool.map(_size, paths[:: max(1, step)]))
-    names = (os.path.relpath(path, root) for path in paths)
-    return digest(str(part).encode() for part in (*names, *sizes))
+    below = len(os.path.join(root, ""))  # noqa: PTH118
+    names = (os.fsencode(path[below:]) for path in paths)  # a name need not be valid UTF-8
+    return digest(itertools.chain(names, (str(size).encode() for size in sizes)))
 
 
 def digest_parquet_files(paths: Iterable[Path]) -> str:

@@ -2,156 +2,173 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import Compose, RandomHorizontalFlip
 
 from pwfn.config import DataConfig
-from pwfn.data.contract import Data, Preprocessing, Source
-from pwfn.data.fingerprint import digest_image_files, fingerprint
-from pwfn.data.splits import draw_splits
-from pwfn.errors import UserError
+from pwfn.data.contract import Data, Drawn, Preprocessing
+from pwfn.data.images import Images
+from pwfn.data.pixels import describe_problem, to_mode
+from pwfn.data.transforms import measuring_transform, training_transform
+from pwfn.errors import LoaderError, UserError
+
+log = logging.getLogger(__name__)
 
 Key = tuple[int, int | None]
 """An image's row, and the seed of its augmentation or None without any."""
 
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """A torchvision set of `(image, label)` pairs, and its labels without opening an image."""
-
-    name: str
-    """For messages."""
-    images: Any
-    """Torchvision's own object; indexed by row, gives a Pillow image first."""
-    labels: Tensor
-    """int64 `(images,)`."""
-    paths: list[str]
-    """One for each image."""
-    root: str
-    """The folder below which they lie."""
-
-    def content(self) -> str:
-        """Digest the files, cheaper than reading them; a method, since spawned loader workers get this pickled."""
-        return digest_image_files(self.paths, self.root)
-
-
-class LoaderSource(Source):
-    """Image files of any size: training images, from which validation is held out, and test images; RGB."""
-
-    def __init__(
-        self, config: DataConfig, pool: ImageFiles, test: ImageFiles, *, class_names: tuple[str, ...], seed: int
-    ) -> None:
-        splits = draw_splits(config, pool.labels, test.labels, seed)
-        super().__init__(config, splits, class_names=class_names, in_channels=3, image_size=None)
-        self.pool = pool
-        self.test = test
-
-    def fingerprint(self) -> dict[str, str]:
-        """Describe the data; see `Source.fingerprint`."""
-        return fingerprint(self.class_names, self.pool, self.test)
-
-    def prepare(self, preprocessing: Preprocessing, device: torch.device) -> Data:
-        """Choose the transforms; images are read when batches are asked for."""
-        wanted = len(preprocessing.mean)
-        if wanted != self.in_channels:
-            raise UserError(
-                f"{self.pool.name}: images have {self.in_channels} channels, but the network takes {wanted}"
-            )
-        return LoaderData(self, preprocessing, device)
+SHARED_MEMORY = Path("/dev/shm")
+PREFETCHED = 2
+"""Batches that each worker prepares in advance, torch's default."""
 
 
 class LoaderData(Data):
     """Batches from worker processes; each image's augmentation has its own seed, whichever process draws it."""
 
-    def __init__(self, source: LoaderSource, preprocessing: Preprocessing, device: torch.device) -> None:
-        splits = source.splits
+    def __init__(self, source: Drawn, preprocessing: Preprocessing, device: torch.device) -> None:
+        splits, config = source.splits, source.config
         order = {"train": splits.train, "validation": splits.validation, "test": splits.test}
         super().__init__(source.num_classes, order, preprocessing, device)
-        plain, augmented = _transforms(source.config, preprocessing)
-        self._pool = _TransformedImages(source.pool, plain, augmented)
-        self._test = _TransformedImages(source.test, plain, augmented)
-        self._num_workers = min(source.config.loader_workers, os.cpu_count() or 1)
+        plain, augmented = measuring_transform(preprocessing), training_transform(preprocessing, config.augmentation)
+        self._images = _TransformedImages(source.images, config, len(preprocessing.mean), plain, augmented)
+        self._bytes_per_image = prod(preprocessing.shape)
+        self._config = config
+        self._num_workers = min(config.loader_workers, os.cpu_count() or 1)
+        self.broken: dict[int, str] = {}
+        """Rows of the images that were left out, and why."""
 
     def train_batches(
         self, *, batch_size: int, seed: int, num_steps: int | None = None, rank: int = 0, world_size: int = 1
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one epoch; see `Data.train_batches`."""
+        """Yield one epoch; see `Data.train_batches`. A broken image's place is taken by another of its batch."""
         generator = torch.Generator().manual_seed(seed)
         rows = self._order["train"][torch.randperm(self.num_train, generator=generator)]
         seeds = torch.randint(2**62, (self.num_train,), generator=generator)
         parts = list(self._training_slices(batch_size, num_steps, rank, world_size))
-        yield from self._load(self._pool, [rows[part] for part in parts], [seeds[part] for part in parts])
+        for pixels, labels, missing in self._load([rows[part] for part in parts], [seeds[part] for part in parts]):
+            again = torch.arange(missing, device=self.device) % len(labels)
+            yield torch.cat([pixels, pixels[again]]), torch.cat([labels, labels[again]])
 
     def batches(
         self, split: str, *, batch_size: int, max_images: int | None = None, rank: int = 0, world_size: int = 1
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield a split; see `Data.batches`."""
-        images = self._test if split == "test" else self._pool
+        """Yield a split; see `Data.batches`. Broken images are left out."""
         indices = self._evaluation_indices(split, max_images, rank, world_size)
         rows = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-        yield from self._load(images, rows, None)
+        for pixels, labels, _ in self._load(rows, None):
+            yield pixels, labels
 
-    def _load(
-        self, images: _TransformedImages, rows: list[Tensor], seeds: list[Tensor] | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        on_gpu = self.device.type == "cuda"
+    def _load(self, rows: list[Tensor], seeds: list[Tensor] | None) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Yield normalised images, labels, and how many of the batch were broken; none without a readable image."""
+        largest = max((len(each) for each in rows), default=0)
+        check_shared_memory(self._num_workers, largest * self._bytes_per_image)
         loader = DataLoader(
-            images,
+            self._images,
             batch_sampler=_Batches(rows, seeds),
             num_workers=self._num_workers,
             collate_fn=_collate,
-            pin_memory=on_gpu,
+            pin_memory=self.device.type == "cuda",
+            timeout=self._config.loader_timeout if self._num_workers else 0,
             generator=torch.Generator(),  # else each iterator draws from the global one
         )
-        for batch in loader:
-            if isinstance(batch, _Broken):
-                raise UserError(batch.message)
-            pixels, labels = batch
-            yield self._normalise(pixels.to(self.device, non_blocking=True)), labels.to(self.device, non_blocking=True)
+        with _loader_errors(self._config):
+            for pixels, labels, broken in loader:
+                self._note(broken)
+                if len(labels):
+                    images = self._normalise(pixels.to(self.device, non_blocking=True))
+                    yield images, labels.to(self.device, non_blocking=True), len(broken)
+                elif seeds is not None:
+                    raise UserError(f"{broken[0][1]}: none of the {len(broken)} images of a batch can be read")
+
+    def _note(self, broken: list[tuple[int, str]]) -> None:
+        if broken and self._config.broken_images == "refuse":
+            raise UserError(f"{broken[0][1]}; --check-data lists all, data.broken_images=skip leaves them out")
+        new = {row: why for row, why in broken if row not in self.broken}
+        for why in new.values():
+            log.warning("left out, %d so far: %s", len(self.broken) + len(new), why)
+        self.broken |= new
 
 
-def _transforms(config: DataConfig, preprocessing: Preprocessing) -> tuple[Any, Any]:
-    """Return timm's standard transforms to uint8 tensors: for measuring, and for training."""
-    side, interpolation = preprocessing.image_size, preprocessing.interpolation
-    plain = create_transform(side, interpolation=interpolation, crop_pct=preprocessing.crop_fraction, normalize=False)
-    if config.augmentation == "none":
-        return plain, plain
-    if config.augmentation == "flip":
-        return plain, Compose([RandomHorizontalFlip(), plain])
-    crop = create_transform(side, is_training=True, interpolation=interpolation, color_jitter=None, normalize=False)
-    return plain, crop
+def check_shared_memory(num_workers: int, batch_bytes: int, place: Path = SHARED_MEMORY) -> None:
+    """Refuse loader workers whose batches do not fit into shared memory: they would die of a bus error, or wait.
+
+    Raises:
+        UserError: says how much there is, and what is needed.
+    """
+    if not num_workers or not place.exists():
+        return
+    needed, free = num_workers * PREFETCHED * batch_bytes, shutil.disk_usage(place).free
+    if needed > free:
+        raise UserError(
+            f"data.loader_workers={num_workers}: their batches take {needed / 2**20:.0f} MiB of shared memory, but "
+            f"{place} has {free / 2**20:.0f} MiB left; use fewer workers or smaller batches, or give the container "
+            "more (docker run --shm-size=8g)"
+        )
+
+
+@contextmanager
+def _loader_errors(config: DataConfig) -> Iterator[None]:
+    """Turn what torch's loader says of its workers into one line.
+
+    Raises:
+        LoaderError: a worker that was killed, or a batch that did not come in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        words = str(error)
+        if "DataLoader timed out" in words:
+            raise LoaderError(
+                f"no batch came from the loader in {config.loader_timeout:g} s (data.loader_timeout): a file or a "
+                "drive does not answer"
+            ) from error
+        if "shared memory" in words or "Bus error" in words or "No space left on device" in words:
+            raise LoaderError(
+                "a loader worker ran out of shared memory: lower data.loader_workers, or give the container more "
+                "(docker run --shm-size=8g)"
+            ) from error
+        if "DataLoader worker" in words:
+            raise LoaderError(
+                "a loader worker was killed, mostly for lack of memory: lower data.loader_workers"
+            ) from error
+        raise
 
 
 @dataclass(frozen=True)
 class _Broken:
     """Stands for an image that cannot be read; an exception would reach the trial as a worker's traceback."""
 
+    row: int
     message: str
 
 
 class _TransformedImages(Dataset[tuple[Tensor, int] | _Broken]):
-    def __init__(self, files: ImageFiles, plain: Any, augmented: Any) -> None:
-        self.files = files
+    def __init__(self, images: Images, config: DataConfig, channels: int, plain: Any, augmented: Any) -> None:
+        self.images = images
+        self.exif_orientation = config.exif_orientation
+        self.channels = channels
         self.plain = plain
         self.augmented = augmented
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int] | _Broken:
         row, seed = key
         try:
-            image = self.files.images[row][0].convert("RGB")
+            image = to_mode(self.images.picture(row), self.channels, exif_orientation=self.exif_orientation)
         except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
-            return _Broken(f"{self.files.paths[row]}: not a readable image: {type(error).__name__}")
-        label = int(self.files.labels[row])
+            return _Broken(row, f"{self.images.where(row)}: {describe_problem(error)}")
+        label = int(self.images.labels[row])
         if seed is None:
             return self.plain(image), label
         with _seeded(seed):
@@ -185,11 +202,10 @@ class _Batches(Sampler[list[Key]]):
             yield list(zip(rows.tolist(), seeds, strict=True))
 
 
-def _collate(items: list[tuple[Tensor, int] | _Broken]) -> tuple[Tensor, Tensor] | _Broken:
-    pairs = []
-    for item in items:
-        if isinstance(item, _Broken):
-            return item
-        pairs.append(item)
+def _collate(items: list[tuple[Tensor, int] | _Broken]) -> tuple[Tensor, Tensor, list[tuple[int, str]]]:
+    pairs = [item for item in items if not isinstance(item, _Broken)]
+    broken = [(item.row, item.message) for item in items if isinstance(item, _Broken)]
+    if not pairs:
+        return torch.zeros(0), torch.zeros(0, dtype=torch.int64), broken
     pixels, labels = zip(*pairs, strict=True)
-    return torch.stack(pixels), torch.tensor(labels)
+    return torch.stack(pixels), torch.tensor(labels), broken

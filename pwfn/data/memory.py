@@ -1,94 +1,66 @@
-"""Small sets, decoded once and held as bytes on the device: shuffling and augmentation are index arithmetic."""
+"""Small sets, decoded and prepared once and held as bytes on the device: shuffling is index arithmetic.
+
+Own code, since a network of CIFAR-10's size trains faster than processes can decode; the pixels are those that timm's
+transform gives, as everywhere else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import pad
 
 from pwfn.config import DataConfig
-from pwfn.data.contract import Data, Preprocessing, Source
-from pwfn.data.fingerprint import fingerprint
-from pwfn.data.splits import draw_splits
+from pwfn.data.contract import Data, Drawn, Preprocessing
+from pwfn.data.images import Images
+from pwfn.data.pixels import describe_problem, to_mode
+from pwfn.data.splits import Splits
+from pwfn.data.transforms import leaves_alone, measuring_transform
 from pwfn.errors import UserError
 
+log = logging.getLogger(__name__)
+
 MAX_BYTES = 4 * 2**30
-"""A set whose decoded images take more is refused; an imagefolder streams it."""
+"""A set whose prepared images take more is refused; without data.in_memory it is read from its files."""
+SECONDS_BETWEEN_REPORTS = 5.0
+CHUNK = 512
+"""Images that a thread is given at once."""
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Labelled images of one size that can be read by row."""
+def hold(source: Drawn, preprocessing: Preprocessing, device: torch.device) -> MemoryData:
+    """Decode and prepare the images of all splits, and put them on the device.
 
-    name: str
-    """For messages."""
-    labels: Tensor
-    """int64 `(images,)`."""
-    shape: tuple[int, int, int]
-    """Channels, height and width of every image."""
-    read: Callable[[Tensor], Tensor]
-    """Rows, int64 and increasing, to uint8 `(rows, channels, height, width)` on the CPU."""
-    content: Callable[[], str]
-    """Digest of the images, cheaper than reading them."""
-
-
-class MemorySource(Source):
-    """Images that fit in memory: training images, from which validation is held out, and test images."""
-
-    def __init__(
-        self, config: DataConfig, pool: ImageSet, test: ImageSet, *, class_names: tuple[str, ...], seed: int
-    ) -> None:
-        _check_shapes(pool, test)
-        channels, side, _ = pool.shape
-        splits = draw_splits(config, pool.labels, test.labels, seed)
-        super().__init__(config, splits, class_names=class_names, in_channels=channels, image_size=side)
-        self.pool = pool
-        self.test = test
-
-    def fingerprint(self) -> dict[str, str]:
-        """Describe the data; see `Source.fingerprint`."""
-        return fingerprint(self.class_names, self.pool, self.test)
-
-    def prepare(self, preprocessing: Preprocessing, device: torch.device) -> Data:
-        """Decode the images of all splits and put them on the device."""
-        self._check_network(preprocessing)
-        pool_rows = torch.cat([self.splits.train, self.splits.validation]).sort().values
-        test_rows = self.splits.test.sort().values
-        _check_memory(self.pool, len(pool_rows) + len(test_rows))
-        pool = _Pixels.read(self.pool, pool_rows, device)
-        test = _Pixels.read(self.test, test_rows, device)
-        order = {
-            "train": torch.searchsorted(pool_rows, self.splits.train),
-            "validation": torch.searchsorted(pool_rows, self.splits.validation),
-            "test": torch.searchsorted(test_rows, self.splits.test),
-        }
-        pixels = {"train": pool, "validation": pool, "test": test}
-        augmentation = Augmentation.from_config(self.config, self.pool.shape[-1])
-        return MemoryData(self.num_classes, order, pixels, augmentation, preprocessing, device)
-
-    def _check_network(self, preprocessing: Preprocessing) -> None:
-        wanted, found = len(preprocessing.mean), self.in_channels
-        if wanted != found:
-            raise UserError(f"{self.pool.name}: images have {found} channels, but the network takes {wanted}")
-        side, wanted = self.pool.shape[-1], preprocessing.image_size
-        if self.config.image_size is None and side != wanted:
-            choice = f"data.image_size to {side} (a network for that size) or {wanted} (images enlarged or reduced)"
-            raise UserError(
-                f"{self.pool.name}: images are {side}x{side}, but the network takes {wanted}x{wanted}; set {choice}"
-            )
+    Raises:
+        UserError: a broken image, where those are not to be skipped, or more than fits.
+    """
+    splits = source.splits
+    rows = torch.cat([splits.train, splits.validation, splits.test]).sort().values
+    _check_memory(source.images, preprocessing, len(rows))
+    pixels, broken = _read(source.images, rows, source.config, preprocessing)
+    if broken:
+        lost = torch.tensor(sorted(broken))
+        rows, pixels = rows[~torch.isin(rows, lost)], pixels[~torch.isin(rows, lost)]
+        splits = Splits(*(each[~torch.isin(each, lost)] for each in _each(splits)))
+    places = (torch.searchsorted(rows, each) for each in _each(splits))
+    order = dict(zip(("train", "validation", "test"), places, strict=True))
+    held = _Pixels(pixels.to(device), source.images.labels[rows].to(device))
+    augmentation = Augmentation.from_config(source.config, min(preprocessing.shape[1:]))
+    return MemoryData(source.num_classes, order, held, augmentation, preprocessing, device)
 
 
 @dataclass(frozen=True)
 class _Pixels:
     images: Tensor
+    """uint8 `(images, channels, height, width)`."""
     labels: Tensor
-
-    @classmethod
-    def read(cls, images: ImageSet, rows: Tensor, device: torch.device) -> _Pixels:
-        return cls(images.read(rows).to(device), images.labels[rows].to(device))
+    """int64 `(images,)`."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +101,7 @@ class MemoryData(Data):
         self,
         num_classes: int,
         order: dict[str, Tensor],
-        pixels: dict[str, _Pixels],
+        pixels: _Pixels,
         augmentation: Augmentation,
         preprocessing: Preprocessing,
         device: torch.device,
@@ -137,7 +109,6 @@ class MemoryData(Data):
         super().__init__(num_classes, order, preprocessing, device)
         self._pixels = pixels
         self._augmentation = augmentation
-        self._preprocessing = preprocessing
 
     def train_batches(
         self, *, batch_size: int, seed: int, num_steps: int | None = None, rank: int = 0, world_size: int = 1
@@ -147,52 +118,72 @@ class MemoryData(Data):
         shuffled = torch.randperm(self.num_train, generator=generator)
         rows = self._order["train"][shuffled].to(self.device)
         draws = self._augmentation.draw(self.num_train, generator).to(self.device)
-        pixels = self._pixels["train"]
+        pixels = self._pixels
         for part in self._training_slices(batch_size, num_steps, rank, world_size):
             images = self._augmentation.apply(pixels.images[rows[part]], draws[:, part])
-            yield self._finish(images), pixels.labels[rows[part]]
+            yield self._normalise(images), pixels.labels[rows[part]]
 
     def batches(
         self, split: str, *, batch_size: int, max_images: int | None = None, rank: int = 0, world_size: int = 1
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield a split; see `Data.batches`."""
-        pixels = self._pixels[split]
+        pixels = self._pixels
         indices = self._evaluation_indices(split, max_images, rank, world_size).to(self.device)
         for start in range(0, len(indices), batch_size):
             rows = indices[start : start + batch_size]
-            yield self._finish(pixels.images[rows]), pixels.labels[rows]
-
-    def _finish(self, images: Tensor) -> Tensor:
-        normalised = self._normalise(images)
-        side = self._preprocessing.image_size
-        if normalised.shape[-1] == side:
-            return normalised
-        # torch's antialiased filters; bicubic stands for every sharper one (lanczos)
-        mode = "bilinear" if self._preprocessing.interpolation == "bilinear" else "bicubic"
-        return interpolate(normalised, size=(side, side), mode=mode, antialias=True, align_corners=False)
+            yield self._normalise(pixels.images[rows]), pixels.labels[rows]
 
 
-def _check_shapes(pool: ImageSet, test: ImageSet) -> None:
-    _, height, width = pool.shape
-    if height != width:
-        raise UserError(f"{pool.name}: images are {width}x{height} pixels; only square ones fit, or an imagefolder")
-    if pool.shape != test.shape:
-        raise UserError(
-            f"{test.name}: images are {_describe(test.shape)}, but those of {pool.name} are {_describe(pool.shape)}"
-        )
+def _each(splits: Splits) -> tuple[Tensor, Tensor, Tensor]:
+    return splits.train, splits.validation, splits.test
 
 
-def _describe(shape: tuple[int, int, int]) -> str:
-    channels, height, width = shape
-    return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"
+def _read(
+    images: Images, rows: Tensor, config: DataConfig, preprocessing: Preprocessing
+) -> tuple[Tensor, dict[int, str]]:
+    """Decode and prepare rows to uint8 `(rows, channels, height, width)`; also return the broken ones and why."""
+    pixels = np.zeros((len(rows), *preprocessing.shape), np.uint8)
+    broken: dict[int, str] = {}
+    transform = measuring_transform(preprocessing)
+    begun = reported = time.monotonic()
+
+    def prepare(start: int) -> None:
+        for place, row in enumerate(rows[start : start + CHUNK].tolist(), start):
+            try:
+                image = to_mode(images.picture(row), len(pixels[0]), exif_orientation=config.exif_orientation)
+            except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
+                broken[row] = f"{images.where(row)}: {describe_problem(error)}"
+                continue
+            if leaves_alone(preprocessing, image):
+                levels = np.asarray(image)
+                pixels[place] = levels[None] if levels.ndim == 2 else levels.transpose(2, 0, 1)
+            else:
+                pixels[place] = transform(image).numpy()
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for index, _ in enumerate(threads.map(prepare, range(0, len(rows), CHUNK)), 1):
+            _refuse(broken, config)
+            done = min(index * CHUNK, len(rows))
+            now = time.monotonic()
+            if done == len(rows) or now - reported >= SECONDS_BETWEEN_REPORTS:
+                log.info("%s: %d of %d images prepared, %.1f s", images.name, done, len(rows), now - begun)
+                reported = now
+    if broken:
+        log.warning("%s: %d broken images are left out, the first is %s", images.name, len(broken), broken[min(broken)])
+    return torch.from_numpy(pixels), broken
 
 
-def _check_memory(images: ImageSet, num_images: int) -> None:
-    channels, height, width = images.shape
+def _refuse(broken: Mapping[int, str], config: DataConfig) -> None:
+    if broken and config.broken_images == "refuse":
+        raise UserError(f"{broken[min(broken)]}; --check-data lists all, data.broken_images=skip leaves them out")
+
+
+def _check_memory(images: Images, preprocessing: Preprocessing, num_images: int) -> None:
+    channels, height, width = preprocessing.shape
     num_bytes = num_images * channels * height * width
     if num_bytes > MAX_BYTES:
         size, limit = f"{num_bytes / 2**30:.1f} GiB", f"{MAX_BYTES / 2**30:.0f} GiB"
         raise UserError(
-            f"{images.name}: {num_images} images of {_describe(images.shape)} take {size}, above the {limit} held in "
-            "memory; use data.name=imagefolder, or fewer data.train_images"
+            f"{images.name}: {num_images} images of {width}x{height} take {size}, above the {limit} held in memory; "
+            "set data.in_memory=false, or use fewer data.train_images"
         )

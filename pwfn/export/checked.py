@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
 from pwfn.errors import UserError
+from pwfn.export.contents import tensor_bits
 from pwfn.export.evaluation import TestImages, evaluate_mean
 from pwfn.export.metadata import Scalar
-from pwfn.export.network import load, load_state
+from pwfn.export.network import load
 from pwfn.export.report import FileReport, measure_file
+from pwfn.export.state import load_state
 from pwfn.training import Accuracy
 from pwfn.whole import written_beside
 
@@ -73,14 +75,14 @@ def write_checked(
     return Checked(report, before, after)
 
 
-def write_checked_state(path: Path, content: bytes, *, fixed: Mapping[str, Tensor]) -> FileReport:
+def write_checked_state(path: Path, content: bytes, *, state: Mapping[str, Tensor]) -> FileReport:
     """Write the file of a state dict of unknown architecture, read it again, and keep it only if its bits are right.
 
     Raises:
         UserError: as `write_checked`.
     """
     with whole_file(path, content) as written:
-        check_bits(fixed, load_state(written))
+        check_bits(state, load_state(written))
         return measure_file(written.read_bytes())
 
 
@@ -101,10 +103,10 @@ def whole_file(path: Path, content: bytes) -> Iterator[Path]:
 
 
 def check_bits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Compare the fixed set bit by bit."""
+    """Compare tensors bit by bit."""
     for name, tensor in expected.items():
-        bits = found[name].detach().cpu().view(torch.int32)
-        if not torch.equal(bits, tensor.detach().cpu().view(torch.int32)):
+        same = name in found and found[name].dtype == tensor.dtype and found[name].shape == tensor.shape
+        if not same or not np.array_equal(tensor_bits(found[name]), tensor_bits(tensor)):
             raise UserError(f"check failed: {name} was not read back to the bit; no file was written")
 
 

@@ -1,285 +1,317 @@
-"""Weights that share few values <-> a codebook, frequency tables and one entropy-coded stream.
+"""Tensors of any kind to records, palettes, tables and one stream, each coded in the way that takes the fewest bytes.
 
-Each coded tensor is a sequence of codebook positions, coded by asymmetric numeral systems (constriction's AnsCoder:
-32-bit words, 64-bit state, frequencies that sum to 2^24) under a table of integer frequencies. Every step is integer
-arithmetic, so all platforms decode alike; `docs/format.md` gives the byte layout and `docs/decode.py` a second,
+The ways: a palette that tensors share, levels times a scale per group, a palette per group, entropy-coded bytes of
+floats, deflated bytes, bytes as they are. Palettes' symbols are coded in the context of their neighbours inside the
+kernel, and contexts of all tensors share tables. `docs/format.md` gives the byte layout, `docs/decode.py` a second,
 independent decoder.
-
-Tensors share one table unless an own one saves more bytes than it takes. On ResNet-20 and ResNet-32 with 17 to 154
-shared values that is 1 to 2 % smaller than one table for all, which is below the entropy of the whole weight set.
-A tensor that hardly shares any value (a float bias, an uncompressed layer) is left out: it costs less as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
-from typing import Any
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-import constriction
 import numpy as np
 import numpy.typing as npt
 
-from pwfn.codebook import FloatArray, IntArray
+from pwfn.export.contexts import class_of_symbol, contexts_at, cut, kernel_of, thresholds_for
+from pwfn.export.grids import Grouped, Scaled, find_grouped, find_scaled, groupings
+from pwfn.export.layout import DTYPES, MAX_KERNEL, SIZES, Coding, Kind, Layout, PaletteArray, Record, Role
+from pwfn.export.palettes import distinct_values, join_palettes, look_up
+from pwfn.export.rans import MAX_SYMBOLS, ByteArray, quantize_counts
+from pwfn.export.stream import Stream, Symbols, encode_stream
+from pwfn.export.tables import TABLE_BYTES, choose_tables, code_bits
 
-AnsCoder = constriction.stream.stack.AnsCoder
-
-TOTAL = 1 << 24
-"""Sum of the frequencies of a table: the precision of constriction's coder."""
-MAX_SYMBOLS = 1 << 18
-"""Longest table. The least frequency is 1, so more symbols would waste a noticeable share of TOTAL."""
-LEVELS: IntArray = np.array(
-    [code if code < 16 else (16 + code % 16) << (code // 16 - 1) for code in range(256)], dtype=np.int64
-)
-"""Weight of each table byte: a float of 4 exponent and 4 mantissa bits, 0 to 31 * 2^14. Its error of at most 3 % costs
-less than 0.001 bit per weight, and 2^18 of the largest times TOTAL still fit in int64."""
-CODEBOOK_ENTRY_BYTES = 5
-"""What one more value costs: 4 bytes in the codebook, 1 in a table."""
-TABLE_BYTES = 12
-"""What one more table costs beside its entries: its span (8 bytes) and its mention in the metadata."""
-SAMPLE = 1 << 16
-"""Weights of a large tensor that are looked at first."""
-MAX_DISTINCT_SHARE = 0.95
-"""Share of distinct values in the sample above which a tensor is not looked at further. Even MAX_SYMBOLS values, all
-equally frequent, repeat more often; and finding every value of 25 million floats took longer than coding them."""
-PIECE = 1 << 20
-"""Weights passed to the coder at once: bounds the memory beyond input and output."""
-
-BitArray = npt.NDArray[np.uint32]
-ByteArray = npt.NDArray[np.uint8]
+FLOATS = ("F64", "F32", "F16", "BF16")
+FLOAT_SHARE = 0.87
+"""Share of a float's bytes that is left where its bytes are coded: sign and exponent take about half a byte."""
+ENTRY_BYTES = 0.7
+"""What a value costs in a table, beside its bytes in the palette."""
+GROUPED_FROM = 128
+"""Distinct values up to which no scale or palette per group is looked for: a few groups of 16 values have more."""
+MIN_PLANE = 4096
+"""Elements from which a byte plane is judged by its own entropy; smaller tensors code the sign and exponent only."""
+MAX_PLANE_SHARE = 0.97
+"""Share of its bytes that a coded byte plane may take; above it is stored, which is faster."""
+MIN_DEFLATED = 256
+"""Bytes from which a tensor is worth deflating by itself."""
+DEFLATE_SAMPLE = 1 << 14
+"""Bytes of a tensor that are deflated to see whether it has a structure that only deflation finds."""
+DEFLATE_MARGIN = 1.05
+"""How much longer than ours the deflated sample may be for the whole tensor to be deflated."""
 
 
 @dataclass(frozen=True)
-class CodedTensors:
-    """What `encode` makes of many tensors; see `docs/format.md`.
+class Item:
+    """One tensor: `bits` is uint8 to uint64, flat, row-major."""
 
-    `codebook` float32 `(num_values,)`, distinct bit patterns; `tables` uint8, all tables one after the other; `spans`
-    uint32 `(num_tables, 2)`, first codebook position and length of each table; `words` uint32, the stream; `table_of`
-    the table of each coded tensor, in coding order.
-    """
-
-    codebook: FloatArray
-    tables: ByteArray
-    spans: BitArray
-    words: BitArray
-    table_of: dict[str, int]
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of codebook, tables, spans and stream."""
-        return self.codebook.nbytes + self.tables.nbytes + self.spans.nbytes + self.words.nbytes
+    name: str
+    role: Role
+    dtype: str
+    shape: tuple[int, ...]
+    bits: PaletteArray
 
 
-def encode(tensors: Mapping[str, FloatArray]) -> CodedTensors:
-    """Code the tensors that share values; the names it leaves out cost less as they are.
+@dataclass
+class _Draft:
+    """A tensor on its way: what it is coded as, and of that what is known."""
 
-    The values are kept to the bit: -0.0 and 0.0 are two entries, and so are two NaNs of different bits.
-
-    Args:
-        tensors: float32 arrays of any shape.
-    """
-    distinct = worth_coding(tensors)
-    names = list(distinct)
-    codebook = _in_order_of_appearance(list(distinct.values()))
-    positions = {name: _positions(_bits(tensors[name]), codebook) for name in names}
-    counts = [np.bincount(positions[name], minlength=len(codebook)) for name in names]
-    fitting = [name for name, own in zip(names, counts, strict=True) if _span(own)[1] <= MAX_SYMBOLS]
-    if len(fitting) < len(names):
-        return encode({name: tensors[name] for name in fitting})
-    spans, histograms, table_of = _choose_tables(counts)
-    tables = [quantize_counts(histogram) for histogram in histograms]
-    words = _encode_stream([positions[name] for name in names], table_of, tables, spans)
-    return CodedTensors(
-        codebook=codebook.view(np.float32),
-        tables=np.concatenate(tables) if tables else np.zeros(0, np.uint8),
-        spans=np.array(spans, dtype=np.uint32).reshape(-1, 2),
-        words=words,
-        table_of=dict(zip(names, table_of, strict=True)),
-    )
+    item: Item
+    kind: Kind = Kind.STORED
+    distinct: PaletteArray | None = None
+    """PALETTE, SCALED: the values, ascending as whole numbers."""
+    bits: PaletteArray | None = None
+    """PALETTE, SCALED: the elements or levels to look up in the palette."""
+    symbols: Symbols = None
+    part: int = 0
+    group: int = 1
+    palette: int = 0
+    num_values: int = 0
+    planes: list[bool] = field(default_factory=list)
+    kernel: tuple[int, int] = (1, 1)
+    thresholds: tuple[int, ...] = ()
+    tables: tuple[int, ...] = ()
+    coded_bytes: float = 0.0
+    """What its symbols take at the entropy of their contexts."""
+    stored: bytes = b""
 
 
-def decode(coded: CodedTensors, shapes: Mapping[str, Sequence[int]]) -> dict[str, FloatArray]:
-    """Return the tensors that `encode` was given, bit for bit.
+def encode(items: Sequence[Item], metadata: str, *, deflate_all: bool = False) -> tuple[Layout, Stream]:
+    """Code tensors; every one comes back to the bit.
 
     Args:
-        coded: checked beforehand: spans inside the codebook and as long as the tables, tables by `frequencies`.
-        shapes: of every coded tensor.
-
-    Raises:
-        ValueError: the stream is not one that `encode` writes, or does not end where the tensors do.
+        items: with names that differ within the sigmas and within the rest.
+        metadata: JSON that the header carries.
+        deflate_all: deflate every tensor, as zip does, whatever else could be done.
     """
-    coder = AnsCoder(coded.words) if coded.words.size else AnsCoder()
-    ends = np.cumsum(coded.spans[:, 1], dtype=np.int64)
-    models: dict[int, Any] = {}
-    tensors = {}
-    for name, table in coded.table_of.items():
-        first, length = coded.spans[table].tolist()
-        if table not in models:
-            models[table] = _model(coded.tables[ends[table] - length : ends[table]])
-        values = coded.codebook[first : first + length]
-        tensors[name] = _decode_tensor(coder, models[table], values, prod(shapes[name])).reshape(shapes[name])
-    if not coder.is_empty():
-        raise ValueError("the stream of indices does not end where the last tensor does")
-    return tensors
+    drafts: list[_Draft] = []
+    for item in items:
+        drafts += [_Draft(item, Kind.DEFLATED)] if deflate_all else _draft(item, len(drafts))
+    palettes = _share_palettes(drafts)
+    for draft in drafts:
+        _prepare(draft, palettes)
+    _leave_small_planes(drafts)
+    tables = _share_tables(drafts)
+    for draft in drafts:
+        _fall_back(draft)
+    tables = _used_tables(drafts, tables)
+    layout = Layout(metadata, tuple(palettes), tuple(map(quantize_counts, tables)), tuple(map(_record, drafts)))
+    stored = b"".join(draft.stored for draft in drafts)
+    symbols = [draft.symbols for draft in drafts]
+    drafts.clear()  # their stored bytes take as much as a network that shares nothing
+    return layout, encode_stream(layout, symbols, stored)
 
 
-def quantize_counts(counts: IntArray) -> ByteArray:
-    """Round counts `(num_symbols,)`, not all zero, to table bytes; the most frequent symbol gets 255."""
-    scaled = counts / counts.max() * LEVELS[-1]
-    return np.asarray(np.searchsorted((LEVELS[1:] + LEVELS[:-1]) / 2, scaled), dtype=np.uint8)
-
-
-def frequencies(table: ByteArray) -> IntArray:
-    """Expand a table's bytes to frequencies `(num_symbols,)` of at least 1 that sum to TOTAL.
-
-    Raises:
-        ValueError: every byte is zero, or the table is empty or longer than MAX_SYMBOLS.
-    """
-    num_symbols = len(table)
-    weights = LEVELS[table]
-    if not 0 < num_symbols <= MAX_SYMBOLS or not weights.any():
-        raise ValueError(f"a table of {num_symbols} entries, of which {np.count_nonzero(weights)} are not zero")
-    edges = np.concatenate([[0], np.cumsum(weights)])
-    return np.asarray(np.diff(edges * (TOTAL - num_symbols) // edges[-1]) + 1, dtype=np.int64)
-
-
-def _repeats(bits: BitArray) -> bool:
-    """Whether values repeat at all, by a sample where the tensor is large."""
-    sample = bits[:: len(bits) // SAMPLE] if len(bits) > 4 * SAMPLE else bits[:0]
-    return len(np.unique(sample)) <= MAX_DISTINCT_SHARE * len(sample)
-
-
-def worth_coding(tensors: Mapping[str, FloatArray], stored_bytes: int = 4) -> dict[str, BitArray]:
-    """Select the tensors for which indices and their share of the codebook take less than they take as they are.
-
-    Args:
-        tensors: float32 arrays of any shape.
-        stored_bytes: what a weight takes as it is.
-
-    Returns:
-        Their distinct bit patterns, ascending as uint32.
-    """
-    bits = {name: _bits(tensor) for name, tensor in tensors.items()}
-    distinct = {name: np.unique(array) for name, array in bits.items() if _repeats(array)}
-    candidates = {name: values for name, values in distinct.items() if 0 < len(values) <= MAX_SYMBOLS}
-    everything, tensors_with_it = np.unique(
-        np.concatenate([np.zeros(0, np.uint32), *candidates.values()]), return_counts=True
-    )
-    chosen = {}
-    for name, values in candidates.items():
-        shared_by = tensors_with_it[np.searchsorted(everything, values)]
-        codebook_bytes = (CODEBOOK_ENTRY_BYTES / shared_by).sum()
-        index_bytes = bits[name].size * np.log2(len(values)) / 8
-        if codebook_bytes + index_bytes < stored_bytes * bits[name].size:
-            chosen[name] = values
-    return chosen
-
-
-def _bits(tensor: FloatArray) -> BitArray:
-    return np.ascontiguousarray(tensor).reshape(-1).view(np.uint32)
-
-
-def _in_order_of_appearance(distinct: Sequence[BitArray]) -> BitArray:
-    """Join the tensors' values, each once, where the first tensor has it; ascending as floats within a tensor.
-
-    Tensors with a codebook of their own (other tools make those) thus span a short run of it.
-    """
-    if not distinct:
-        return np.zeros(0, np.uint32)
-    joined = np.concatenate([values[np.argsort(_total_order(values))] for values in distinct])
-    _, first = np.unique(joined, return_index=True)
-    return joined[np.sort(first)]
-
-
-def _total_order(bits: BitArray) -> BitArray:
-    """Map float32 bit patterns to integers in the order of their values, -0.0 before 0.0."""
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-
-
-def _positions(bits: BitArray, codebook: BitArray) -> npt.NDArray[np.uint16] | npt.NDArray[np.uint32]:
-    """Look every weight up in the codebook."""
-    order = np.argsort(codebook)
-    narrow = order.astype(np.uint16 if len(codebook) <= 1 << 16 else np.uint32)
-    found = np.empty(bits.shape, dtype=narrow.dtype)
-    for start in range(0, len(bits), PIECE):
-        piece = slice(start, start + PIECE)
-        found[piece] = narrow[np.searchsorted(codebook, bits[piece], sorter=order)]
+def _draft(item: Item, place: int) -> list[_Draft]:
+    """Choose a way by estimated bytes; a way with parts puts them before the tensor, from `place` on."""
+    size, bits = SIZES[DTYPES.index(item.dtype)], item.bits
+    if not bits.size:
+        return [_Draft(item)]
+    distinct = distinct_values(bits)
+    best = bits.size * size * (FLOAT_SHARE if item.dtype in FLOATS else 1)
+    found = [_Draft(item, Kind.PLANES)]
+    if distinct is not None:
+        cost = _palette_bytes(len(distinct), bits.size, size)
+        if cost < best or len(distinct) == 1:
+            best, found = cost, [_Draft(item, Kind.PALETTE, distinct=distinct, bits=bits)]
+    if distinct is None or len(distinct) > GROUPED_FROM:
+        for cost, drafts in _grouped_drafts(item, place):
+            if cost < best:
+                best, found = cost, drafts
     return found
 
 
-def _choose_tables(counts: Sequence[IntArray]) -> tuple[list[tuple[int, int]], list[IntArray], list[int]]:
-    """Decide for each tensor, by bytes, between the shared table and an own one.
-
-    Args:
-        counts: int64 `(num_values,)` per tensor, not all zero.
-
-    Returns:
-        Span and histogram of each table, and each tensor's table.
-    """
-    shared = sum(counts, np.zeros(0, np.int64) if not counts else np.zeros_like(counts[0]))
-    owns = [_prefers_own(own, shared) for own in counts]
-    rest = sum((own for own, is_own in zip(counts, owns, strict=True) if not is_own), np.zeros_like(shared))
-    if rest.any() and _span(rest)[1] > MAX_SYMBOLS:
-        owns = [True] * len(counts)
-    histograms = [] if all(owns) else [rest]
-    table_of = []
-    for own, is_own in zip(counts, owns, strict=True):
-        table_of.append(len(histograms) if is_own else 0)
-        if is_own:
-            histograms.append(own)
-    spans = [_span(histogram) for histogram in histograms]
-    cut = [histogram[first : first + length] for histogram, (first, length) in zip(histograms, spans, strict=True)]
-    return spans, cut, table_of
+def _palette_bytes(num_values: int, num_elements: int, size: int) -> float:
+    return float(num_values * (size + ENTRY_BYTES) + num_elements * np.log2(max(num_values, 1)) / 8)
 
 
-def _prefers_own(own: IntArray, shared: IntArray) -> bool:
-    used = own > 0
-    share_own, share_all = own[used] / own.sum(), shared[used] / shared.sum()
-    saved_bits = float((own[used] * np.log2(share_own / share_all)).sum())
-    length = _span(own)[1]
-    return saved_bits / 8 > length + TABLE_BYTES
+def _grouped_drafts(item: Item, place: int) -> list[tuple[float, list[_Draft]]]:
+    """Ways with a scale or a palette per group, and their estimated bytes."""
+    found: list[tuple[float, list[_Draft]]] = []
+    size = item.bits.itemsize
+    for num_groups, group in groupings(item.shape):
+        if item.dtype == "F32" and (scaled := find_scaled(item.bits.view(np.float32), num_groups, group)):
+            found.append(_scaled_draft(item, place, scaled))
+        elif size > 1 and (grouped := find_grouped(item.bits, num_groups, group)):
+            cost = grouped.palettes.nbytes + item.bits.size * np.log2(max(grouped.palettes.shape[1], 2)) / 8
+            found.append((cost, _grouped_draft(item, place, grouped)))
+    return found
 
 
-def _span(histogram: IntArray) -> tuple[int, int]:
-    used = np.flatnonzero(histogram)
-    return int(used[0]), int(used[-1] - used[0] + 1)
+def _scaled_draft(item: Item, place: int, scaled: Scaled) -> tuple[float, list[_Draft]]:
+    part = Item("", Role.PART, "F32", (len(scaled.scales),), scaled.scales.view(np.uint32))
+    bits = scaled.levels.view(np.uint32)
+    levels = np.unique(bits)
+    draft = _Draft(item, Kind.SCALED, distinct=levels, bits=bits, group=scaled.group)
+    parts = _draft(part, place)
+    draft.part = place + len(parts) - 1
+    return scaled.scales.nbytes + _palette_bytes(len(levels), bits.size, 1), [*parts, draft]
 
 
-def _model(table: ByteArray) -> Any:
-    """Build the coder's model; None for a single symbol, which needs no bits.
-
-    constriction gives a symbol of share p the frequency 1 + p (TOTAL - num_symbols), by differences of rounded
-    cumulative sums. Shares that are whole numbers with that very sum come through exactly, on any platform.
-    """
-    if len(table) == 1:
-        return None
-    return constriction.stream.model.Categorical((frequencies(table) - 1).astype(np.float64), perfect=False)
+def _grouped_draft(item: Item, place: int, grouped: Grouped) -> list[_Draft]:
+    palettes = grouped.palettes
+    part = Item("", Role.PART, item.dtype, palettes.shape, np.ascontiguousarray(palettes).reshape(-1))
+    draft = _Draft(item, Kind.GROUPED, symbols=grouped.symbols, group=grouped.group, num_values=palettes.shape[1])
+    draft.part = place
+    return [_Draft(part, Kind.PLANES), draft]
 
 
-def _encode_stream(
-    positions: Sequence[npt.NDArray[np.unsignedinteger]],
-    table_of: Sequence[int],
-    tables: Sequence[ByteArray],
-    spans: Sequence[tuple[int, int]],
-) -> BitArray:
-    models = [_model(table) for table in tables]
-    coder = AnsCoder()
-    for array, table in zip(reversed(positions), reversed(table_of), strict=True):  # the coder is a stack
-        model = models[table]
-        if model is not None:
-            for start in reversed(range(0, len(array), PIECE)):
-                symbols = array[start : start + PIECE].astype(np.int32) - np.int32(spans[table][0])
-                coder.encode_reverse(symbols, model)
-    return np.asarray(coder.get_compressed(), dtype=np.uint32)
+def _share_palettes(drafts: Sequence[_Draft]) -> list[PaletteArray]:
+    palettes: list[PaletteArray] = []
+    kinds = {(draft.item.dtype, draft.kind) for draft in drafts if draft.distinct is not None}
+    for dtype, kind in sorted(kinds):
+        own = [
+            draft for draft in drafts if draft.distinct is not None and (draft.item.dtype, draft.kind) == (dtype, kind)
+        ]
+        joined, palette_of = join_palettes([draft.distinct for draft in own if draft.distinct is not None], dtype)
+        for draft, palette in zip(own, palette_of, strict=True):
+            draft.palette = len(palettes) + palette
+        palettes += joined
+    return palettes
 
 
-def _decode_tensor(coder: Any, model: Any, values: FloatArray, num_weights: int) -> FloatArray:
-    tensor = np.empty(num_weights, dtype=np.float32)
-    if model is None:
-        tensor[:] = values[0]
-        return tensor
-    for start in range(0, num_weights, PIECE):
-        piece = tensor[start : start + PIECE]
-        np.take(values, coder.decode(model, len(piece)), out=piece)
-    return tensor
+def _prepare(draft: _Draft, palettes: Sequence[PaletteArray]) -> None:
+    """Find the symbols, the kernel and the classes of neighbours, or the byte planes."""
+    if draft.bits is not None:
+        palette = palettes[draft.palette]
+        draft.num_values = len(palette)
+        draft.symbols = look_up(draft.bits, palette)
+        draft.bits = None
+    if draft.kind == Kind.PLANES:
+        draft.planes = _planes_to_code(draft.item)
+        return
+    if not isinstance(draft.symbols, np.ndarray) or not 1 < draft.num_values <= MAX_SYMBOLS:
+        return
+    kernel = kernel_of(draft.item.shape)
+    if 1 < kernel[0] * kernel[1] <= MAX_KERNEL:
+        histogram = np.bincount(draft.symbols, minlength=draft.num_values)
+        draft.thresholds = thresholds_for(histogram, kernel)
+        draft.kernel = kernel if draft.thresholds else (1, 1)
+
+
+def plane(bits: PaletteArray, place: int) -> ByteArray:
+    """Return one byte of every element, 0 the most significant."""
+    return bits.view(np.uint8)[bits.itemsize - 1 - place :: bits.itemsize]
+
+
+def _planes_to_code(item: Item) -> list[bool]:
+    found = []
+    for place in range(item.bits.itemsize):
+        counts = np.bincount(plane(item.bits, place), minlength=MAX_SYMBOLS)
+        if item.dtype in FLOATS and item.bits.size < MIN_PLANE:
+            found.append(place == 0)
+        else:
+            cost = code_bits(counts[None])[0] / 8 + ENTRY_BYTES * np.count_nonzero(counts)
+            found.append(bool(cost < MAX_PLANE_SHARE * item.bits.size))
+    return found
+
+
+def _leave_small_planes(drafts: Sequence[_Draft]) -> None:
+    """Store the signs and exponents of small tensors as they are where their table would take more than it saves."""
+    small = [draft for draft in drafts if draft.kind == Kind.PLANES and draft.item.bits.size < MIN_PLANE]
+    counts = sum((rows for draft in small for rows in _histograms(draft)), np.zeros((1, MAX_SYMBOLS), np.float32))
+    if counts.sum() - code_bits(counts)[0] / 8 < TABLE_BYTES + ENTRY_BYTES * np.count_nonzero(counts):
+        for draft in small:
+            draft.planes = [False] * len(draft.planes)
+
+
+def _share_tables(drafts: Sequence[_Draft]) -> list[npt.NDArray[np.int64]]:
+    """Choose tables for the contexts of all tensors whose symbols have as many values."""
+    histograms: dict[int, list[npt.NDArray[np.float32]]] = {}
+    places: dict[int, list[tuple[_Draft, int]]] = {}
+    for draft in drafts:
+        for counts in _histograms(draft):
+            draft.coded_bytes += code_bits(counts).sum() / 8
+            histograms.setdefault(counts.shape[1], []).append(counts)
+            places.setdefault(counts.shape[1], []).append((draft, len(counts)))
+    tables: list[npt.NDArray[np.int64]] = []
+    for num_symbols, rows in sorted(histograms.items()):
+        own, table_of = choose_tables(np.concatenate(rows))
+        ends = np.cumsum([count for _, count in places[num_symbols]])
+        for (draft, count), end in zip(places[num_symbols], ends, strict=True):
+            draft.tables += tuple((table_of[end - count : end] + len(tables)).tolist())
+        tables += own
+    return tables
+
+
+def _histograms(draft: _Draft) -> list[npt.NDArray[np.float32]]:
+    """Counts `(num_contexts, num_symbols)` of everything that is coded of a tensor, in the order of its tables."""
+    if draft.kind == Kind.PLANES:
+        chosen = [place for place, coded in enumerate(draft.planes) if coded]
+        return [
+            np.bincount(plane(draft.item.bits, place), minlength=MAX_SYMBOLS).astype(np.float32)[None]
+            for place in chosen
+        ]
+    if not isinstance(draft.symbols, np.ndarray) or draft.num_values < 2:
+        return []
+    if draft.num_values > MAX_SYMBOLS:
+        num_high = -(-draft.num_values // MAX_SYMBOLS)
+        counts = np.bincount(draft.symbols, minlength=num_high * MAX_SYMBOLS).reshape(num_high, MAX_SYMBOLS)
+        return [counts.sum(axis=1, dtype=np.float32)[None], counts.astype(np.float32)]
+    coding = _coding(draft)
+    rows = cut(draft.symbols.view(np.uint8), draft.kernel)
+    classes = class_of_symbol(coding)[rows]
+    counts = np.zeros((coding.num_contexts, draft.num_values), dtype=np.int64)
+    for position in range(len(rows)):
+        places = contexts_at(classes, position, coding) * draft.num_values + rows[position].astype(np.intp)
+        counts += np.bincount(places, minlength=counts.size).reshape(counts.shape)
+    return [counts.astype(np.float32)]
+
+
+def _coding(draft: _Draft) -> Coding:
+    planes = iter(draft.tables)
+    return Coding(
+        draft.kind,
+        num_bytes=len(draft.stored) if draft.kind == Kind.DEFLATED else 0,
+        planes=tuple(next(planes) + 1 if coded else 0 for coded in draft.planes),
+        palette=draft.palette,
+        part=draft.part,
+        group=draft.group,
+        kernel=draft.kernel,
+        thresholds=draft.thresholds,
+        tables=() if draft.kind == Kind.PLANES else draft.tables,
+    )
+
+
+def _fall_back(draft: _Draft) -> None:
+    """Deflate a tensor where that takes fewer bytes; then fill in what is stored."""
+    bits = draft.item.bits
+    if draft.kind == Kind.DEFLATED or (draft.kind in (Kind.PALETTE, Kind.PLANES) and _deflates_well(draft)):
+        draft.kind, draft.symbols, draft.planes, draft.tables = Kind.DEFLATED, None, [], ()
+        draft.stored = zlib.compress(bits.tobytes(), 9)
+    elif draft.kind == Kind.PLANES and any(draft.planes):
+        coded = [plane(bits, place) for place in range(bits.itemsize)]
+        draft.symbols = [each if chosen else None for each, chosen in zip(coded, draft.planes, strict=True)]
+        draft.stored = b"".join(each.tobytes() for each, chosen in zip(coded, draft.planes, strict=True) if not chosen)
+    elif draft.kind in (Kind.PLANES, Kind.STORED):
+        draft.kind, draft.planes = Kind.STORED, []
+        draft.stored = bits.tobytes()
+
+
+def _deflates_well(draft: _Draft) -> bool:
+    bits = draft.item.bits
+    ours = draft.coded_bytes + draft.planes.count(False) * bits.size
+    if draft.distinct is not None:
+        ours += draft.distinct.nbytes
+    sample = bits[: DEFLATE_SAMPLE // bits.itemsize]
+    if (
+        sample.nbytes < MIN_DEFLATED
+        or len(zlib.compress(sample.tobytes())) * bits.size > DEFLATE_MARGIN * ours * sample.size
+    ):
+        return False
+    return bool(len(zlib.compress(bits.tobytes(), 9)) < ours)
+
+
+def _used_tables(drafts: Sequence[_Draft], tables: Sequence[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.int64]]:
+    """Leave out the tables of tensors that are deflated after all."""
+    used = sorted({table for draft in drafts for table in draft.tables})
+    place = {table: index for index, table in enumerate(used)}
+    for draft in drafts:
+        draft.tables = tuple(place[table] for table in draft.tables)
+    return [tables[table] for table in used]
+
+
+def _record(draft: _Draft) -> Record:
+    item = draft.item
+    return Record(item.name, item.role, item.dtype, item.shape, _coding(draft))

@@ -12,27 +12,26 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from pwfn.config import DataConfig, ModelConfig, TrialConfig
+from pwfn.config import DataConfig, TrialConfig
 from pwfn.errors import UserError
 from pwfn.export.checked import Checked, whole_file, write_checked, write_checked_state
-from pwfn.export.codec import worth_coding
-from pwfn.export.container import unpack
+from pwfn.export.checkpoint import Given, network_of
+from pwfn.export.contents import contents_from, naming, read_contents
+from pwfn.export.conversion import blank_image, make_onnx, onnx_paths
 from pwfn.export.evaluation import TestImages, evaluate_ensemble, evaluate_mean
 from pwfn.export.hardware import measure_hardware
 from pwfn.export.metadata import ModelMetadata, Scalar, describe_network
-from pwfn.export.network import RestDtype, build_from, decode_sigmas, encode_state, naming, read_contents, stored_state
-from pwfn.export.onnx import check_scores, share_codebook, to_onnx
+from pwfn.export.network import build_from, stored_state
 from pwfn.export.report import describe_file, describe_hardware, measure_file
+from pwfn.export.state import RestDtype, encode_state
 from pwfn.invocation import command_line
-from pwfn.models import build_network, describe_coverage
+from pwfn.models import describe_coverage
 from pwfn.models.checkpoints import read_state
 from pwfn.parameters import split_parameters
 from pwfn.results.store import ResultsStore
 
 Lines = list[tuple[str, str]]
 """A report for people: labels and texts."""
-HALF_BYTES = 2
-"""What a weight takes in half precision; others are coded, and become float32, only where they then take less."""
 SAMPLE = 32
 """Images on which ONNX's scores are compared."""
 
@@ -52,7 +51,7 @@ class Target:
 
     def onnx_paths(self) -> tuple[Path, ...]:
         """The ONNX file with a codebook and the dense one, if they are wanted."""
-        return () if self.onnx is None else (self.onnx, self.onnx.with_suffix(f".dense{self.onnx.suffix}"))
+        return onnx_paths(self.onnx)
 
     def keep_apart(self, *sources: Path) -> None:
         """Refuse to write two files to one place, or over what is read.
@@ -84,32 +83,25 @@ def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
             f"run it again with its own seed: {again}"
         )
     with naming(store.model_path(trial_id)):
-        contents = unpack(content)
+        contents = contents_from(content)
         network = build_from(contents).to(target.device)
     config = _trial_config(store, trial_id, row)
     seed = config.seed if config.data.split_seed is None else config.data.split_seed
-    images = TestImages(config.data, network, batch_size=target.batch_size, seed=seed)
-    names = [layer.name for layer in contents.description.layers]
-    metadata = contents.description.model
-    lines = _export(network, names, metadata, target, images=images, recorded=row, sigmas=decode_sigmas(contents))
+    kept = contents.metadata.class_names
+    images = TestImages(config.data, network, batch_size=target.batch_size, class_names=kept, seed=seed)
+    names = list(contents.fixed)
+    lines = _export(network, names, contents.metadata, target, images=images, recorded=row, sigmas=contents.sigmas)
     return [("float accuracy", _percent(row["float_test_top1"])), *lines]
 
 
-def export_checkpoint(checkpoint: Path, model: str, target: Target, data: DataConfig | None) -> Lines:
+def export_checkpoint(checkpoint: Path, model: str, target: Target, data: DataConfig | None, given: Given) -> Lines:
     """Export a state dict of a known architecture, whatever sharing its weights have.
-
-    The numbers of classes and channels come from its first convolution and its last tensor.
 
     Raises:
         UserError: a checkpoint that cannot be read or does not fit, or a check failed.
     """
     target.keep_apart(checkpoint)
-    state = read_state(checkpoint)
-    network = build_network(
-        ModelConfig(name=model, checkpoint=str(checkpoint)),
-        num_classes=_classes_of(state, checkpoint),
-        in_channels=_channels_of(state),
-    ).to(target.device)
+    network = network_of(checkpoint, model, given).to(target.device)
     images = None if data is None else TestImages(data, network, batch_size=target.batch_size)
     names = list(split_parameters(network).fixable)
     metadata = describe_network(network, provenance={"checkpoint": checkpoint.name})
@@ -117,23 +109,33 @@ def export_checkpoint(checkpoint: Path, model: str, target: Target, data: DataCo
 
 
 def export_state(checkpoint: Path, target: Target) -> Lines:
-    """Code a state dict of unknown architecture: every floating-point tensor that shares enough values.
-
-    Tensors of other precisions are coded where float32 has their values too, and are float32 when they are read.
+    """Code a state dict of unknown architecture, each tensor in its own type; floating-point ones count as weights.
 
     Raises:
         UserError: a checkpoint that cannot be read, or no file can be written.
     """
     target.keep_apart(checkpoint)
     state = read_state(checkpoint)
-    fixed = {name: tensor for name, tensor in state.items() if tensor.dtype == torch.float32 and tensor.ndim > 0}
-    others = {name: tensor.float() for name, tensor in state.items() if name not in fixed and _fits_float32(tensor)}
-    shared = worth_coding({name: tensor.numpy() for name, tensor in others.items()}, stored_bytes=HALF_BYTES)
-    fixed |= {name: others[name] for name in shared}
-    rest = {name: tensor for name, tensor in state.items() if name not in fixed}
     metadata = ModelMetadata(provenance={"checkpoint": checkpoint.name})
-    content = encode_state(fixed, rest, metadata, rest_dtype=target.rest_dtype)
-    return describe_file(write_checked_state(target.out, content, fixed=fixed))
+    fixed = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+    rest = {name: tensor for name, tensor in state.items() if name not in fixed}
+    with naming(checkpoint):
+        content, lines = encode_no_larger_than_zip(fixed, rest, metadata)
+    return [*describe_file(write_checked_state(target.out, content, state=state)), *lines]
+
+
+def encode_no_larger_than_zip(
+    fixed: Mapping[str, Tensor], rest: Mapping[str, Tensor], metadata: ModelMetadata, **options: Any
+) -> tuple[bytes, Lines]:
+    """Encode; where a zip of the same tensors would be smaller, deflate as zip does, and say so."""
+    content = encode_state(fixed, rest, metadata, **options)
+    report = measure_file(content)
+    if report.file_bytes <= report.zip_bytes:
+        return content, []
+    deflated = encode_state(fixed, rest, metadata, **options, deflate_all=True)
+    if len(deflated) >= len(content):
+        return content, [("larger than zip", "the tensors are too few for the file's checksum and header to pay")]
+    return deflated, [("deflated", f"as zip does, since that takes less: sharing values took {len(content):,} bytes")]
 
 
 def evaluate_file(
@@ -150,12 +152,11 @@ def evaluate_file(
         if data is None:
             return lines
         network = build_from(contents).to(device)
-    images = TestImages(data, network, batch_size=batch_size)
+    images = TestImages(data, network, batch_size=batch_size, class_names=contents.metadata.class_names)
     mean = evaluate_mean(network, images)
     lines.append(("accuracy", f"top-1 {_percent(mean.top1)}, top-5 {_percent(mean.top5)} on {len(images):,} images"))
-    sigmas = decode_sigmas(contents)
-    if sigmas and draws:
-        found = evaluate_ensemble(network, sigmas, images, draws=draws, seed=seed)
+    if contents.sigmas and draws:
+        found = evaluate_ensemble(network, contents.sigmas, images, draws=draws, seed=seed)
         lines.append((f"ensemble of {draws}", f"top-1 {_percent(found.top1)}, top-5 {_percent(found.top5)}"))
     return lines
 
@@ -173,8 +174,9 @@ def _export(
     state = stored_state(network)
     fixed = {name: state[name] for name in names}
     rest = {name: tensor for name, tensor in state.items() if name not in fixed}
-    content = encode_state(fixed, rest, metadata, rest_dtype=target.rest_dtype, sigmas=sigmas)
-    onnx_lines, onnx_files = _make_onnx(content, names, target, images) if target.onnx else ([], {})
+    content, fallback = encode_no_larger_than_zip(fixed, rest, metadata, rest_dtype=target.rest_dtype, sigmas=sigmas)
+    sample = next(iter(images))[0][:SAMPLE].cpu() if images and target.onnx else None
+    onnx_lines, onnx_files = make_onnx(contents_from(content), target.onnx_paths(), sample) if target.onnx else ([], {})
     with ExitStack() as files:  # all files stay, or none
         for path, model in onnx_files.items():
             files.enter_context(whole_file(path, model))
@@ -187,28 +189,15 @@ def _export(
             images=images,
             recorded=recorded,
         )
-    cost = measure_hardware(network, _blank_image(network), list(fixed.values()))
+    cost = measure_hardware(network, blank_image(network), list(fixed.values()))
     return [
         *describe_file(checked.report),
+        *fallback,
         ("coverage", describe_coverage(network, names)),
         *_describe_accuracy(checked),
         *describe_hardware(cost),
         *onnx_lines,
     ]
-
-
-def _make_onnx(
-    content: bytes, names: list[str], target: Target, images: TestImages | None
-) -> tuple[Lines, dict[Path, bytes]]:
-    """Make both ONNX files of what the exported file holds, and compare their scores with torch's."""
-    network = build_from(unpack(content))
-    blank = _blank_image(network)
-    dense = to_onnx(network, blank)
-    files = dict(zip(target.onnx_paths(), (share_codebook(dense, names), dense), strict=True))
-    sample = next(iter(images))[0][:SAMPLE].cpu() if images else torch.randn(SAMPLE, *blank.shape[1:])
-    difference = check_scores(network, files, sample)
-    sizes = " and ".join(f"{file} ({len(model):,} bytes)" for file, model in files.items())
-    return [("onnx", f"{sizes}; scores alike, and as torch's to {difference:.1g}")], files
 
 
 def _describe_accuracy(checked: Checked) -> Lines:
@@ -225,16 +214,6 @@ def _percent(share: float | None) -> str:
     return "unknown" if share is None else f"{share:.2%}"
 
 
-def _blank_image(network: Any) -> Tensor:
-    channels, height, width = network.pretrained_cfg["input_size"]
-    return torch.zeros(1, channels, height, width, device=next(network.parameters()).device)
-
-
-def _fits_float32(tensor: Tensor) -> bool:
-    """Whether a tensor of floating-point numbers has none that float32 lacks."""
-    return tensor.is_floating_point() and torch.equal(tensor.float().to(tensor.dtype).nan_to_num(), tensor.nan_to_num())
-
-
 def _trial_config(store: ResultsStore, trial_id: str, row: Mapping[str, Any]) -> TrialConfig:
     try:
         return TrialConfig.model_validate_json(row["config_json"])
@@ -243,16 +222,3 @@ def _trial_config(store: ResultsStore, trial_id: str, row: Mapping[str, Any]) ->
         field = ".".join(map(str, first["loc"]))
         where = f"study {store.study}: trial {trial_id}"
         raise UserError(f"{where}: its configuration is of another version of pwfn: {field}: {first['msg']}") from error
-
-
-def _classes_of(state: Mapping[str, Tensor], checkpoint: Path) -> int:
-    """Rows of the last weight or bias: the classifier comes last."""
-    rows = [len(tensor) for tensor in state.values() if tensor.ndim in (1, 2)]
-    if not rows:
-        raise UserError(f"{checkpoint} has no tensor of one or two dimensions, so no classifier; leave --model out")
-    return rows[-1]
-
-
-def _channels_of(state: Mapping[str, Tensor]) -> int:
-    """Input channels of the first convolution, or 1 where there is none."""
-    return next((tensor.shape[1] for tensor in state.values() if tensor.ndim == 4), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pwfn import training
 from pwfn.config import DataConfig
 from pwfn.data import open_source
+from pwfn.data.classes import other_names
 from pwfn.errors import UserError
 from pwfn.models import preprocessing_of
 from pwfn.parameters import MIN_SIGMA
@@ -25,6 +26,7 @@ class TestImages:
         config: which data; its `image_size` gives way to the network's.
         network: of `pwfn.models.build_network` or `pwfn.load`, on the device to measure on.
         batch_size: images per forward pass.
+        class_names: that the network was trained on, in the order of its scores; None compares only their number.
         seed: of the split where the configuration gives none; it chooses the images where only some are used.
 
     Raises:
@@ -33,12 +35,25 @@ class TestImages:
 
     __test__ = False  # not a test for pytest
 
-    def __init__(self, config: DataConfig, network: nn.Module, *, batch_size: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        network: nn.Module,
+        *,
+        batch_size: int,
+        class_names: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
         preprocessing = preprocessing_of(network)
-        source = open_source(config.model_copy(update={"image_size": preprocessing.image_size}), seed=seed)
+        side = min(preprocessing.shape[1:])  # given: a network measured by its own size is no surprise
+        source = open_source(config.model_copy(update={"image_size": side}), seed=seed)
         if source.num_classes != network.num_classes:
             found = f"{config.name} has {source.num_classes} classes"
             raise UserError(f"data: {found}, but the network tells {network.num_classes} apart")
+        difference = None if class_names is None else other_names(class_names, source.class_names)
+        if difference is not None:
+            ways = "data.class_order (--data-class-order) or data.class_map (--data-class-map)"
+            raise UserError(f"data: the classes of the network and of the data differ: {difference}; see {ways}")
         self.device = next(network.parameters()).device
         self.batch_size = batch_size
         self.data = source.prepare(preprocessing, self.device)

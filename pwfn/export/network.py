@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pwfn.config import ModelConfig
 from pwfn.errors import UserError
-from pwfn.export.codec import CodedTensors, encode
-from pwfn.export.container import FORMAT_VERSION, PREFIX, Contents, Description, Layer, pack, unpack
+from pwfn.export.contents import Contents, Source, naming, read_contents
 from pwfn.export.metadata import Architecture, ModelMetadata
-from pwfn.models import build_network
+from pwfn.export.state import RestDtype, encode_state
+from pwfn.models.plain import build_plain
 from pwfn.parameters import split_parameters
 
-RestDtype = Literal["float32", "float16", "bfloat16"]
-SIGMA_PREFIX = f"{PREFIX}sigma."
 NAMES_SHOWN = 3
 
 
@@ -49,112 +44,39 @@ def encode_network(
     return encode_state({name: state[name] for name in fixed}, rest, metadata, rest_dtype=rest_dtype, sigmas=sigmas)
 
 
-def encode_state(
-    fixed: Mapping[str, Tensor],
-    rest: Mapping[str, Tensor],
-    metadata: ModelMetadata | Mapping[str, Any],
-    *,
-    rest_dtype: RestDtype = "float32",
-    sigmas: Mapping[str, Tensor] | None = None,
-) -> bytes:
-    """Write float32 tensors to be coded, and others that are stored as they are; see `encode_network`.
+def load(source: Source, device: str | torch.device = "cpu") -> nn.Module:
+    """Build the network that a file holds, in evaluation mode; its weights are the trained ones to the bit.
+
+    Takes torch, timm and what these bring along, nothing else.
+
+    Args:
+        source: path, bytes, or a file opened in binary mode.
+        device: where the network goes.
 
     Raises:
-        UserError: also a name that is reserved, and a type that safetensors does not have.
+        UserError: the file is missing, unreadable, damaged, foreign or of an unknown version, names no architecture or
+            one that its tensors do not fit; or there is no such device.
     """
-    for name in (*fixed, *rest):
-        if name.startswith(PREFIX):
-            raise UserError(
-                f"tensor {name}: names that begin with {PREFIX} are reserved; is the file exported already?"
-            )
-    sigmas = {SIGMA_PREFIX + name: sigma for name, sigma in (sigmas or {}).items()}
-    layers = {**fixed, **sigmas}
-    coded = encode({name: tensor.detach().cpu().numpy() for name, tensor in layers.items()})
-    untouched = {name: tensor for name, tensor in layers.items() if name not in coded.table_of}
-    untouched |= {name: _narrow(name, tensor, getattr(torch, rest_dtype)) for name, tensor in rest.items()}
-    description = Description(
-        format_version=FORMAT_VERSION,
-        layers=_layers(fixed, coded),
-        sigmas=_layers(sigmas, coded),
-        model=metadata if isinstance(metadata, ModelMetadata) else ModelMetadata.model_validate(metadata),
-    )
-    return pack(Contents(description, coded, untouched))
-
-
-def decode_state(contents: Contents) -> dict[str, Tensor]:
-    """Return all tensors by name: the fixed set as it was, the rest widened to float32 where it is narrower.
-
-    Raises:
-        UserError: the stream of indices is not valid.
-    """
-    layers = contents.decode()
-    rest = {name: tensor for name, tensor in contents.untouched.items() if name not in layers}
-    weights = {name: tensor for name, tensor in layers.items() if not name.startswith(SIGMA_PREFIX)}
-    narrow = (torch.float16, torch.bfloat16)
-    return weights | {name: tensor.float() if tensor.dtype in narrow else tensor for name, tensor in rest.items()}
-
-
-def decode_sigmas(contents: Contents) -> dict[str, Tensor]:
-    """Return the posterior's sigmas by the name of their weights; none where the file keeps none.
-
-    Raises:
-        UserError: the stream of indices is not valid.
-    """
-    layers = contents.decode()
-    return {layer.name.removeprefix(SIGMA_PREFIX): layers[layer.name] for layer in contents.description.sigmas}
-
-
-def read_contents(path: str | Path) -> Contents:
-    """Read a file without decoding its weights.
-
-    Raises:
-        UserError: it is missing, unreadable, damaged, foreign or of an unknown version; names the path.
-    """
-    with naming(path):
-        try:
-            return unpack(Path(path).read_bytes())
-        except OSError as error:
-            raise UserError(error.strerror or str(error)) from error
-
-
-def load(path: str | Path) -> nn.Module:
-    """Build the network that a file holds, in evaluation mode on the CPU; its weights are the trained ones to the bit.
-
-    Raises:
-        UserError: as `read_contents`; or the file names no architecture, or one that its tensors do not fit.
-    """
-    contents = read_contents(path)
-    with naming(path):
-        return build_from(contents)
-
-
-def load_state(path: str | Path) -> dict[str, Tensor]:
-    """Return a file's tensors by name without building a network; see `decode_state`."""
-    contents = read_contents(path)
-    with naming(path):
-        return decode_state(contents)
-
-
-@contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Put the file's path in front of a user's error."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    place = _device(device)
+    contents = read_contents(source)
+    with naming(source):
+        return build_from(contents).to(place)
 
 
 def build_from(contents: Contents) -> nn.Module:
-    """Build the network of a file that was read; see `load`."""
-    metadata = contents.description.model
-    architecture = metadata.architecture
+    """Build the network of a file that was read, on the CPU; see `load`."""
+    architecture = contents.metadata.architecture
     if architecture is None:
         raise UserError("the file names no architecture; read its tensors with pwfn.export.load_state")
-    _check_before_building(architecture, contents)
-    network = _build(architecture)
-    _check_names(architecture.name, network, contents)
-    network.load_state_dict(_with_shared_names(network, decode_state(contents)))
-    _set_preprocessing(network, metadata)
+    skeleton = _skeleton(architecture)
+    if skeleton is not None:
+        _check_names(architecture.name, skeleton, contents)  # a small file must not make us build a huge network
+    network = None if skeleton is None else _filled(skeleton, contents.state)
+    if network is None:
+        network = _build(architecture)
+        _check_names(architecture.name, network, contents)
+        network.load_state_dict(_with_shared_names(network, contents.state))
+    _set_preprocessing(network, contents.metadata)
     return network
 
 
@@ -166,46 +88,67 @@ def stored_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in parameters.items()} | buffers
 
 
-def _layers(tensors: Mapping[str, Tensor], coded: CodedTensors) -> tuple[Layer, ...]:
-    return tuple(
-        Layer(name=name, shape=list(tensor.shape), table=coded.table_of.get(name)) for name, tensor in tensors.items()
-    )
-
-
-def _narrow(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    if tensor.dtype != torch.float32:
-        return tensor
-    narrow = tensor.to(dtype)
-    if not torch.equal(narrow.isfinite(), tensor.isfinite()):
-        raise UserError(f"tensor {name} has values beyond the range of {dtype}; use --rest-dtype bfloat16 or float32")
-    return narrow
-
-
 def _build(architecture: Architecture) -> nn.Module:
-    return build_network(
-        ModelConfig(name=architecture.name, kwargs=architecture.model_args, fuse=architecture.fused),
+    return build_plain(
+        architecture.name,
         num_classes=architecture.num_classes,
         in_channels=architecture.in_channels,
-        image_size=architecture.image_size,
+        size=architecture.size,
+        model_args=architecture.model_args,
+        fused=architecture.fused,
     )
 
 
-def _check_before_building(architecture: Architecture, contents: Contents) -> None:
-    """Compare names and shapes with a skeleton without memory: a small file must not make us build a huge network."""
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device}: {str(error).splitlines()[0]}") from error
+
+
+def _skeleton(architecture: Architecture) -> nn.Module | None:
+    """Build a network without memory; None where its architecture computes with real numbers while it is built.
+
+    A network that is fused does so; its tensors are compared once it is built.
+    """
+    if architecture.fused:
+        return None
     try:
         with torch.device("meta"):
-            skeleton = _build(architecture)
+            return _build(architecture)
     except UserError as error:
         if "meta" in str(error):
-            return  # no fault of the file: this architecture computes with real numbers while it is built
+            return None
         raise
-    _check_names(architecture.name, skeleton, contents)
+
+
+def _filled(skeleton: nn.Module, state: Mapping[str, Tensor]) -> nn.Module | None:
+    """Give a skeleton the file's tensors, which saves drawing random weights; None where it needs more than those.
+
+    Some networks compute tensors of their own (masks, positions), and some share parameters between layers.
+    """
+    num_names = len(list(skeleton.named_parameters(remove_duplicate=False)))
+    if num_names != len(list(skeleton.parameters())) or not state.keys() >= {
+        name for name, _ in skeleton.named_buffers()
+    }:
+        return None
+    skeleton.load_state_dict(state, assign=True)
+    kept = [value for module in skeleton.modules() for value in vars(module).values()]
+    return None if any(map(_is_hollow, kept)) else skeleton
+
+
+def _is_hollow(value: Any) -> bool:
+    """Whether an attribute holds a tensor without memory."""
+    if isinstance(value, Mapping):
+        return any(map(_is_hollow, value.values()))
+    if isinstance(value, list | tuple | set):
+        return any(map(_is_hollow, value))
+    return isinstance(value, Tensor) and value.is_meta
 
 
 def _check_names(architecture: str, network: nn.Module, contents: Contents) -> None:
     expected = stored_state(network)
-    found = {name: list(tensor.shape) for name, tensor in contents.untouched.items() if not name.startswith(PREFIX)}
-    found |= {layer.name: layer.shape for layer in contents.description.layers}
+    found = {name: list(tensor.shape) for name, tensor in contents.state.items()}
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     misshapen = [
@@ -230,4 +173,9 @@ def _set_preprocessing(network: Any, metadata: ModelMetadata) -> None:
     found = metadata.preprocessing
     if found is not None:
         known = {"mean": found.mean, "std": found.std, "interpolation": found.interpolation}
-        network.pretrained_cfg = {**network.pretrained_cfg, **known, "crop_pct": found.crop_fraction}
+        network.pretrained_cfg = {
+            **network.pretrained_cfg,
+            **known,
+            "crop_pct": found.crop_fraction,
+            "crop_mode": found.crop_mode,
+        }

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from pwfn.codebook import Codebook, CodebookMetrics, measure_codebook
-from pwfn.export.container import PREFIX, Contents, unpack
+from pwfn.export.contents import contents_from
 from pwfn.export.hardware import FLOAT_BITS, HardwareCost
-from pwfn.export.network import decode_state
+from pwfn.export.state import zip_bytes
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class FileReport:
     """Weights that are -0.0: one value with 0.0 in every metric, but kept to the bit, so the file holds two zeros."""
     file_bytes: int
     codebook_bytes: int
-    """Codebook and tables."""
+    """Palettes, tables and contexts, deflated."""
     index_bytes: int
     stored_bytes: int
     """Layers of the fixed set that are stored as they are."""
@@ -45,7 +44,7 @@ class FileReport:
 
     @property
     def header_bytes(self) -> int:
-        """Names, metadata and checksum."""
+        """Names, shapes, metadata and checksum."""
         named = self.codebook_bytes + self.index_bytes + self.stored_bytes + self.rest_bytes + (self.sigma_bytes or 0)
         return self.file_bytes - named
 
@@ -62,28 +61,32 @@ def measure_file(content: bytes) -> FileReport:
     Raises:
         UserError: the file is not valid.
     """
-    contents = unpack(content)
-    state = decode_state(contents)
-    fixed = [layer.name for layer in contents.description.layers]
-    weights = torch.cat([state[name].reshape(-1) for name in fixed]) if fixed else torch.empty(0)
-    coded = [state[layer.name].reshape(-1) for layer in contents.description.layers if layer.table is not None]
-    stored, rest, sigmas = _stored_bytes(contents)
-    float32 = save(state)
+    contents = contents_from(content)
+    sizes = contents.measure()
+    weights = _joined(contents.fixed.values())
+    coded = _joined(contents.fixed[name] for name in contents.fixed if name in contents.coded)
+    float32 = save({name: tensor.contiguous() for name, tensor in contents.state.items()})
     return FileReport(
         metrics=measure_codebook(Codebook.of(weights)),
         num_weights=weights.numel(),
-        num_coded=sum(weights.numel() for weights in coded),
-        num_coded_values=len(Codebook.of(torch.cat(coded)).values) if coded else 0,
+        num_coded=coded.numel(),
+        num_coded_values=len(Codebook.of(coded).values),
         num_negative_zeros=int(((weights == 0) & weights.signbit()).sum()),
-        file_bytes=len(content),
-        codebook_bytes=contents.coded.num_bytes - contents.coded.words.nbytes,
-        index_bytes=contents.coded.words.nbytes,
-        stored_bytes=stored,
-        rest_bytes=rest,
-        sigma_bytes=sigmas if contents.description.sigmas else None,
+        file_bytes=sizes.file,
+        codebook_bytes=sizes.codebook,
+        index_bytes=sizes.symbols,
+        stored_bytes=sizes.stored,
+        rest_bytes=sizes.rest,
+        sigma_bytes=sizes.sigmas if contents.sigmas else None,
         float32_bytes=len(float32),
-        zip_bytes=_zip_bytes(float32),
+        zip_bytes=zip_bytes(float32),
     )
+
+
+def _joined(tensors: Iterable[Tensor]) -> Tensor:
+    """All numbers of floating-point tensors, as float32, in one."""
+    found = [tensor.reshape(-1).float() for tensor in tensors if tensor.is_floating_point()]
+    return torch.cat(found) if found else torch.empty(0)
 
 
 def describe_file(report: FileReport) -> list[tuple[str, str]]:
@@ -150,24 +153,3 @@ def _parts(report: FileReport) -> str:
         "names and metadata": report.header_bytes,
     }
     return ", ".join(f"{name} {size:,}" for name, size in parts.items() if size)
-
-
-def _stored_bytes(contents: Contents) -> tuple[int, int, int]:
-    """Bytes of uncoded layers, of everything outside the fixed set, and of uncoded sigmas."""
-    layers = {layer.name for layer in contents.description.layers}
-    stored = rest = sigmas = 0
-    for name, tensor in contents.untouched.items():
-        if name in layers:
-            stored += tensor.nbytes
-        elif name.startswith(PREFIX):
-            sigmas += tensor.nbytes
-        else:
-            rest += tensor.nbytes
-    return stored, rest, sigmas
-
-
-def _zip_bytes(content: bytes) -> int:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model.safetensors", content)
-    return len(target.getvalue())

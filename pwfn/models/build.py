@@ -14,7 +14,6 @@ from timm.models import parse_model_name
 from torch import Tensor, nn
 
 from pwfn.config import ModelConfig, TrialConfig
-from pwfn.data.contract import Preprocessing
 from pwfn.errors import UserError, first_line
 from pwfn.models.caches import keep_nothing_computed
 from pwfn.models.checkpoints import check_weights, load_checkpoint
@@ -32,12 +31,20 @@ from pwfn.paths import expand_path
 
 log = logging.getLogger(__name__)
 
+ImageSize = int | tuple[int, int]
+"""Side of the input in pixels, or its height and width."""
+
 MANAGED = ("num_classes", "in_chans", "drop_rate", "drop_path_rate", "drop_block_rate")
 """Arguments of a folder that a file does not carry on: they are known otherwise, or matter in training only."""
 
 
 def build_network(
-    config: ModelConfig, *, num_classes: int, in_channels: int, image_size: int | None = None, seed: int = 0
+    config: ModelConfig,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: ImageSize | None = None,
+    seed: int = 0,
 ) -> nn.Module:
     """Build the network that a trial starts from: float32, in evaluation mode, on the CPU.
 
@@ -47,7 +54,7 @@ def build_network(
         config: which network, and where its weights come from.
         num_classes: classes of the data.
         in_channels: channels of the data. timm adapts a pretrained first convolution.
-        image_size: side of the input in pixels; None takes the network's own.
+        image_size: side of the input in pixels, or height and width; None takes the network's own.
         seed: seeds every weight that is not loaded; torch's global generator is left as it was.
 
     Raises:
@@ -62,8 +69,9 @@ def build_network(
         network.loading = _loaded(config, network, num_classes, in_channels, image_size)
         if config.pretrained:
             network.loading = replace(network.loading, source=f"pretrained weights of {name}")
-    side = image_size or _own_side(config, network)
-    network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (in_channels, side, side)}
+    size = image_size or _own_size(config, network)
+    height, width = (size, size) if isinstance(size, int) else size
+    network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (in_channels, height, width)}
     network.pretrained_cfg.pop("state_dict", None)
     network.arguments = _arguments(config, network, image_size)
     network.fused = config.fuse
@@ -73,23 +81,6 @@ def build_network(
     if config.fuse:
         network = fuse(network, _black_image(network))
     return cast(nn.Module, network)
-
-
-def preprocessing_of(network: nn.Module) -> Preprocessing:
-    """Return how images are prepared for a network of `build_network`.
-
-    Where the data has another number of channels than the network was made for, the channels' mean statistics serve
-    for each.
-    """
-    record: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
-    channels, _, side = record["input_size"]
-    return Preprocessing(
-        mean=_per_channel(record["mean"], channels),
-        std=_per_channel(record["std"], channels),
-        image_size=side,
-        interpolation=record["interpolation"],
-        crop_fraction=record["crop_pct"],
-    )
 
 
 def check_has_weights(config: TrialConfig) -> None:
@@ -120,10 +111,6 @@ def check_head_is_trained(config: TrialConfig, network: nn.Module) -> None:
         )
 
 
-def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
-
-
 def _with_local_copy(config: ModelConfig) -> ModelConfig:
     """Name the folder that a hub's repository has on this machine in place of the repository."""
     source, repository = parse_model_name(config.name)
@@ -138,7 +125,7 @@ def _create(
     config: ModelConfig,
     num_classes: int,
     in_channels: int,
-    image_size: int | None,
+    image_size: ImageSize | None,
     overlay: Mapping[str, Any] | None = None,
 ) -> Any:
     """Build a network through timm; `overlay` replaces where its pretrained weights come from."""
@@ -168,7 +155,9 @@ def _create(
         raise UserError(f"model: {name} cannot be built for {what}: {first_line(error)}") from error
 
 
-def _loaded(config: ModelConfig, network: Any, num_classes: int, in_channels: int, image_size: int | None) -> Loading:
+def _loaded(
+    config: ModelConfig, network: Any, num_classes: int, in_channels: int, image_size: ImageSize | None
+) -> Loading:
     """Load a checkpoint, or say what timm loaded, having looked at it."""
     source, model = parse_model_name(config.name)
     own_file = config.checkpoint or (model if config.pretrained and source == "local-dir" else None)
@@ -205,7 +194,7 @@ def _loaded(config: ModelConfig, network: Any, num_classes: int, in_channels: in
     return Loading(source=f"pretrained weights of {config.name}", num_loaded=len(state) - len(head), new_head=head)
 
 
-def _arguments(config: ModelConfig, network: Any, image_size: int | None) -> dict[str, Any]:
+def _arguments(config: ModelConfig, network: Any, image_size: ImageSize | None) -> dict[str, Any]:
     """Arguments beside the usual ones that build the architecture again: the user's, and a hub's or a folder's."""
     source, _ = parse_model_name(config.name)
     of_source = dict(getattr(network, "pretrained_model_args", {})) if source is not None else {}
@@ -216,13 +205,14 @@ def _arguments(config: ModelConfig, network: Any, image_size: int | None) -> dic
     }
 
 
-def _own_side(config: ModelConfig, network: Any) -> int:
+def _own_size(config: ModelConfig, network: Any) -> tuple[int, int]:
     size = config.kwargs.get("img_size")
     if size is None:
         size = getattr(network, "pretrained_model_args", {}).get("img_size")
     if size is None:
-        size = network.pretrained_cfg["input_size"][-1]
-    return int(size[-1]) if isinstance(size, list | tuple) else int(size)
+        size = network.pretrained_cfg["input_size"]
+    height, width = size[-2:] if isinstance(size, list | tuple) else (size, size)
+    return int(height), int(width)
 
 
 def _has_fixed_size(config: ModelConfig) -> bool:
@@ -236,18 +226,18 @@ def _has_fixed_size(config: ModelConfig) -> bool:
 
 
 def _black_image(network: nn.Module) -> Tensor:
-    channels, side, _ = cast(tuple[int, int, int], network.pretrained_cfg["input_size"])  # type: ignore[index]
-    return torch.zeros(1, channels, side, side)
+    channels, height, width = cast(tuple[int, int, int], network.pretrained_cfg["input_size"])  # type: ignore[index]
+    return torch.zeros(1, channels, height, width)
 
 
 def _check_forward(name: str, network: nn.Module, num_classes: int) -> None:
     """Pass one black image through, since only that says whether the network takes this size."""
     image = _black_image(network)
-    side = image.shape[-1]
+    height, width = image.shape[-2:]
     try:
         with torch.inference_mode():
             scores = network(image)
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        raise UserError(f"data.image_size: {name} cannot take {side}x{side} images: {first_line(error)}") from error
+        raise UserError(f"data.image_size: {name} cannot take {width}x{height} images: {first_line(error)}") from error
     if not isinstance(scores, torch.Tensor) or scores.shape != (1, num_classes):
         raise UserError(f"model.name: {name} does not give one score per class; only image classifiers can be used")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +17,8 @@ from timm.models import get_arch_pretrained_cfgs, is_model, parse_model_name, sp
 
 from pwfn.errors import UserError, first_line, nearest_names
 from pwfn.models import networks  # noqa: F401  (registers ours with timm)
+from pwfn.reach import answers
 
-PATIENCE_SECONDS = 3.0
-"""How long a server may take to answer before it counts as out of reach."""
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
 """What timm looks for in a repository of a hub, in its order."""
 WAY_OUT = "fetch them on a machine with network access, or give model.checkpoint"
@@ -90,7 +86,7 @@ def reachable_settings(name: str) -> dict[str, Any]:
     repository = getattr(record, "hf_hub_id", None)
     if not repository:
         url = getattr(record, "url", None)
-        if url and not _is_cached(url) and not _answers(url):
+        if url and not _is_cached(url) and not answers(url):
             raise UserError(f"model.pretrained: the weights of {name} cannot be had ({url} is out of reach); {WAY_OUT}")
         return {}
     if _hub_answers():
@@ -129,7 +125,7 @@ def hub_folder(repository: str, *, weights: bool) -> Path:
 
 
 def _hub_answers() -> bool:
-    return not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT)
+    return not constants.HF_HUB_OFFLINE and answers(constants.ENDPOINT)
 
 
 def _why() -> str:
@@ -143,23 +139,3 @@ def _cached(repository: str, file: str, revision: str | None = None) -> str | No
 
 def _is_cached(url: str) -> bool:
     return (Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(url)).is_file()  # noqa: PTH119  (of a URL)
-
-
-def _answers(url: str) -> bool:
-    """Whether a server says anything at all in time; its name may take longer to look up than a timeout covers."""
-    answers: list[bool] = []
-
-    def ask() -> None:
-        request = urllib.request.Request(url, method="HEAD")
-        try:
-            urllib.request.urlopen(request, timeout=PATIENCE_SECONDS).close()
-            answers.append(True)
-        except urllib.error.HTTPError:
-            answers.append(True)
-        except (OSError, ValueError):
-            answers.append(False)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PATIENCE_SECONDS)
-    return answers == [True]

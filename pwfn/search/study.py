@@ -100,6 +100,12 @@ def check_inputs(store: ResultsStore, inputs: Mapping[str, Mapping[str, str]], *
     store.write_study({**known, "inputs": {**known.get("inputs", {}), **inputs}})
 
 
+def record_understood(store: ResultsStore, understood: Mapping[str, Any]) -> None:
+    """Keep in study.json what was understood of data and networks, by the float network's key."""
+    known = store.read_study() or {}
+    store.write_study({**known, "understood": {**known.get("understood", {}), **understood}})
+
+
 def settle(known: Mapping[str, Any], differences: list[str], store: ResultsStore, *, force: bool) -> dict[str, Any]:
     """Refuse to continue a study if there are differences; with `force`, add them to the content of study.json."""
     if not differences:

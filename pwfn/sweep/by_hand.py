@@ -7,14 +7,16 @@ import logging
 
 from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
+from pwfn.errors import UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
-from pwfn.search.study import code_card, of_code, of_inputs, show
+from pwfn.search.study import code_card, of_code, of_inputs, record_understood, show
 from pwfn.space.space import SearchSpace
 from pwfn.trial.decision import Decision
 from pwfn.trial.fingerprint import fingerprint_inputs
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import own_device, run_trial
+from pwfn.trial.understood import format_understood, understand
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +94,22 @@ def run_by_hand(
     store.write_proposal(trial.trial_id, {"trial_id": trial.trial_id, "number": number, "config": config.model_dump()})
     if config.resources.workers == 1:
         device = own_device(config.resources)
+        _say_what_was_understood(config, store)
         row = run_trial(trial, store, device=device, replicas=Replicas(), on_round=_nobody_else_is_told)
     else:
         row = _run_on_cluster(trial, store, address)
     assert row is not None, "nobody tells it to stop"
     return row
+
+
+def _say_what_was_understood(config: TrialConfig, store: ResultsStore) -> None:
+    """Log it and keep it; what cannot be understood fails the trial where it is opened again."""
+    try:
+        found = understand(config)
+    except UserError:
+        return
+    log.info("%s", format_understood(found))
+    record_understood(store, {baseline_key(config): found})
 
 
 def _run_on_cluster(trial: Trial, store: ResultsStore, address: str | None) -> Row | None:

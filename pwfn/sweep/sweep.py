@@ -22,12 +22,12 @@ from rich.console import Console
 
 from pwfn.baseline import baseline_key
 from pwfn.config import ResourcesConfig, TrialConfig
-from pwfn.errors import UserError
+from pwfn.errors import TrialError, UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.learning import lesson
 from pwfn.search.pruning import referee_of
-from pwfn.search.study import SearchStudy, check_inputs
+from pwfn.search.study import SearchStudy, check_inputs, record_understood
 from pwfn.sweep.baselines import Baselines
 from pwfn.sweep.cluster import connected
 from pwfn.sweep.confirm import Confirmation
@@ -42,6 +42,7 @@ from pwfn.sweep.supervision import Supervisor, signals_stop
 from pwfn.trial.fingerprint import Fingerprint, fingerprint_inputs
 from pwfn.trial.rows import Row, Trial, failure
 from pwfn.trial.run import ensure_baseline, own_device, run_trial
+from pwfn.trial.understood import Understood, format_understood, understand
 
 PATIENCE = 600.0
 """Seconds for which a sweep waits for a store that is full or cannot be reached."""
@@ -129,6 +130,30 @@ def _run(trial: Trial, store: ResultsStore, listener: DeskListener) -> Row | Non
     return run_trial(trial, store, device=device, replicas=Replicas(), on_round=listener)
 
 
+def understand_all(configs: Iterable[TrialConfig]) -> dict[str, Understood]:
+    """Open data and network of each float network where a trial would run; return what was understood of them.
+
+    Raises:
+        UserError: the model or the data cannot be used.
+    """
+    distinct = {baseline_key(config): config for config in configs}
+    remote = ray.remote(_understand)
+    pending = [remote.options(**_task_options(config.resources)).remote(config) for config in distinct.values()]
+    understood = {}
+    for key, found in zip(distinct, ray.get(pending), strict=True):
+        if isinstance(found, str):
+            raise UserError(found)
+        understood[key] = found
+    return understood
+
+
+def _understand(config: TrialConfig) -> Understood | str:
+    try:
+        return understand(config)
+    except UserError as error:
+        return str(error)
+
+
 def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore) -> dict[str, Fingerprint]:
     """Make each float network that trials start from, in a place where a trial would run; return its fingerprint.
 
@@ -151,7 +176,7 @@ def _make_baseline(config: TrialConfig, store: ResultsStore) -> Fingerprint | st
     try:
         ensure_baseline(config, store, own_device(config.resources), Replicas())
         return fingerprint_inputs(config)
-    except UserError as error:
+    except (UserError, TrialError) as error:
         return str(error)
 
 
@@ -179,6 +204,10 @@ def search(
     with connected(address, dashboard=space.resources.workers > 1):
         slots = slots_asked_for(space, address, console)
         configs = space.float_networks()
+        understood = understand_all(configs)
+        for found in understood.values():
+            console.print(format_understood(found), markup=False, highlight=False, soft_wrap=True)
+        record_understood(store, understood)
         with console.status(f"making {len({*map(baseline_key, configs)})} float networks"):
             inputs = make_baselines(configs, store)
         check_inputs(store, inputs, force=force)

@@ -9,6 +9,7 @@ import logging
 
 import torch
 from safetensors.torch import load, save
+from torch import nn
 
 from pwfn.baseline import Baseline, baseline_key, make_baseline
 from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrialConfig
@@ -22,6 +23,7 @@ from pwfn.models import (
     check_head_is_trained,
     describe_loading,
     preprocessing_of,
+    record_preparation_,
 )
 from pwfn.naming import PointName
 from pwfn.parameters import shares_left_out
@@ -32,6 +34,7 @@ from pwfn.seeds import derive_seed
 from pwfn.task import Task
 from pwfn.trial.attempts import Attempts
 from pwfn.trial.decision import Decision, RoundListener
+from pwfn.trial.names import check_beats_chance, check_names, check_same_names
 from pwfn.trial.rows import (
     Row,
     Trial,
@@ -197,38 +200,57 @@ def ensure_baseline(config: TrialConfig, store: ResultsStore, device: torch.devi
 
     A sweep makes it before its first trial. Several trials may call this at once only when it is already made.
     """
-    key = baseline_key(config)
+    key, source = baseline_key(config), open_data(config)
     kept = store.read_baseline(key)
     if kept is not None:
+        check_same_names(kept[1].get("classes"), source, f"the float network in {store.results}/{store.study}")
         return Baseline.from_bytes(*kept)
     check_has_weights(config)
     of_study = config.model_copy(update={"seed": config.split_seed})
     task = open_task(of_study, config.model, device, replicas)
+    check_names(config, source, task.network)
     check_head_is_trained(config, task.network)
     understood = describe_loading(task.network, include_norm=config.include_norm)
     for line in understood.lines():
         log.log(logging.WARNING if line.startswith("warning") else logging.INFO, line)
     baseline = make_baseline(task)
+    check_beats_chance(config, source, baseline.validation)
     if replicas.is_first:
-        store.write_baseline(key, baseline.to_bytes(), baseline.card)
+        store.write_baseline(key, baseline.to_bytes(), {**baseline.card, "classes": list(source.class_names)})
     return baseline
 
 
 def open_task(
     config: TrialConfig, model: ModelConfig, device: torch.device, replicas: Replicas, micro_batches: int = 1
 ) -> Task:
-    """Build a trial's network and its data, prepared for that network, on a device."""
-    seed = config.split_seed
-    source = _source(config.data, seed)
+    """Build a network and the data it is given, on a device."""
+    network = network_for(config, model, open_data(config))
+    data = _data(config.data, config.split_seed, preprocessing_of(network), device)
+    return Task(network.to(device), data, config, device, replicas, micro_batches)
+
+
+def open_data(config: TrialConfig) -> Source:
+    """Open the data of a trial, or take it as it was opened for the trial before in this process."""
+    return _source(config.data, config.split_seed)
+
+
+def network_for(config: TrialConfig, model: ModelConfig, source: Source) -> nn.Module:
+    """Build a network for the classes and channels of the data, with the size and crop that the configuration asks for.
+
+    Args:
+        config: of the trial.
+        model: the trial's, or another that only says how the network is built.
+        source: the data.
+    """
     network = build_network(
         model,
         num_classes=source.num_classes,
         in_channels=source.in_channels,
         image_size=config.data.image_size,
-        seed=derive_seed(seed, "initial weights"),
+        seed=derive_seed(config.split_seed, "initial weights"),
     )
-    data = _data(config.data, seed, preprocessing_of(network), device)
-    return Task(network.to(device), data, config, device, replicas, micro_batches)
+    record_preparation_(network, config.data)
+    return network
 
 
 @functools.lru_cache(maxsize=2)
@@ -258,7 +280,7 @@ def own_device(resources: ResourcesConfig) -> torch.device:
 
 
 def _metadata(trial: Trial, task: Task, outcome: Row) -> ModelMetadata:
-    classes = _source(task.config.data, task.config.split_seed).class_names
+    classes = open_data(task.config).class_names
     provenance: dict[str, str | int | None] = {
         "study": trial.study,
         "trial_id": trial.trial_id,

@@ -78,15 +78,15 @@ def test_a_broken_network_is_said(content: bytes, record: Record, tmp_path: Path
     study, notes = load(str(tmp_path / "results" / "digits")), []
     assert study.folder is not None
     assert read_layers(study.folder, study.trials, notes) == {}
-    reason = "it is damaged, or not an exported network"
-    assert notes == [f"models/t0.safetensors cannot be read, its layers are not shown: {reason}"]
+    assert len(notes) == 1
+    assert notes[0].startswith("models/t0.safetensors cannot be read, its layers are not shown: not a ")
 
 
 def test_a_flipped_bit_of_a_network_is_noticed() -> None:
     content = bytearray(encode_network(torch.nn.Linear(40, 30), ModelMetadata()))
     assert len(layer_entropies(bytes(content))) == 0  # nothing is shared, hence nothing is coded
     content[len(content) // 2] ^= 1
-    with pytest.raises(LayersError, match="it is damaged"):
+    with pytest.raises(LayersError, match="the file is damaged"):
         layer_entropies(bytes(content))
 
 

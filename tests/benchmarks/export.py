@@ -1,44 +1,167 @@
-"""Measures the export's codec at 25 million weights, against gzip, zstandard and the entropy, in one run.
+"""Measures the exported file against its earlier version, the entropy and other coders, in one run.
 
-    python tests/benchmarks/export.py [--weights 25000000] [--out table.md]
+    python tests/benchmarks/export.py --networks FOLDER [--nncodec PYTHON] [--out tables.md]
 
-Weights are drawn from real clustered distributions: normal per layer, of the layer's own scale, rounded to sums of up
-to two powers of two (the form of PWFN's values), in layers of ResNet-50's sizes; and the same with every scale alike,
-so that no layer gains from a table of its own. Each coder runs in a process of its own, which reports its peak memory.
+FOLDER holds `resnet20.safetensors` and `resnet32.safetensors` of CIFAR-10; they are clustered by plain k-means over the
+whole network. `--nncodec` names a Python that has nncodec (ISO/IEC 15938-17); coders that are not installed are left
+out by name. Sizes are exact; seconds are of the process, on one thread; memory is the peak beyond the weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import os
-import platform
+import json
+import lzma
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from importlib.metadata import version
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from importlib.util import find_spec
 from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
+import torch
+from safetensors.torch import load_file, save
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from pwfn.codebook import entropy_bits
+from printed import hardware  # noqa: E402
 
-CODERS = (
-    "pwfn",
-    "gzip -6 of float32",
-    "gzip -6 of uint8",
-    "zstd -3 of float32",
-    "zstd -19 of uint8",
-)
-KINDS = ("scales differ", "scales alike", "float (not clustered)")
+from pwfn.codebook import Codebook, entropy_bits  # noqa: E402
+from pwfn.export import encode_state, load_state  # noqa: E402
+from pwfn.export.container import read_envelope, unpack  # noqa: E402
+from pwfn.export.layout import Coding, Kind, Role, write_layout  # noqa: E402
+from pwfn.export.state import zip_bytes  # noqa: E402
+from pwfn.methods.kmeans.values import kmeans_values, nearest_values  # noqa: E402
+
+State = dict[str, torch.Tensor]
+RESNETS, VALUES = (20, 32), (8, 11, 16, 32, 64)
+KINDS = ("3x3 kernels", "scales differ", "scales alike", "float (not clustered)")
+MEGABYTE = 2**20
+
+
+def fixed_names(state: State) -> list[str]:
+    """Weights of convolutions and linear layers, and biases of linear layers."""
+    linear = {name.removesuffix("weight") for name, tensor in state.items() if tensor.ndim == 2}
+    return [name for name, t in state.items() if t.ndim > 1 or (name.endswith("bias") and name[:-4] in linear)]
+
+
+def cluster(state: State, num_values: int) -> State:
+    """Replace the fixed set by its k-means values."""
+    names = fixed_names(state)
+    values = kmeans_values(np.concatenate([state[name].numpy().ravel() for name in names]), num_values)
+    near = {name: nearest_values(state[name].numpy().ravel(), values).reshape(state[name].shape) for name in names}
+    return state | {name: torch.from_numpy(array) for name, array in near.items()}
+
+
+def payload_bytes(content: bytes) -> int:
+    """Bytes of a file without names, shapes, metadata, checksum and envelope: what other coders are compared on."""
+    unpacked = unpack(content, read_envelope(content))
+    records = [replace(each, coding=Coding(Kind.STORED)) for each in unpacked.layout.records if each.role != Role.PART]
+    bare = write_layout(replace(unpacked.layout, palettes=(), tables=(), records=tuple(records)))
+    return len(content) - len(zlib.compress(bare, 9)) - 32 - 8 - int.from_bytes(content[:8], "little")
+
+
+def entropies(tensors: Iterable[torch.Tensor]) -> float:
+    """Bytes of each tensor at its own entropy, summed."""
+    return sum(entropy_bits(Codebook.of(tensor).counts) * tensor.numel() / 8 for tensor in tensors)
+
+
+def general_coders() -> dict[str, Callable[[bytes], bytes]]:
+    """Compressors of bytes by name, as far as they are installed."""
+    coders: dict[str, Callable[[bytes], bytes]] = {"xz": lambda content: lzma.compress(content, preset=9)}
+    if find_spec("brotli"):
+        import brotli
+
+        coders["brotli"] = brotli.compress
+    if find_spec("zstandard"):
+        import zstandard
+
+        coders["zstd"] = zstandard.ZstdCompressor(level=19).compress
+    return coders
+
+
+def smallest(compress: Callable[[bytes], bytes], positions: np.ndarray, num_values: int) -> int:
+    """Bytes of a general coder: the better of one byte per position and, up to 16 values, half a byte."""
+    forms = [positions.astype(np.uint8).tobytes()]
+    if num_values <= 16:
+        padded = np.append(positions, np.zeros(len(positions) % 2, positions.dtype)).astype(np.uint8)
+        forms.append((padded[::2] | padded[1::2] << 4).tobytes())
+    return min(len(compress(form)) for form in forms)
+
+
+def nncodec_bytes(python: str, weights: State, values: np.ndarray) -> int:
+    """Bytes of ISO/IEC 15938-17 for the positions, counted from the value next to zero."""
+    zero = int(np.abs(values).argmin())
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        positions = {name: np.searchsorted(values, tensor.numpy()) - zero for name, tensor in weights.items()}
+        np.savez(file, **{name: array.astype(np.int32) for name, array in positions.items()})
+        file.flush()
+        command = [python, str(Path(__file__).with_name("nncodec_size.py")), file.name]
+        return int(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["bytes"])
+
+
+def network_row(state: State, label: str, num_values: int, python: str | None) -> list[str]:
+    """Payload of the clustered weights under every coder, and the whole file beside version 1's."""
+    from version1_encoder import encode as encode_version1
+
+    state = cluster(state, num_values)
+    weights = {name: state[name] for name in fixed_names(state)}
+    flat = torch.cat([tensor.reshape(-1) for tensor in weights.values()])
+    values = np.unique(flat.numpy())
+    positions = np.searchsorted(values, flat.numpy())
+    rest = {name: tensor for name, tensor in state.items() if name not in weights}
+    whole = encode_state(weights, rest, {})
+    alone = encode_state(weights, {}, {})
+    if any(not torch.equal(tensor, state[name]) for name, tensor in load_state(whole).items()):
+        raise SystemExit(f"{label}: decoded weights differ")
+    # All of the file but names and the rest: what the rest costs, it costs without the weights, too.
+    ours = payload_bytes(alone)
+    codebook = 4 * len(values)
+    found = {
+        "entropy": round(entropies([flat])) + codebook,
+        "layers": round(entropies(weights.values())) + codebook,
+        "version 1": encode_version1({name: tensor.numpy() for name, tensor in weights.items()}).num_bytes,
+        "zip": smallest(lambda content: zlib.compress(content, 9), positions, len(values)) + codebook,
+        **{name: smallest(coder, positions, len(values)) + codebook for name, coder in general_coders().items()},
+        "nncodec": nncodec_bytes(python, weights, values) + codebook if python else None,
+        "pwfn": ours,
+        "file": len(whole),
+        "its zip": zip_bytes(save(state)),
+    }
+    return [label, *("not installed" if size is None else f"{size:,}" for size in found.values())]
+
+
+def grouped(weights: torch.Tensor, kind: str) -> torch.Tensor:
+    """Quantise a weight as other tools do, each output channel by itself."""
+    rows = weights.reshape(len(weights), -1)
+    if kind == "16 values per channel":
+        found = [nearest_values(row, kmeans_values(row, 16)) for row in rows.numpy()]
+        return torch.from_numpy(np.stack(found)).reshape(weights.shape)
+    largest = {"int4": 7, "int8": 127}[kind.split()[0]]
+    scale = rows.abs().amax(dim=1, keepdim=True) / largest
+    return ((rows / scale).round().clamp(-largest - 1, largest) * scale).reshape(weights.shape)
+
+
+def grouped_row(state: State, kind: str) -> list[str]:
+    """A network with a codebook per channel: the file, and the zip and xz of its float32."""
+    state = state | {name: grouped(state[name], kind) for name in fixed_names(state) if state[name].ndim > 1}
+    content = encode_state(state, {}, {})
+    if any(not torch.equal(tensor, state[name]) for name, tensor in load_state(content).items()):
+        raise SystemExit(f"{kind}: decoded weights differ")
+    plain = save(state)
+    return [kind, f"{len(content):,}", f"{zip_bytes(plain):,}", f"{len(lzma.compress(plain, preset=6)):,}"]
 
 
 def draw_layers(num_weights: int, kind: str) -> dict[str, np.ndarray]:
-    """Layers of clustered weights, He-scaled by fan-in."""
+    """Layers of clustered weights in ResNet-50's sizes: He-scaled normals, rounded to sums of up to two powers of two.
+
+    In 3x3 kernels neighbours correlate, as they do in trained networks.
+    """
     rng = np.random.default_rng(0)
     powers = 2.0 ** np.arange(-7, 1)
     sums = {sum(pair) for pair in combinations_with_replacement([0.0, *powers], 2)}
@@ -48,77 +171,33 @@ def draw_layers(num_weights: int, kind: str) -> dict[str, np.ndarray]:
     sizes = rng.multinomial(num_weights, fans / fans.sum())
     layers = {}
     for index, (fan, size) in enumerate(zip(fans, sizes, strict=True)):
-        scale = np.sqrt(2 / fan) if kind == "scales differ" else 0.05
-        drawn = rng.standard_normal(size, dtype=np.float32) * np.float32(scale)
+        scale = 0.05 if kind == "scales alike" else np.sqrt(2 / fan)
+        if kind == "3x3 kernels":
+            kernels = rng.standard_normal((size // 9, 3, 3), dtype=np.float32)
+            drawn = (kernels + rng.standard_normal((size // 9, 1, 1), dtype=np.float32)) * np.float32(scale / 2**0.5)
+            drawn = drawn[:, None]
+        else:
+            drawn = rng.standard_normal(size, dtype=np.float32) * np.float32(scale)
         layers[f"layer{index}.weight"] = drawn if kind.startswith("float") else values[np.searchsorted(borders, drawn)]
     return layers
 
 
-def code_with_pwfn(layers: dict[str, np.ndarray]) -> tuple[int, float, float]:
-    """Bytes, and seconds to encode and to decode."""
-    from pwfn.export.codec import decode, encode
-
-    start = time.perf_counter()
-    coded = encode(layers)
-    middle = time.perf_counter()
-    decoded = decode(coded, {name: layer.shape for name, layer in layers.items()})
-    end = time.perf_counter()
-    if any(decoded[name].tobytes() != layers[name].tobytes() for name in decoded):
+def speed_row(kind: str, num_weights: int) -> list[str]:
+    """Seconds and memory of encoding and decoding, in a process of its own."""
+    torch.set_num_threads(1)
+    state = {name: torch.from_numpy(array) for name, array in draw_layers(num_weights, kind).items()}
+    found, contents = [], []
+    for run in (lambda: encode_state(state, {}, {}), lambda: load_state(contents[0])):
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before, start = memory_peak(), time.process_time()
+        contents.append(run())
+        found += [f"{num_weights / (time.process_time() - start) / 1e6:.1f}"]
+        found += [f"{(memory_peak() - before) * MEGABYTE / num_weights:.1f}"]
+    if any(not torch.equal(contents[1][name], tensor) for name, tensor in state.items()):
         raise SystemExit("decoded weights differ")
-    left_out = sum(layer.nbytes for name, layer in layers.items() if name not in decoded)
-    return coded.num_bytes + left_out, middle - start, end - middle
-
-
-def code_with_bytes(
-    layers: dict[str, np.ndarray],
-    compress: Callable[[bytes], bytes],
-    decompress: Callable[[bytes], bytes],
-    narrow: bool,
-) -> tuple[int, float, float]:
-    """The same for a general compressor, on float32 or on codebook positions of one byte."""
-    weights = np.concatenate(list(layers.values()))
-    start = time.perf_counter()
-    if narrow:
-        values, positions = np.unique(weights, return_inverse=True)
-        content = positions.astype(np.uint8).tobytes()
-    else:
-        content = weights.tobytes()
-    packed = compress(content)
-    middle = time.perf_counter()
-    unpacked = decompress(packed)
-    if narrow:
-        values[np.frombuffer(unpacked, np.uint8)]
-    return len(packed) + (values.nbytes if narrow else 0), middle - start, time.perf_counter() - middle
-
-
-def run_one(coder: str, layers: dict[str, np.ndarray]) -> tuple[int, float, float]:
-    """Run one coder."""
-    if coder == "pwfn":
-        return code_with_pwfn(layers)
-    tool, level, narrow = coder.split()[0], int(coder.split()[1][1:]), coder.endswith("uint8")
-    if tool == "gzip":
-        return code_with_bytes(layers, lambda content: gzip.compress(content, level), gzip.decompress, narrow)
-    import zstandard
-
-    compressor, decompressor = zstandard.ZstdCompressor(level=level), zstandard.ZstdDecompressor()
-    return code_with_bytes(layers, compressor.compress, decompressor.decompress, narrow)
-
-
-def measure(coder: str, kind: str, num_weights: int) -> str:
-    """One row of the table: bits per weight, seconds, and peak memory beyond the weights themselves."""
-    if coder == "pwfn":
-        import pwfn.export.codec  # noqa: F401  (its libraries are not the coder's memory)
-    layers = draw_layers(num_weights, kind)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of drawing
-    before = memory_peak()
-    num_bytes, encode_seconds, decode_seconds = run_one(coder, layers)
-    extra = memory_peak() - before
-    bits = 8 * num_bytes / num_weights
-    over = "" if kind.startswith("float") else f"{bits / bound(layers):.4f}"
-    return (
-        f"| {kind} | {coder} | {bits:.4f} | {over} | 1 : {32 / bits:.2f} | "
-        f"{encode_seconds:.2f} | {decode_seconds:.2f} | {extra:,.0f} |"
-    )
+    bound = entropies([torch.cat([tensor.reshape(-1) for tensor in state.values()])])
+    ratio = "" if kind.startswith("float") else f"{len(contents[0]) / bound:.3f}"
+    return [kind, f"{8 * len(contents[0]) / num_weights:.3f}", ratio, *found]
 
 
 def memory_peak() -> float:
@@ -127,40 +206,45 @@ def memory_peak() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def bound(layers: dict[str, np.ndarray]) -> float:
-    """Entropy of the values over all weights, in bits per weight."""
-    counts: dict[float, int] = {}
-    for layer in layers.values():
-        for value, count in zip(*np.unique(layer, return_counts=True), strict=True):
-            counts[value] = counts.get(value, 0) + int(count)
-    return entropy_bits(np.array(list(counts.values())))
+def table(title: str, head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """A table in Markdown, printed row by row."""
+    lines = ["", f"### {title}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    print("\n".join(lines), flush=True)
+    for row in rows:
+        lines.append(f"| {' | '.join(row)} |")
+        print(lines[-1], flush=True)
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=int, default=25_000_000)
+    parser.add_argument("--networks", type=Path, metavar="FOLDER")
+    parser.add_argument("--nncodec", metavar="PYTHON")
+    parser.add_argument("--weights", type=int, default=25_000_000, help="of the table of speeds")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--one", nargs=2, metavar=("CODER", "KIND"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", metavar="KIND", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(measure(*options.one, options.weights))
+        print(json.dumps(speed_row(options.one, options.weights)))
         return
-    packages = ", ".join(f"{name} {version(name)}" for name in ("constriction", "numpy", "zstandard"))
-    lines = [
-        f"{options.weights:,} weights; {platform.machine()}, {os.cpu_count()} cores, {platform.system()}; "
-        f"Python {platform.python_version()}, {packages}; one thread",
-        "",
-        "| weights | coder | bits per weight | to the entropy | to float32 | encode s | decode s | extra MB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    print("\n".join(lines), flush=True)
-    for kind in KINDS:
-        for coder in CODERS:
-            if kind.startswith("float") and "uint8" in coder:
-                continue
-            command = [sys.executable, __file__, "--weights", str(options.weights), "--one", coder, kind]
-            lines.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
-            print(lines[-1], flush=True)
+    lines = [f"{hardware('cpu')}; Python {sys.version.split()[0]}, numpy {np.__version__}; one thread"]
+    print(lines[0])
+    if options.networks:
+        states = {depth: load_file(options.networks / f"resnet{depth}.safetensors") for depth in RESNETS}
+        names = ["zip", *general_coders(), "nncodec", "pwfn", "whole file", "its float32, zipped"]
+        head = ["network, values", "entropy + codebook", "entropies of layers", "version 1", *names]
+        rows = (
+            network_row(states[depth], f"ResNet-{depth}, {num_values}", num_values, options.nncodec)
+            for depth in RESNETS for num_values in VALUES
+        )  # fmt: skip
+        lines += table("Clustered networks, bytes", head, rows)
+        kinds = ("int4 per channel", "int8 per channel", "16 values per channel")
+        rows = (grouped_row(states[20], kind) for kind in kinds)
+        lines += table("Codebooks inside a tensor (ResNet-20), bytes", ["codebook", "file", "zip", "xz"], rows)
+    head = ["weights", "bits per weight", "to the entropy", "encode, M/s", "bytes per weight", "decode, M/s", "bytes"]
+    command = [sys.executable, __file__, "--weights", str(options.weights), "--one"]
+    runs = (subprocess.run([*command, kind], check=True, capture_output=True, text=True).stdout for kind in KINDS)
+    lines += table(f"Speed and memory, {options.weights:,} weights", head, map(json.loads, runs))
     if options.out:
         options.out.write_text("\n".join(lines) + "\n")
 

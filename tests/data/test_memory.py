@@ -6,7 +6,12 @@ from torch import Tensor
 
 from pwfn.config import DataConfig
 from pwfn.data import Data, Preprocessing, open_source
-from pwfn.data.memory import Augmentation, ImageSet, MemorySource
+from pwfn.data.classes import Classes
+from pwfn.data.collection import Collection
+from pwfn.data.images import ArrayImages
+from pwfn.data.memory import Augmentation
+from pwfn.data.roles import Roles
+from pwfn.data.source import Source
 from pwfn.errors import UserError
 
 CPU = torch.device("cpu")
@@ -18,15 +23,19 @@ def _digits(*, seed: int = 0, preprocessing: Preprocessing = PLAIN, **settings: 
     return open_source(DataConfig(name="digits", **settings), seed=seed).prepare(preprocessing, CPU)
 
 
-def _numbered(shape: tuple[int, int, int], num: int = 40, name: str = "numbers") -> ImageSet:
+def _numbered(side: int = 8, num: int = 40, name: str = "numbers") -> ArrayImages:
     """Images whose every pixel is their row."""
-    images = torch.arange(num, dtype=torch.uint8)[:, None, None, None].expand(num, *shape)
-    return ImageSet(name, torch.arange(num) % 4, shape, lambda rows: images[rows], lambda: "")
+    images = torch.arange(num, dtype=torch.uint8)[:, None, None].expand(num, side, side).contiguous()
+    return ArrayImages(name, torch.arange(num) % 4, images)
 
 
-def _source(pool: ImageSet, test: ImageSet, **settings: Any) -> MemorySource:
+def _source(pool: ArrayImages, test: ArrayImages, **settings: Any) -> Source:
     config = DataConfig(name="digits", **{"augmentation": "none", **settings})
-    return MemorySource(config, pool, test, class_names=("a", "b", "c", "d"), seed=0)
+    classes = Classes(tuple("abcd"), "as given")
+    collection = Collection(
+        "numbers", Roles("train", None, "test"), {"train": pool, "test": test}, classes, channels=1, is_small=True
+    )
+    return Source(config, collection, 0)
 
 
 def _join(batches: Any) -> tuple[Tensor, Tensor]:
@@ -37,7 +46,7 @@ def _join(batches: Any) -> tuple[Tensor, Tensor]:
 class TestDigits:
     def test_sizes_and_classes(self) -> None:
         source = open_source(DataConfig(name="digits"), seed=0)
-        assert (source.num_classes, source.in_channels, source.image_size) == (10, 1, 8)
+        assert (source.num_classes, source.in_channels, source.in_memory) == (10, 1, True)
         assert source.class_names == tuple("0123456789")
         data = source.prepare(PLAIN, CPU)
         assert (data.num_train, data.num_validation, data.num_test) == (1294, 144, 359)
@@ -67,7 +76,7 @@ class TestBatches:
         torch.testing.assert_close(normalised, (plain / 255 - 0.3) / 0.4)
 
     def test_training_epoch_holds_each_image_once_in_another_order_each_seed(self) -> None:
-        data = _source(_numbered((1, 8, 8)), _numbered((1, 8, 8))).prepare(PLAIN, CPU)
+        data = _source(_numbered(), _numbered()).prepare(PLAIN, CPU)
         epochs = [_join(data.train_batches(batch_size=6, seed=seed))[0][:, 0, 0, 0].round() for seed in (0, 0, 1)]
         assert data.num_steps(6) == 6
         assert len(set(epochs[0].tolist())) == len(epochs[0]) == 36
@@ -75,14 +84,14 @@ class TestBatches:
         assert not torch.equal(epochs[0], epochs[2])
 
     def test_labels_stay_with_their_images(self) -> None:
-        data = _source(_numbered((1, 8, 8)), _numbered((1, 8, 8))).prepare(PLAIN, CPU)
+        data = _source(_numbered(), _numbered()).prepare(PLAIN, CPU)
         epoch = data.train_batches(batch_size=6, seed=0)
         for batches in (epoch, *(data.batches(split, batch_size=7) for split in ("train", "validation", "test"))):
             images, labels = _join(batches)
             assert torch.equal(images[:, 0, 0, 0].round().long() % 4, labels)
 
     def test_evaluation_is_in_file_order_and_complete(self) -> None:
-        data = _source(_numbered((1, 8, 8)), _numbered((1, 8, 8))).prepare(PLAIN, CPU)
+        data = _source(_numbered(), _numbered()).prepare(PLAIN, CPU)
         rows = {
             split: _join(data.batches(split, batch_size=7))[0][:, 0, 0, 0].round().tolist()
             for split in ("train", "validation", "test")
@@ -91,12 +100,12 @@ class TestBatches:
         assert sorted(rows["train"] + rows["validation"]) == rows["test"] == list(range(40))
 
     def test_max_images_are_a_stratified_sample(self) -> None:
-        data = _source(_numbered((1, 8, 8)), _numbered((1, 8, 8))).prepare(PLAIN, CPU)
+        data = _source(_numbered(), _numbered()).prepare(PLAIN, CPU)
         _, labels = _join(data.batches("train", batch_size=3, max_images=12))
         assert torch.bincount(labels).tolist() == [3, 3, 3, 3]
 
     def test_num_steps_stops_early_and_a_small_set_gives_one_batch(self) -> None:
-        data = _source(_numbered((1, 8, 8)), _numbered((1, 8, 8))).prepare(PLAIN, CPU)
+        data = _source(_numbered(), _numbered()).prepare(PLAIN, CPU)
         whole = list(data.train_batches(batch_size=6, seed=3))
         part = list(data.train_batches(batch_size=6, seed=3, num_steps=2))
         assert len(part) == 2
@@ -123,14 +132,24 @@ class TestBatches:
         assert torch.equal(torch.cat(parts), _join(data.batches("test", batch_size=40, max_images=200))[0])
 
     def test_another_size_is_reached_by_resizing(self) -> None:
-        images = ImageSet(
-            "flat", torch.arange(8) % 4, (1, 8, 8), lambda rows: torch.full((len(rows), 1, 8, 8), 7).byte(), lambda: ""
-        )
+        flat = ArrayImages("flat", torch.arange(8) % 4, torch.full((8, 8, 8), 7).byte())
         larger = Preprocessing((0.0,), (1 / 255,), 12, "bilinear")
-        data = _source(images, images, image_size=12, validation_fraction=0.5).prepare(larger, CPU)
+        data = _source(flat, flat, image_size=12, validation_fraction=0.5).prepare(larger, CPU)
         resized, _ = _join(data.batches("test", batch_size=8))
         assert resized.shape == (8, 1, 12, 12)
         torch.testing.assert_close(resized, torch.full((8, 1, 12, 12), 7.0))
+
+    @pytest.mark.parametrize("split", ["train", "validation", "test"])
+    @pytest.mark.parametrize("crop", [{}, {"crop_fraction": 0.8}, {"crop_mode": "squash", "interpolation": "bilinear"}])
+    def test_the_pixels_held_are_those_of_the_loader(self, split: str, crop: dict[str, Any]) -> None:
+        preprocessing = Preprocessing((0.3,), (0.4,), 6, **crop)
+        held, loaded = (
+            _join(_digits(in_memory=held, image_size=6, loader_workers=0, preprocessing=preprocessing,
+                          train_images=50, test_images=50).batches(split, batch_size=32))
+            for held in (True, False)
+        )  # fmt: skip
+        assert torch.equal(held[0], loaded[0])
+        assert torch.equal(held[1], loaded[1])
 
 
 class TestAugmentation:
@@ -172,20 +191,15 @@ class TestErrors:
             _digits(preprocessing=Preprocessing((0.0,), (1.0,), 32))
 
     def test_network_of_other_channels(self) -> None:
-        with pytest.raises(UserError, match="digits: images have 1 channels, but the network takes 3"):
+        with pytest.raises(
+            UserError, match=r"digits: images have 1 channels, but the network takes 3; set data.channels=3"
+        ):
             _digits(preprocessing=Preprocessing((0.0,) * 3, (1.0,) * 3, 8))
 
-    def test_images_that_are_not_square(self) -> None:
-        with pytest.raises(UserError, match="numbers: images are 9x8 pixels; only square ones fit"):
-            _source(_numbered((1, 8, 9)), _numbered((1, 8, 9)))
-
-    def test_test_images_of_another_shape(self) -> None:
-        message = "test set: images are 8x8 with 3 channels, but those of numbers are 8x8 with 1 channel$"
-        with pytest.raises(UserError, match=message):
-            _source(_numbered((1, 8, 8)), _numbered((3, 8, 8), name="test set"))
-
     def test_more_than_fits_in_memory(self) -> None:
-        huge = ImageSet("huge", torch.arange(90_000) % 4, (3, 224, 224), lambda rows: rows, lambda: "")
-        message = r"huge: 180000 images of 224x224 with 3 channels take 25.2 GiB, above the 4 GiB held in memory; use"
+        huge = ArrayImages("huge", torch.arange(90_000) % 4, torch.zeros(1, 8, 8).byte().expand(90_000, 8, 8))
+        message = (
+            r"huge: 180000 images of 224x224 take 8.4 GiB, above the 4 GiB held in memory; set data.in_memory=false"
+        )
         with pytest.raises(UserError, match=message):
-            _source(huge, huge).prepare(Preprocessing((0.0,) * 3, (1.0,) * 3, 224), CPU)
+            _source(huge, huge, image_size=224).prepare(Preprocessing((0.0,), (1.0,), 224), CPU)

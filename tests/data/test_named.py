@@ -36,7 +36,7 @@ def mnist(tmp_path: Path) -> Path:
 
 def test_set_held_in_memory(mnist: Path) -> None:
     source = _open(mnist, "MNIST")
-    assert (source.num_classes, source.in_channels, source.image_size) == (10, 1, 28)
+    assert (source.num_classes, source.in_channels, source.in_memory) == (10, 1, True)
     assert source.class_names[3] == "3 - three"
     data = source.prepare(Preprocessing((0.0,), (1 / 255,), 28), torch.device("cpu"))
     assert (data.num_train, data.num_validation, data.num_test) == (45, 5, 20)
@@ -46,23 +46,23 @@ def test_set_held_in_memory(mnist: Path) -> None:
 
 
 def test_set_of_image_files(tmp_path: Path) -> None:
-    for split, num in (("train", 6), ("test", 2)):
+    for split, num in (("train", 6), ("valid", 1), ("test", 2)):
         for label, country in enumerate(("AD", "AE")):
             (tmp_path / "country211" / split / country).mkdir(parents=True)
             for number in range(num):
                 image = Image.new("RGB", (20 + number, 16), (120 * label, 0, 0))
                 image.save(tmp_path / "country211" / split / country / f"{number}.png")
     source = _open(tmp_path, "Country211")
-    assert (source.class_names, source.in_channels, source.image_size) == (("AD", "AE"), 3, None)
+    assert (source.class_names, source.in_channels, source.in_memory) == (("AD", "AE"), 3, False)
     data = source.prepare(Preprocessing((0.0,) * 3, (1 / 255,) * 3, 8), torch.device("cpu"))
     images, labels = next(data.batches("test", batch_size=4))
     assert labels.tolist() == [0, 0, 1, 1]
     assert images[:, 0].mean(dim=(1, 2)).round().tolist() == [0, 0, 120, 120]
 
 
-@pytest.mark.parametrize("name", sorted(SETS))
+@pytest.mark.parametrize("name", sorted(set(SETS) - {"FakeData", "PCAM"}))
 def test_missing_data_says_how_to_fetch_it(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=rf"data\.root: {name} \(.*\) is not complete under .*; (fetch|put)") as caught:
+    with pytest.raises(UserError, match=rf"data\.root: {name} \(.*\) .*; (fetch|put|get it)") as caught:
         _open(tmp_path, name)
     assert "\n" not in str(caught.value)
     assert f"{name}('{tmp_path}', " in str(caught.value) or name == "ImageNet"
@@ -71,5 +71,52 @@ def test_missing_data_says_how_to_fetch_it(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(("name", "hint"), [("CIFAR", "CIFAR10"), ("Mnist", "MNIST"), ("CocoDetection", None)])
 def test_unknown_set(tmp_path: Path, name: str, hint: str | None) -> None:
     end = rf"; did you mean .*\b{hint}\b.*\?$" if hint else ""
-    with pytest.raises(UserError, match=rf"data\.dataset: '{name}' is not one of CIFAR10, CIFAR100, .*USPS{end}"):
+    with pytest.raises(
+        UserError, match=rf"data\.dataset: '{name}' is not one of CIFAR10, CIFAR100, .*USPS; read .*{end}"
+    ):
         _open(tmp_path, name)
+
+
+def test_fake_data_and_a_drawn_test_split() -> None:
+    source = open_source(DataConfig(name="torchvision", dataset="FakeData/100", validation_fraction=0.2), seed=0)
+    assert (source.num_classes, source.in_channels) == (10, 3)
+    assert source.collection.roles.test is None
+    assert source.images.picture(3).size == (224, 224)
+    assert len(source.images) == 100
+
+
+def test_a_set_without_test_images_of_its_own(tmp_path: Path) -> None:
+    """EuroSAT, Caltech101 and SUN397 come whole: a fifth is held out, the same for every seed."""
+    for label, name in enumerate(("AnnualCrop", "Forest")):
+        (tmp_path / "eurosat" / "2750" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (64, 64), (100 * label, 0, 0)).save(tmp_path / "eurosat" / "2750" / name / f"{number}.jpg")
+    first, second = (
+        open_source(DataConfig(name="torchvision", dataset="EuroSAT", root=str(tmp_path)), seed=seed) for seed in (0, 1)
+    )
+    assert len(first.splits.test) == 4
+    assert sorted(first.splits.test.tolist()) == sorted(second.splits.test.tolist())
+    assert "20% of train, drawn" in first.collection.roles.describe(first.config, first.test_fraction)
+
+
+@pytest.mark.parametrize(("variant", "classes"), [("letters", 26), ("digits", 10), ("", 47)])
+def test_variants_of_emnist(tmp_path: Path, variant: str, classes: int) -> None:
+    raw = tmp_path / "EMNIST" / "raw"
+    raw.mkdir(parents=True)
+    first = 1 if variant == "letters" else 0
+    for part in ("train", "test"):
+        labels = np.arange(first, classes + first).repeat(4)
+        stem = f"emnist-{variant or 'balanced'}-{part}"
+        _write_idx(raw / f"{stem}-images-idx3-ubyte", np.zeros((len(labels), 28, 28)))
+        _write_idx(raw / f"{stem}-labels-idx1-ubyte", labels)
+    source = _open(tmp_path, f"EMNIST/{variant}" if variant else "EMNIST")
+    assert source.num_classes == classes
+    assert source.class_names[0] == ("a" if variant == "letters" else "0")
+    assert torch.bincount(source.images.labels).tolist() == [8] * classes
+
+
+def test_an_unknown_variant(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"EMNIST has no variant 'words'; it has balanced, byclass"):
+        _open(tmp_path, "EMNIST/words")
+    with pytest.raises(UserError, match=r"MNIST has no variant 'x'; it has none"):
+        _open(tmp_path, "MNIST/x")

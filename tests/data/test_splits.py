@@ -37,7 +37,25 @@ def test_splits_are_disjoint_and_complete() -> None:
     splits = _draw(torch.arange(100) % 3, validation_fraction=0.25)
     assert len(splits.validation) == 25
     assert sorted(torch.cat([splits.train, splits.validation]).tolist()) == list(range(100))
-    assert sorted(splits.test.tolist()) == list(range(10))
+    assert sorted(splits.test.tolist()) == list(range(100, 110))  # they come after the training images
+
+
+def test_official_validation_images_are_all_that_the_search_sees() -> None:
+    config = DataConfig(name="parquet", root="data", validation_fraction=0.5)
+    splits = draw_splits(config, torch.arange(20) % 2, torch.arange(6) % 2, 0, torch.arange(4) % 2)
+    assert [sorted(rows.tolist()) for rows in (splits.train, splits.test, splits.validation)] == [
+        list(range(20)), list(range(20, 26)), list(range(26, 30))
+    ]  # fmt: skip
+
+
+def test_test_images_that_are_held_out_are_the_same_for_every_seed() -> None:
+    config = DataConfig(name="parquet", root="data", validation_fraction=0.25)
+    labels = torch.arange(100) % 2
+    one, other = (draw_splits(config, labels, None, seed, test_fraction=0.2) for seed in (1, 2))
+    assert sorted(one.test.tolist()) == sorted(other.test.tolist())
+    assert sorted(torch.cat([one.train, one.validation, one.test]).tolist()) == list(range(100))
+    assert (len(one.test), len(one.validation)) == (20, 20)
+    assert not torch.equal(one.validation.sort().values, other.validation.sort().values)
 
 
 def test_limits_take_a_part_of_the_same_split() -> None:

@@ -44,9 +44,9 @@ def test_one_bit_of_a_state_dict_is_noticed(tmp_path):
     changed = fixed | {name: fixed[name].clone()}
     changed[name].view(torch.int32).view(-1)[5] ^= 1
     with pytest.raises(UserError, match="was not read back to the bit"):
-        write_checked_state(tmp_path / "state", content, fixed=changed)
+        write_checked_state(tmp_path / "state", content, state=changed)
     assert list(tmp_path.iterdir()) == []
-    write_checked_state(tmp_path / "state", content, fixed=fixed)
+    write_checked_state(tmp_path / "state", content, state=fixed)
     assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 

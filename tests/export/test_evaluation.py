@@ -70,3 +70,15 @@ def test_the_ensemble_averages_probabilities(network):
         }
         total = total + torch.func.functional_call(network, drawn, (images,)).softmax(dim=1)
     assert found.top1 == pytest.approx(float((total.argmax(1) == labels).double().mean()))
+
+
+def test_classes_are_compared_by_name(network):
+    names = [str(number) for number in range(10)]
+    assert len(TestImages(DIGITS, network, batch_size=100, class_names=names)) == 359
+    message = (
+        "differ: the same 10 names in another order, class 0 is '0' and '9'; see .*--data-class-order.*--data-class-map"
+    )
+    with pytest.raises(UserError, match=message):
+        TestImages(DIGITS, network, batch_size=100, class_names=names[::-1])
+    with pytest.raises(UserError, match="differ: class 3 is '3' and 'three'"):
+        TestImages(DIGITS, network, batch_size=100, class_names=[*names[:3], "three", *names[4:]])

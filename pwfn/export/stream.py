@@ -1,0 +1,252 @@
+"""The symbols of all tensors to one stream and back, and the elements that the symbols stand for."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pwfn.export.contexts import class_of_symbol, contexts_at, cut
+from pwfn.export.layout import Coding, Kind, Layout, PaletteArray, Record
+from pwfn.export.rans import MAX_SYMBOLS, TOTAL, ByteArray, Decoder, Encoder, StateArray, SymbolTables, WordArray
+
+SymbolArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Symbols = SymbolArray | list[ByteArray | None] | None
+"""What is coded of a tensor: its symbols, those of its byte planes (None where one is stored), or nothing."""
+SYMBOLS_PER_LANE = 256
+"""A lane costs half a byte, or 2.5 where it has nothing to carry: 0.015 bit a weight, or with half as many 0.04."""
+MAX_LANES = 1 << 13
+"""More lanes are not faster: their states leave the cache."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Symbols as they lie in the file: the lanes' last states and their words; and bytes that are stored."""
+
+    states: StateArray
+    words: WordArray
+    stored: bytes
+    """All stored bytes, those that the lanes carry first."""
+
+
+def num_lanes_for(num_symbols: int, num_stored: int) -> int:
+    """Choose the number of lanes, a power of two, for so many symbols and bytes to carry; half where those are few."""
+    wanted = min(num_symbols // SYMBOLS_PER_LANE, MAX_LANES)
+    num_lanes = 1 << max(wanted.bit_length() - 1, 0) if num_symbols else 0
+    return num_lanes if 2 * num_lanes <= num_stored else -(-num_lanes // 2)
+
+
+class _Sink(Protocol):
+    def push(self, symbols: ByteArray, table: npt.NDArray[np.intp] | int) -> None: ...
+
+
+def encode_stream(layout: Layout, symbols: Sequence[Symbols], stored: bytes) -> Stream:
+    """Code the symbols of every record, in order."""
+    num_symbols = sum(_num_symbols(record.coding, coded) for record, coded in zip(layout.records, symbols, strict=True))
+    num_lanes = num_lanes_for(num_symbols, len(stored))
+    carried = np.frombuffer(stored[: 2 * num_lanes].ljust(2 * num_lanes, b"\0"), np.uint8)
+    encoder = Encoder(SymbolTables(layout.tables), carried)
+    for record, coded in zip(reversed(layout.records), reversed(symbols), strict=True):
+        _push(encoder, record.coding, coded)
+    states, words = encoder.finish()
+    return Stream(states, words, stored)
+
+
+def _num_symbols(coding: Coding, coded: Symbols) -> int:
+    if isinstance(coded, list):
+        return sum(len(plane) for plane in coded if plane is not None)
+    if coded is None or not coding.tables:
+        return 0
+    return len(coded) * (2 if coded.dtype == np.uint16 else 1)
+
+
+def _push(encoder: _Sink, coding: Coding, coded: Symbols) -> None:
+    if isinstance(coded, list):
+        for plane, table in zip(reversed(coded), reversed(coding.planes), strict=True):
+            if plane is not None:
+                encoder.push(plane, table - 1)
+    elif coded is not None and coding.tables:
+        tables = np.array(coding.tables, dtype=np.intp)
+        if coded.dtype == np.uint16:
+            high, low = (coded >> 8).astype(np.uint8), coded.astype(np.uint8)
+            encoder.push(low, tables[1:][high])
+            encoder.push(high, coding.tables[0])
+            return
+        rows = cut(coded.view(np.uint8), coding.kernel)
+        classes = class_of_symbol(coding)[rows]
+        for position in reversed(range(len(rows))):
+            encoder.push(rows[position], _tables_at(tables, classes, position, coding))
+
+
+def _tables_at(
+    tables: npt.NDArray[np.intp], classes: ByteArray, position: int, coding: Coding
+) -> npt.NDArray[np.intp] | int:
+    contexts = contexts_at(classes, position, coding)
+    return int(tables[contexts]) if isinstance(contexts, int) else tables.take(contexts)
+
+
+def decode_stream(layout: Layout, states: StateArray, words: WordArray) -> tuple[list[Symbols], bytes]:
+    """Return the symbols of every record, and the bytes that the lanes carried.
+
+    Raises:
+        ValueError: the stream is not one that `encode_stream` writes.
+    """
+    decoder = Decoder(SymbolTables(layout.tables), states, words)
+    symbols = [_pull(decoder, layout, record) for record in layout.records]
+    return symbols, decoder.finish().tobytes()
+
+
+def _pull(decoder: Decoder, layout: Layout, record: Record) -> Symbols:
+    coding, number = record.coding, record.num_elements
+    if coding.kind == Kind.PLANES:
+        return [decoder.pull(number, table - 1) if table else None for table in coding.planes]
+    if coding.kind < Kind.PALETTE:
+        return None
+    if not coding.tables:
+        return np.zeros(number, dtype=np.uint8)
+    tables = np.array(coding.tables, dtype=np.intp)
+    if coding.kind != Kind.GROUPED and len(layout.palettes[coding.palette]) > MAX_SYMBOLS:
+        high = decoder.pull(number, coding.tables[0])
+        low = decoder.pull(number, tables[1:][high])
+        return (high.astype(np.uint16) << 8 | low).astype(np.uint16)
+    num_positions = coding.kernel[0] * coding.kernel[1]
+    rows = np.empty((num_positions, number // num_positions), dtype=np.uint8)
+    classes = np.empty_like(rows)
+    of_symbol = class_of_symbol(coding)
+    for position in range(num_positions):
+        rows[position] = decoder.pull(rows.shape[1], _tables_at(tables, classes, position, coding))
+        of_symbol.take(rows[position], out=classes[position])
+    return np.ascontiguousarray(rows.T).reshape(-1)
+
+
+def code_bits(layout: Layout, symbols: Sequence[Symbols]) -> list[float]:
+    """Return the bits that the symbols of each record take under their tables."""
+    bits = np.log2(TOTAL / np.maximum(SymbolTables(layout.tables).frequency, 1))
+    return [_code_bits(bits, record.coding, coded) for record, coded in zip(layout.records, symbols, strict=True)]
+
+
+def _code_bits(bits: npt.NDArray[np.float64], coding: Coding, coded: Symbols) -> float:
+    found: list[float] = []
+
+    class Counter:
+        """Takes batches as an encoder does."""
+
+        def push(self, batch: ByteArray, table: npt.NDArray[np.intp] | int) -> None:
+            found.append(float(bits[table, batch].sum()))
+
+    _push(Counter(), coding, coded)
+    return sum(found)
+
+
+def num_steps(layout: Layout, num_lanes: int) -> int:
+    """Count the steps that decoding takes: what bounds its time, whatever a file says."""
+    steps = 0
+    for record in layout.records:
+        coding, number = record.coding, record.num_elements
+        if coding.kind == Kind.PLANES:
+            steps += sum(map(bool, coding.planes)) * -(-number // max(num_lanes, 1))
+        elif coding.kind >= Kind.PALETTE and coding.tables:
+            positions = coding.kernel[0] * coding.kernel[1]
+            steps += 2 * positions * -(-number // positions // max(num_lanes, 1))
+    return steps
+
+
+def stored_bytes(record: Record) -> int:
+    """How many stored bytes belong to a record."""
+    coding = record.coding
+    if coding.kind == Kind.STORED:
+        return record.num_elements * record.element_bytes
+    if coding.kind == Kind.PLANES:
+        return coding.planes.count(0) * record.num_elements
+    return coding.num_bytes if coding.kind == Kind.DEFLATED else 0
+
+
+def elements_of(layout: Layout, symbols: Sequence[Symbols], stored: bytes) -> list[PaletteArray]:
+    """Return the bit patterns of every record's elements, flat.
+
+    Raises:
+        ValueError: symbols beyond a palette, groups that do not divide a tensor, bytes that do not inflate.
+    """
+    found: list[PaletteArray] = []
+    place = 0
+    for record, coded in zip(layout.records, symbols, strict=True):
+        size = stored_bytes(record)
+        raw = stored[place : place + size]
+        place += size
+        found.append(_elements(layout, record, coded, raw, found))
+    return found
+
+
+def _elements(
+    layout: Layout, record: Record, coded: Symbols, raw: bytes, before: Sequence[PaletteArray]
+) -> PaletteArray:
+    dtype = np.dtype(f"<u{record.element_bytes}")
+    kind = record.coding.kind
+    if kind == Kind.STORED:
+        return np.frombuffer(bytearray(raw), dtype)
+    if kind == Kind.DEFLATED:
+        return np.frombuffer(inflate(raw, record.num_elements * dtype.itemsize), dtype)
+    if isinstance(coded, list):
+        return _join_planes(coded, raw, record.num_elements)
+    assert coded is not None
+    if kind == Kind.GROUPED:
+        return _grouped(layout, record, coded, before)
+    palette = layout.palettes[record.coding.palette]
+    if len(palette) > MAX_SYMBOLS and coded.size and coded.max() >= len(palette):
+        raise ValueError(f"tensor {record.name!r} has a symbol beyond its palette")
+    values = palette.take(coded)
+    return values if kind == Kind.PALETTE else _scaled(record, values, before)
+
+
+def inflate(raw: bytes, size: int) -> bytearray:
+    """Undo deflation to exactly so many bytes, and allocate no more than those.
+
+    Raises:
+        ValueError: the bytes are not deflated, or of another length.
+    """
+    inflater = zlib.decompressobj()
+    try:
+        found = inflater.decompress(raw, size + 1)
+    except zlib.error as error:
+        raise ValueError(f"bytes that cannot be inflated ({error})") from error
+    if len(found) != size or not inflater.eof or inflater.unused_data:
+        raise ValueError("inflated bytes of another length")
+    return bytearray(found)
+
+
+def _join_planes(planes: Sequence[ByteArray | None], raw: bytes, number: int) -> PaletteArray:
+    found = np.empty((number, len(planes)), dtype=np.uint8)
+    stored = iter(np.frombuffer(raw, np.uint8).reshape(-1, number) if number else ())
+    for column, plane in zip(reversed(range(len(planes))), planes, strict=True):
+        if number:
+            found[:, column] = next(stored) if plane is None else plane
+    return np.asarray(found.reshape(-1).view(f"<u{len(planes)}"))
+
+
+def _grouped(layout: Layout, record: Record, symbols: Any, before: Sequence[PaletteArray]) -> PaletteArray:
+    """Look each symbol up in the palette of its group."""
+    num_groups, length = layout.records[record.coding.part].shape
+    _check_groups(record, num_groups)
+    bases = np.arange(num_groups, dtype=np.intp)[:, None] * length
+    places = symbols.reshape(-1, num_groups, record.coding.group) + bases
+    found: PaletteArray = before[record.coding.part].take(places.reshape(-1))
+    return found
+
+
+def _scaled(record: Record, values: PaletteArray, before: Sequence[PaletteArray]) -> PaletteArray:
+    """Multiply each value by the scale of its group: one IEEE product, so that all platforms agree to the bit."""
+    scales = before[record.coding.part].view(np.float32)
+    _check_groups(record, len(scales))
+    factors = values.view(np.float32).reshape(-1, len(scales), record.coding.group)
+    with np.errstate(all="ignore"):
+        factors *= scales[:, None]
+    return values
+
+
+def _check_groups(record: Record, num_groups: int) -> None:
+    if record.num_elements % (num_groups * record.coding.group):
+        raise ValueError(f"tensor {record.name!r} cannot be cut into its groups")

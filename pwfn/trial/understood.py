@@ -1,0 +1,46 @@
+"""What a trial would work on, as it was understood: the data and the float network, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pwfn.config import TrialConfig
+from pwfn.data.understood import data_lines, understood_data
+from pwfn.models import check_has_weights, check_head_is_trained, describe_loading, preprocessing_of
+from pwfn.trial.names import check_names
+from pwfn.trial.run import network_for, open_data
+
+Understood = dict[str, Any]
+"""JSON: `data` and `network` as records, and `lines` of a heading and a sentence each."""
+
+
+def understand(config: TrialConfig) -> Understood:
+    """Open the data and build the float network of a trial, and say what was understood.
+
+    Raises:
+        UserError: whatever keeps the trial from starting.
+    """
+    check_has_weights(config)
+    source = open_data(config)
+    network = network_for(config, config.model, source)
+    check_head_is_trained(config, network)
+    check_names(config, source, network)
+    data = understood_data(source, preprocessing_of(network))
+    found = describe_loading(network, include_norm=config.include_norm)
+    lines = [*data_lines(data), *_network_lines(config, found.lines())]
+    return {"data": data, "network": found.to_json(), "lines": lines}
+
+
+def format_understood(found: Mapping[str, Any]) -> str:
+    """Write the lines of `understand` below each other, their headings in a column."""
+    width = max(len(heading) for heading, _ in found["lines"])
+    return "\n".join(f"{heading:<{width}}  {text}" for heading, text in found["lines"])
+
+
+def _network_lines(config: TrialConfig, lines: Sequence[str]) -> list[tuple[str, str]]:
+    """Split the network's lines into headings and sentences, and say what training will add."""
+    split = [(heading, text) for heading, _, text in (line.partition(": ") for line in lines)]
+    if config.baseline.epochs:
+        split.append(("trained", f"for {config.baseline.epochs} epochs before it is compressed"))
+    return split
