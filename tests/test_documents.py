@@ -2,8 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from pwfn.config import DataConfig
+from pwfn.space.declaration import Sampler
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "pwfn/README.md")
@@ -35,3 +39,15 @@ def test_tests_that_the_map_of_the_papers_names_are_there():
 
 def test_the_guide_is_short_enough_to_be_read():
     assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 80
+
+
+def test_readme_names_every_sampler():
+    [row] = [line for line in (ROOT / "README.md").read_text().splitlines() if "`search: {sampler:" in line]
+    assert set(re.findall(r"`(\w+)`", row)) >= set(get_args(Sampler))
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/data.md"])
+def test_every_data_source_is_named(document):
+    names = get_args(DataConfig.model_fields["name"].annotation)
+    text = (ROOT / document).read_text()
+    assert not [name for name in names if f"`{name}`" not in text]

@@ -19,7 +19,7 @@ SMALL_DIGITS = (
     "model.name=digits_mlp", "baseline.epochs=1", "training.start_fraction=1", "training.rest_epochs=1",
     "data.train_images=200",
 )  # fmt: skip
-SMALL_SPACE = (*SMALL_DIGITS, "search.max_concurrent=1", "evaluation.recalibration_images=0")
+SMALL_SPACE = (*SMALL_DIGITS, "search.max_concurrent=1")
 
 HERE = {
     "kmeans speed": (["--sizes", "2e4"], rf"20,000 +16 +plain( +{NUMBER}){{4}}"),
