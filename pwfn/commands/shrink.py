@@ -26,7 +26,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
                         help="distinct values of each smaller network, falling: 16 8 4")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the new files (default: the file's own)")
     parser.add_argument("--weighting", choices=["plain", "fisher"],
-                        help="of the weights when values are merged (default: fisher with data, else plain)")  # fmt: skip
+                        help="of the weights when values are merged (default: fisher with data)")  # fmt: skip
     parser.add_argument("--epochs", type=at_least(0), default=0, metavar="N",
                         help="straight-through training of each stage; needs data (default: 0)")  # fmt: skip
     add_data_options(parser, "images: BatchNorm is recalibrated on the training ones, accuracy is of the test ones")
