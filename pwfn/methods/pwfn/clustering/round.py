@@ -15,10 +15,10 @@ from torch import Tensor
 
 from pwfn.codebook import Codebook, value_orders
 from pwfn.methods.pwfn.clustering.candidates import IntArray, candidates
+from pwfn.methods.pwfn.clustering.checks import check_options, check_per_weight, check_weights
 from pwfn.methods.pwfn.clustering.chunks import find, find_in_chunk
 from pwfn.methods.pwfn.clustering.cut import furthest
 from pwfn.methods.pwfn.clustering.greedy import Choice, choose_centres, group_codes
-from pwfn.methods.pwfn.clustering.inputs import check_options, check_per_weight, check_weights
 from pwfn.methods.pwfn.clustering.intervals import Weights, interval_codes
 from pwfn.methods.pwfn.clustering.nearest import fix_to_nearest_
 from pwfn.methods.pwfn.clustering.sigma_join import check_sigma_join, join_sigma_
