@@ -18,6 +18,7 @@ KNOWN_VERSIONS = (1, 2)
 """The schema versions that this report can read as they are."""
 VERSION_KEY = b"pwfn.schema_version"
 _MAGIC = b"PAR1"
+_SCHEMA_KEY = b"ARROW:schema"
 _VERSION_BYTES = tuple(VERSION_KEY + b"\x18\x01" + str(version).encode() + b"\0" for version in KNOWN_VERSIONS)
 """Key and value as a Parquet footer holds them (Thrift's compact protocol). Asking DuckDB reads every footer twice."""
 _READERS = 16
@@ -53,8 +54,7 @@ def _is_local(folder: Folder) -> bool:
 def _read_at_once(folder: Folder, names: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
     """Let DuckDB read all files: more than twice as fast as one by one. Anything unusual is a reason to doubt."""
     files = [f"{folder.path}/{name}" for name in names]
-    if len({_version_of(Path(file)) for file in files}) > 1:
-        raise _UnusualError
+    _require_equal_columns(files)
     with duckdb.connect() as connection:
         connection.execute("SET preserve_insertion_order = false")  # readers sort
         there = connection.read_parquet(files[0]).columns
@@ -66,13 +66,29 @@ def _read_at_once(folder: Folder, names: Sequence[str], columns: Sequence[str]) 
         return _to_frame(connection.sql(rows, params={"files": files}).to_arrow_table())
 
 
-def _version_of(path: Path) -> bytes:
-    """Find the known version that a file bears; a file that does not begin and end as Parquet does is unusual."""
+def _require_equal_columns(files: Sequence[str]) -> None:
+    """Doubt files of several versions, or of other columns than the first: DuckDB would take only those of the first.
+
+    A study that went on with `--force-resume` has such files, if a metric was added or a field of the configuration.
+    """
+    one_of_each = {_version_and_schema(Path(file)): file for file in files}
+    versions = {version for version, _ in one_of_each}
+    schemas = [pq.read_schema(file) for file in one_of_each.values()]  # equal but for their descriptions, it may be
+    if len(versions) > 1 or not all(schema.equals(schemas[0]) for schema in schemas):
+        raise _UnusualError
+
+
+def _version_and_schema(path: Path) -> tuple[bytes, bytes]:
+    """Find the known version that a file bears, and Arrow's schema in base64, without parsing the footer.
+
+    A file that does not begin and end as Parquet does is unusual, and so is one whose footer lacks either.
+    """
     content = path.read_bytes()
     found = [version for version in _VERSION_BYTES if version in content]
-    if not found or not content[:4] == content[-4:] == _MAGIC:
+    schema = content.rpartition(_SCHEMA_KEY)[2].partition(b"\0")[0]  # up to the end of Thrift's struct
+    if not found or _SCHEMA_KEY not in content or not content[:4] == content[-4:] == _MAGIC:
         raise _UnusualError
-    return found[0]
+    return found[0], schema
 
 
 def _read_one_by_one(folder: Folder, notes: list[str], columns: Sequence[str]) -> pd.DataFrame:

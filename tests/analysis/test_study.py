@@ -10,6 +10,8 @@ import pytest
 from recorded import SMALL, Record
 
 from analysis.errors import AnalysisError
+from analysis.parquet import _read_at_once
+from analysis.storage import Folder
 from analysis.study import DEFAULT_OBJECTIVES, NUMBERS, TEXTS, load, studies, study_folder
 
 
@@ -111,6 +113,43 @@ def test_an_older_schema_is_said_and_its_gaps_are_empty(record: Record, tmp_path
     assert study.notes == [
         "2 files of trials have the older schema version 0 (this report knows 1 and 2): columns they lack are empty"
     ]
+
+
+@pytest.mark.parametrize("later", ["t0", "t2"])
+def test_a_column_that_only_some_files_have_is_read(later: str, record: Record, tmp_path: Path) -> None:
+    """A metric was added, and the study went on; the schema's version is the same."""
+    record("digits", SMALL[:3], {"objectives": {"val_top1": "maximize", "energy": "minimize"}})
+    path = tmp_path / "results" / "digits" / "trials" / f"{later}.parquet"
+    table = pq.ParquetFile(path).read()
+    pq.write_table(table.append_column("energy", pa.array([0.5])), path)
+    study = load(str(tmp_path / "results" / "digits"))
+    energies = study.trials.set_index("trial_id")["energy"]
+    assert energies.pop(later) == 0.5
+    assert energies.isna().tolist() == [True, True]
+    assert len(study.trials["val_top1"].dropna()) == 3
+    assert study.notes == []
+
+
+def test_a_whole_number_of_some_files_does_not_cut_the_fractions_of_others(record: Record, tmp_path: Path) -> None:
+    record("digits", SMALL[:3])
+    path = tmp_path / "results" / "digits" / "trials" / "t0.parquet"
+    table = pq.ParquetFile(path).read()
+    at = table.schema.get_field_index("val_top1")
+    pq.write_table(table.set_column(at, "val_top1", pa.array([1])), path)
+    assert load(str(tmp_path / "results" / "digits")).trials["val_top1"].tolist() == [1, 0.97, 0.96]
+
+
+def test_files_that_differ_in_descriptions_are_read_at_once(record: Record, tmp_path: Path) -> None:
+    """The words that describe a column may change while a study runs; that must not make its reports slow."""
+    record("digits", SMALL[:3])
+    folder = tmp_path / "results" / "digits" / "trials"
+    table = pq.ParquetFile(folder / "t0.parquet").read()
+    described = pa.schema(
+        [field.with_metadata({"description": "new"}) for field in table.schema], table.schema.metadata
+    )
+    pq.write_table(table.cast(described), folder / "t0.parquet")
+    names = ["t0.parquet", "t1.parquet", "t2.parquet"]
+    assert len(_read_at_once(Folder.at(str(folder)), names, ())) == 3
 
 
 def test_files_of_other_kinds_are_said_or_joined(record: Record, tmp_path: Path) -> None:

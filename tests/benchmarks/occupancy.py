@@ -7,7 +7,7 @@ Runs the launcher as a user does and reads the study it leaves. All shares are o
 command's start to its end. `rounds`: training, fixing and measuring, as their rows say. `rest of trials`: to build
 the network, read the float one, measure the test images, export. `between trials`: a slot waits for its next trial.
 `start`: imports, Ray, the float network. `tail`: no trial is left for a slot while others still run. `report`: after
-the last trial. Fails below a share of rounds of 0.9.
+the last trial. Fails below a share of rounds of `--limit`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from pwfn.trial.rows import commit
 
 LAUNCHER = Path(__file__).parents[2] / "launchers" / "search.py"
 STUDY = "occupancy"
-LIMIT = 0.9
 IN_ROUNDS = ("train_seconds", "fix_seconds", "eval_seconds")
 
 
@@ -42,6 +41,7 @@ def main() -> None:
     parser.add_argument("--space", default="digits.yaml")
     parser.add_argument("--trials", type=int)
     parser.add_argument("--slots", type=int, default=2, help="trials at once")
+    parser.add_argument("--limit", type=float, default=0.9, help="smallest share of rounds that passes")
     parser.add_argument("--set", nargs="+", default=[], dest="overrides")
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -55,8 +55,8 @@ def main() -> None:
         shares = account(ResultsStore(results, STUDY), arguments.slots, began, time.time())
     for name, share in shares.items():
         print(f"{name:>15} {share:7.3f}")
-    if shares["rounds"] < LIMIT:
-        sys.exit(f"the slots compress networks for less than {LIMIT:.0%} of the time")
+    if shares["rounds"] < arguments.limit:
+        sys.exit(f"the slots compress networks for less than {arguments.limit:.0%} of the time")
 
 
 def account(store: ResultsStore, num_slots: int, began: float, ended: float) -> dict[str, float]:

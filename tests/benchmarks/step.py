@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import gc
 import os
 import platform
@@ -130,12 +131,16 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--batch-size", type=int, help="images of a step, instead of the device's own")
+    parser.add_argument("--limit", type=float, help="ratio that passes, instead of the device's own")
     parser.add_argument("--models", nargs="+", help="timm names instead of the device's own")
     parser.add_argument("--precisions", nargs="+", choices=("float32", "bfloat16"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     setting = SETTINGS[device.type]
+    changes = {"limit": arguments.limit, "batch_size": arguments.batch_size}
+    setting = dataclasses.replace(setting, **{name: value for name, value in changes.items() if value is not None})
     print(f"{hardware(arguments.device)}; {arguments.threads} thread(s); Python {platform.python_version()},", end=" ")
     print(f"torch {torch.__version__}, commit {commit()}; load {os.getloadavg()[0]:.1f} before the start")
     print(f"{setting.image_size} pixels, batch {setting.batch_size}; ratio: median, smallest to largest turn\n")

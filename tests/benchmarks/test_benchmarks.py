@@ -1,0 +1,142 @@
+"""Every benchmark runs, at a size that takes a moment, and prints its table."""
+
+import logging
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from pwfn.config import shared_data_folder
+
+FOLDER = Path(__file__).parent
+NUMBER = r"[\d,.]+"
+SMALL_DIGITS = (
+    "model.name=digits_mlp", "baseline.epochs=1", "training.start_fraction=1", "training.rest_epochs=1",
+    "data.train_images=200",
+)  # fmt: skip
+SMALL_SPACE = (*SMALL_DIGITS, "search.max_concurrent=1", "evaluation.recalibration_images=0")
+
+HERE = {
+    "kmeans speed": (["--sizes", "2e4"], rf"20,000 +16 +plain( +{NUMBER}){{4}}"),
+    "pwfn_options": (
+        ["--seeds", "1", "--options", "growth: nearest", "--set", *SMALL_DIGITS],
+        rf"growth: nearest +{NUMBER} +{NUMBER}",
+    ),
+    "scale": (
+        ["--trials", "200", "--slots", "20", "--samplers", "tpe", "random"],
+        rf"trials of 1 min: {NUMBER} h, {NUMBER} per hour, slots used \d+%",
+    ),
+    "step": (
+        ["--models", "test_resnet", "--turns", "1", "--batch-size", "4", "--limit", "1000"],
+        rf"\| test_resnet \| float32 \| qat, 16 values \| {NUMBER} \| {NUMBER} \| {NUMBER} \(",
+    ),
+    "wfn": (["--sizes", "2e4"], rf"20,000( +{NUMBER}){{10}}"),
+}
+"""What runs in this process, so that torch is imported once: options, and what the output must have."""
+
+DATA = {
+    "kmeans accuracy": (
+        ["--test-images", "100", "--fisher-images", "8", "--values", "8"],
+        rf"float +{NUMBER} +{NUMBER}\n +8 ",
+    ),
+    "gpfq cifar10": (
+        ["--test-images", "100", "--calibration-images", "32"],
+        rf"order activation( +{NUMBER}){{3}}",
+    ),
+}
+"""What needs real data."""
+
+CLUSTER = {
+    "occupancy": (
+        ["--space", "digits", "--trials", "2", "--slots", "1", "--limit", "0", "--set", *SMALL_DIGITS],
+        rf"2 trials on 1 slots in {NUMBER} s(.|\n)*rounds +{NUMBER}\n(.|\n)*report +{NUMBER}\n",
+    ),
+    "sweep": (
+        ["--trials", "3", "--recorded", "6", "--more", "2", "--limit", "60"],
+        rf"6 trials recorded: overhead {NUMBER} s(.|\n)*ratio {NUMBER}\n",
+    ),
+    "pruning": (
+        ["--seeds", "1", "--trials", "3", "--pruning", "1", "2", "--set", *SMALL_SPACE],
+        rf"live, grace 1, factor 2:(.|\n)*\| 5 \| 2 \| {NUMBER} \|",
+    ),
+}
+"""What starts Ray."""
+
+
+@pytest.fixture(autouse=True)
+def _settings() -> Iterator[None]:
+    """Take back what a benchmark sets for its process."""
+    num_threads, disabled = torch.get_num_threads(), logging.root.manager.disable
+    yield
+    torch.set_num_threads(num_threads)
+    logging.disable(disabled)
+
+
+def test_every_benchmark_is_run() -> None:
+    elsewhere = {path.name[5:-13] for path in FOLDER.parent.rglob("test_*_benchmark.py")}
+    run = {name.split()[0] for cases in (HERE, DATA, CLUSTER) for name in cases} | {"samplers", "sampler_surrogate"}
+    assert run | elsewhere | {"printed"} == {path.stem for path in FOLDER.glob("*.py")} - {Path(__file__).stem}
+
+
+def run_here(name: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark, *table = name.split()
+    monkeypatch.setattr(sys, "argv", [f"{benchmark}.py", *table, *options])
+    runpy.run_path(str(FOLDER / f"{benchmark}.py"), run_name="__main__")
+
+
+def run_apart(benchmark: str, options: list[str]) -> str:
+    command = [sys.executable, str(FOLDER / f"{benchmark}.py"), *options]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_small_run_prints_its_table(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, expected = HERE[name]
+    run_here(name, options, monkeypatch)
+    assert re.search(expected, capsys.readouterr().out)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shared_data_folder() is None, reason="needs real data: set PWFN_DATA")
+@pytest.mark.parametrize("name", DATA)
+def test_a_small_run_on_real_data_prints_its_table(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, expected = DATA[name]
+    run_here(name, options, monkeypatch)
+    assert re.search(expected, capsys.readouterr().out)
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.parametrize("name", CLUSTER)
+def test_a_small_sweep_prints_its_table(name: str) -> None:
+    options, expected = CLUSTER[name]
+    assert re.search(expected, run_apart(name, options))
+
+
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_samplers_are_compared_by_searches_and_then_by_a_surrogate(tmp_path: Path) -> None:
+    options = [
+        "--space",
+        "pwfn_digits",
+        "--seeds",
+        "1",
+        "--trials",
+        "6",
+        "--only",
+        "random",
+        "--results",
+        str(tmp_path),
+    ]
+    assert re.search(rf"\| random \| {NUMBER} \|", run_apart("samplers", [*options, "--set", *SMALL_SPACE]))
+    output = run_apart("sampler_surrogate", [str(tmp_path / "random-0"), "--seeds", "1", "--trials", "4"])
+    assert re.search(rf"\| tpe, pruning \| {NUMBER} \|", output)
