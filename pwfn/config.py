@@ -19,7 +19,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Argument = bool | int | float | str | list[bool | int | float | str] | None
-"""Of a network's constructor."""
+"""Type of an argument that the constructor of a network takes."""
 
 RESERVED_ARGUMENTS = {
     "num_classes": "the data says how many",
@@ -81,12 +81,12 @@ class ModelConfig(_Frozen):
     """A state dict of one's own, `.safetensors` or saved by torch, alone or as a training script keeps it; or the index
     of its shards. Takes the place of `pretrained`. `${NAME}` is an environment variable."""
     ema: bool = False
-    """Of a checkpoint that holds raw weights and their moving average, take the average."""
+    """Where a checkpoint holds both the raw weights and their moving average (EMA), load the average."""
     new_head: bool = False
     """Where the weights tell another number of classes apart, give the network a new classifier, drawn at random: it
     has to be trained (`baseline.epochs`)."""
     random: bool = False
-    """Go on with a network that was neither loaded nor trained."""
+    """Allow a network with random weights, one that was neither loaded nor trained."""
     fuse: bool = False
     """First fuse what timm can fuse for use (RepVGG, MobileOne, FastViT, ...) and make weight-standardised convolutions
     plain: what is compressed is then what the multiplications use."""
@@ -348,14 +348,15 @@ class PwfnConfig(_Frozen):
     sigmas squared, found anew in each round; those nearest to theirs are fixed first. The lattice's fields (b,
     max_order, radius, growth, zero_rule, recluster) then have no meaning."""
     num_values: Annotated[int, Field(ge=1, le=4096)] = 16
-    """Most distinct values, with `codebook: kmeans`."""
+    """Largest number of distinct values; used with `codebook: kmeans` only."""
     zero_rule: bool = True
     """Weights below 2^-b count as being at distance zero from the value zero."""
     sigma_join: Literal["std_mu", "mean_sigma", "keep_the_same_divide_by_2", "keep_the_same_divide_by_10",
                         "allow_retraining"] = "std_mu"  # fmt: skip
-    """Sigma of a group of weights that were just fixed together."""
+    """How the new sigma of weights is computed that were just fixed to one value together."""
     recluster: Literal["all", "free"] = "all"
-    """all: every round assigns from nothing, weights fixed before may change their value. free: they keep it."""
+    """all: every round assigns all weights anew, so a weight fixed earlier may get another value. free: weights fixed
+    earlier keep their value."""
     fixed_weights: Literal["hold", "live"] = "hold"
     """hold: a fixed weight keeps its value until a later fixing gives it another one (the paper). live: it keeps its
     latent weight as well. That trains on, by the gradient of what the weight shows, within the round's radius (from
@@ -371,7 +372,7 @@ class PwfnConfig(_Frozen):
     a weight, the larger (Laplace posterior, from `fisher_images`): distance to a power of two says where a weight would
     like to go, not whether it may."""
     fisher_images: Count = 500
-    """Training images for that, without augmentation."""
+    """Number of training images, without augmentation, from which the Fisher information is estimated."""
     sigma_scale: Positive = 0.0025
     """Initial sigma at the 75 % quantile of a tensor."""
     alternate: bool = False
@@ -446,7 +447,7 @@ class AlphabetConfig(_Frozen):
     radius: Literal["percentile", "median"] = "percentile"
     """percentile: mean over neurons of the `percentile` quantile of |weight|. median: that of a layer's |weight|."""
     percentile: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """1 is each neuron's largest weight."""
+    """The quantile that `radius: percentile` takes, in (0, 1]; 1 takes the largest |weight| of each neuron."""
     shared_alphabet: bool = False
     """One radius for the whole network, so that all layers share their values; else one per layer."""
 
@@ -456,7 +457,7 @@ class GpfqConfig(AlphabetConfig):
 
     name: Literal["gpfq"] = "gpfq"
     calibration_images: Count = 1024
-    """Training images, without augmentation."""
+    """Number of training images, without augmentation, whose activations path following uses."""
     rounding: Literal["nearest", "stochastic"] = "nearest"
     """How a number becomes a level: the nearest one, or one of its two neighbours at random, without bias."""
     sparsify: Literal["none", "l1", "l0"] = "none"
@@ -487,7 +488,7 @@ class KmeansConfig(_Frozen):
     weighting: Literal["plain", "fisher"] = "plain"
     """plain: the least squared error. fisher: weighted by how much the predictions change with each weight."""
     fisher_images: Count = 500
-    """Training images for that, without augmentation."""
+    """Number of training images, without augmentation, from which the Fisher information is estimated."""
     max_order: Annotated[int, Field(ge=1, le=8)] | None = None
     """Move each centre to the nearest sum of at most this many powers of two, then each weight to the nearest of
     those; centres that meet are one value. None leaves them."""
@@ -524,7 +525,7 @@ class QatConfig(_Frozen):
     b: Annotated[int, Field(ge=1, le=20)] = 7
     """The smallest power of two is 2^-b, with `values: powers_of_two`."""
     zero: bool = False
-    """One of the values is exactly zero, and stays it."""
+    """Whether one value of the codebook is exactly zero and stays zero during training."""
     rate_strength: NonNegative = 0.0
     """lambda: a weight takes the value with the least importance * (w - c)^2 / mean(w^2) + lambda * bits(c), bits(c)
     being -log2 of the share of the weights that have c. 0: the nearest value. The larger, the fewer bits per weight."""
@@ -532,7 +533,7 @@ class QatConfig(_Frozen):
     """Importance of a weight where values are chosen for the latent weights: at the start of each stage, and with
     `rate_strength` in each step. plain: all alike. fisher: how much the predictions change with the weight."""
     fisher_images: Count = 500
-    """Training images for that, without augmentation, anew for each stage."""
+    """Number of training images, without augmentation, from which each stage estimates the Fisher information."""
     values_lr_ratio: NonNegative = 0.3
     """Learning rate of the values, as a share of the weights'; 0: they stay where k-means put them."""
     gradual_start: Fraction = 0.0

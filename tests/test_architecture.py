@@ -65,7 +65,7 @@ ROOMS = (
      "pwfn/fisher", "pwfn/training"},
     {"pwfn/export", "pwfn/task"},
     {"pwfn/baseline", "pwfn/methods"},
-    {"pwfn/trial"},
+    {"pwfn/trial", "pwfn/shrink"},
     {"pwfn/search"},
     {"pwfn/sweep"},
     {"pwfn/commands"},

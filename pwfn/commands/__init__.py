@@ -22,6 +22,7 @@ COMMANDS = {
     "report": "Report a sweep, while it runs or after.",
     "export": "Export a compressed network as a small file.",
     "evaluate": "Measure an exported network.",
+    "shrink": "Make smaller files of an exported network, of ever fewer values.",
     "publish": "Copy what a report needs of studies into a few small files.",
     "dashboard": "Show a study in optuna-dashboard.",
 }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from pwfn.errors import UserError
-from pwfn.methods.gpfq.layers import Layer, LayerCall, call_of
+from pwfn.methods.gpfq.layers import FixableLayer, LayerCall, call_of
 from pwfn.methods.gpfq.path_following import Grams, Samples
 
 
@@ -36,11 +36,11 @@ class Calibration:
         """Return the first batch, on the device."""
         return self.batches[0].to(self.device)
 
-    def first_call(self, layer: Layer) -> LayerCall:
+    def first_call(self, layer: FixableLayer) -> LayerCall:
         """Return the call of a layer on the first batch, in the network that is being quantised."""
         return _call(self.network, layer, self.first_batch())
 
-    def grams(self, layer: Layer) -> Grams:
+    def grams(self, layer: FixableLayer) -> Grams:
         """Sum the Gram matrices over all samples; with a bias, the last feature is the constant 1.
 
         The products of one piece of a batch are float32 and their sum is float64. On the trained ResNet-20 (4 bits, 500
@@ -52,7 +52,7 @@ class Calibration:
             gram = gram + inputs @ inputs.mT
         return Grams(cross, gram)
 
-    def samples(self, layer: Layer, max_samples: int, generator: torch.Generator) -> Samples:
+    def samples(self, layer: FixableLayer, max_samples: int, generator: torch.Generator) -> Samples:
         """Collect the samples themselves, the constant as in `grams`.
 
         Of more than about `max_samples` each piece of a batch gives an equal share, drawn at random on the CPU.
@@ -65,7 +65,7 @@ class Calibration:
             kept.append([piece[:, :, drawn] for piece in pieces])
         return Samples(*(torch.cat(parts, dim=2) for parts in zip(*kept, strict=True)))
 
-    def _pieces(self, layer: Layer) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pieces(self, layer: FixableLayer) -> Iterator[tuple[Tensor, Tensor]]:
         """Matching pieces of X and X~, `(groups, features, samples)`."""
         for batch in self.batches:
             images = batch.to(self.device)
@@ -77,7 +77,7 @@ class Calibration:
                     yield pad(float_inputs, (0, 0, 0, 1), value=1.0), pad(inputs, (0, 0, 0, 1), value=1.0)
 
 
-def _call(network: nn.Module, layer: Layer, images: Tensor) -> LayerCall:
+def _call(network: nn.Module, layer: FixableLayer, images: Tensor) -> LayerCall:
     call = call_of(network, layer, images)
     if call is None:
         raise UserError(

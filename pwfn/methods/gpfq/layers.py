@@ -29,7 +29,7 @@ CHUNK_ELEMENTS = 2**23
 
 
 @dataclass(frozen=True)
-class Layer:
+class FixableLayer:
     """A module that owns parameters of the fixed set, and which of them are in it under its name."""
 
     name: str
@@ -72,7 +72,7 @@ class Layer:
         return is_bias(name) or not is_fixable(module) or module.get_parameter(name).ndim < 2
 
 
-def fixable_layers(network: nn.Module) -> list[Layer]:
+def fixable_layers(network: nn.Module) -> list[FixableLayer]:
     """List the layers in registration order; together they own the fixed set, each parameter once."""
     fixable = split_parameters(network).fixable
     layers = []
@@ -80,7 +80,7 @@ def fixable_layers(network: nn.Module) -> list[Layer]:
         names = dict(module.named_parameters(recurse=False))
         own = tuple(key for key in names if (f"{name}.{key}" if name else key) in fixable)
         if own:
-            layers.append(Layer(name, tuple(sorted(own, key=("weight", "bias", *own).index))))
+            layers.append(FixableLayer(name, tuple(sorted(own, key=("weight", "bias", *own).index))))
     return layers
 
 
@@ -183,7 +183,9 @@ class _Reached(Exception):  # noqa: N818  (no error: what was waited for)
     """Ends a forward pass at the call that was waited for."""
 
 
-def execution_order(network: nn.Module, layers: Sequence[Layer], images: Tensor) -> tuple[list[Layer], list[Layer]]:
+def execution_order(
+    network: nn.Module, layers: Sequence[FixableLayer], images: Tensor
+) -> tuple[list[FixableLayer], list[FixableLayer]]:
     """Sort layers by when they run; apart, in registration order, those that path following cannot treat.
 
     Treated are layers that own a weight, with or without a bias and with nothing else, which exactly one call of
@@ -192,7 +194,7 @@ def execution_order(network: nn.Module, layers: Sequence[Layer], images: Tensor)
     calls: list[LayerCall] = []
     with torch.no_grad(), _Listener(calls.append):
         network(images)
-    positions: dict[Layer, int] = {}
+    positions: dict[FixableLayer, int] = {}
     for layer in layers:
         own = layer.parameters(network)
         uses = [position for position, call in enumerate(calls) if call.weight is own[0]]
@@ -201,11 +203,11 @@ def execution_order(network: nn.Module, layers: Sequence[Layer], images: Tensor)
     return sorted(positions, key=positions.__getitem__), [layer for layer in layers if layer not in positions]
 
 
-def _is_plain(layer: Layer, own: Sequence[Tensor], call: LayerCall) -> bool:
+def _is_plain(layer: FixableLayer, own: Sequence[Tensor], call: LayerCall) -> bool:
     return layer.own == ("weight",) or (layer.own == ("weight", "bias") and call.bias is own[1])
 
 
-def call_of(network: nn.Module, layer: Layer, images: Tensor) -> LayerCall | None:
+def call_of(network: nn.Module, layer: FixableLayer, images: Tensor) -> LayerCall | None:
     """Run a network up to a layer and return the layer's call; None if it is not reached."""
     weight = layer.module(network).weight
     found: list[LayerCall] = []

@@ -11,7 +11,7 @@ from torch import Tensor
 from pwfn.config import GpfqConfig
 from pwfn.methods.gpfq.alphabet import LayerAlphabets, Quantize, quantizer
 from pwfn.methods.gpfq.calibration import Calibration
-from pwfn.methods.gpfq.layers import Layer, execution_order
+from pwfn.methods.gpfq.layers import FixableLayer, execution_order
 from pwfn.methods.gpfq.msq import layer_alphabets, round_to_nearest_
 from pwfn.methods.gpfq.path_following import LayerInputs, activation_order, follow_path_in_order
 from pwfn.methods.rounds import Fixing, Method
@@ -60,7 +60,7 @@ class Gpfq(Method):
         )
         return [images for images, _ in batches]
 
-    def _follow_path_(self, layer: Layer, alphabets: LayerAlphabets, calibration: Calibration) -> None:
+    def _follow_path_(self, layer: FixableLayer, alphabets: LayerAlphabets, calibration: Calibration) -> None:
         """Quantise one layer in place; its bias is the weight of a last feature that is always 1."""
         call = calibration.first_call(layer)
         parameters = layer.parameters(self.task.network)
@@ -74,14 +74,14 @@ class Gpfq(Method):
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.copy_(part.reshape(parameter.shape))
 
-    def _quantizers(self, layer: Layer, alphabets: LayerAlphabets, num_features: int) -> list[Quantize]:
+    def _quantizers(self, layer: FixableLayer, alphabets: LayerAlphabets, num_features: int) -> list[Quantize]:
         """The quantiser of each weight of a neuron, then that of the bias, which is never made sparse."""
         draws = generator(self.task.device, self.task.config.seed, "rounding", layer.name)
         of_weight = quantizer(alphabets.weight, self.config, draws)
         of_bias = quantizer(alphabets.bias, self.config.model_copy(update={"sparsify": "none"}), draws)
         return [of_weight] * num_features + [of_bias] * (len(layer.own) - 1)
 
-    def _inputs(self, layer: Layer, num_features: int, calibration: Calibration) -> LayerInputs:
+    def _inputs(self, layer: FixableLayer, num_features: int, calibration: Calibration) -> LayerInputs:
         limit = self.config.max_gram_features
         if num_features <= limit:
             return calibration.grams(layer)
@@ -97,7 +97,7 @@ class Gpfq(Method):
         return samples
 
 
-def summary(layers: Sequence[Layer]) -> str:
+def summary(layers: Sequence[FixableLayer]) -> str:
     """Name the first of some layers, and count the others."""
     names = ", ".join(layer.name for layer in layers[:NAMES_SHOWN])
     return names if len(layers) <= NAMES_SHOWN else f"{names} and {len(layers) - NAMES_SHOWN} more"

@@ -10,7 +10,7 @@ from torch import nn
 from pwfn.config import AlphabetConfig, MsqConfig
 from pwfn.errors import UserError
 from pwfn.methods.gpfq.alphabet import LayerAlphabets, alphabets_of
-from pwfn.methods.gpfq.layers import Layer, fixable_layers
+from pwfn.methods.gpfq.layers import FixableLayer, fixable_layers
 from pwfn.methods.rounds import Fixing, Method
 from pwfn.task import Task
 
@@ -31,7 +31,7 @@ class Msq(Method):
         return Fixing.of_all(network)
 
 
-def layer_alphabets(network: nn.Module, config: AlphabetConfig) -> Mapping[Layer, LayerAlphabets]:
+def layer_alphabets(network: nn.Module, config: AlphabetConfig) -> Mapping[FixableLayer, LayerAlphabets]:
     """Build the alphabets of every layer of a network, from the weights as they are now.
 
     Raises:
@@ -51,7 +51,7 @@ def layer_alphabets(network: nn.Module, config: AlphabetConfig) -> Mapping[Layer
 
 
 @torch.no_grad()
-def round_to_nearest_(network: nn.Module, layer: Layer, alphabets: LayerAlphabets) -> None:
+def round_to_nearest_(network: nn.Module, layer: FixableLayer, alphabets: LayerAlphabets) -> None:
     """Round all of a layer's own parameters to the nearest level, in place."""
     of_bias = {name for name in layer.own if layer.is_beside_rows(network, name)}
     for name, parameter in zip(layer.own, layer.parameters(network), strict=True):

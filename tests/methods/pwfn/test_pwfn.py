@@ -12,7 +12,7 @@ from pwfn.codebook import value_orders
 from pwfn.config import PWFN_FRACTIONS, EvaluationConfig, PwfnConfig, TrainingConfig
 from pwfn.methods import run_rounds
 from pwfn.methods.kmeans.values import kmeans_values
-from pwfn.methods.pwfn.clustering.inputs import GROWTHS
+from pwfn.methods.pwfn.clustering.checks import GROWTHS
 from pwfn.methods.pwfn.method import PosteriorLearner, Pwfn
 from pwfn.methods.pwfn.posterior import Posterior, laplace_sigma
 from pwfn.task import epochs_and_steps

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from pwfn.codebook import Codebook, value_orders
 from pwfn.methods.pwfn.clustering.candidates import IntArray, candidates
+from pwfn.methods.pwfn.clustering.checks import check_options, check_per_weight, check_weights
 from pwfn.methods.pwfn.clustering.chunks import find, find_in_chunk
 from pwfn.methods.pwfn.clustering.cut import furthest
 from pwfn.methods.pwfn.clustering.greedy import Choice, choose_centres, group_codes
-from pwfn.methods.pwfn.clustering.inputs import check_options, check_per_weight, check_weights
 from pwfn.methods.pwfn.clustering.intervals import Weights, interval_codes
 from pwfn.methods.pwfn.clustering.nearest import fix_to_nearest_
 from pwfn.methods.pwfn.clustering.sigma_join import check_sigma_join, join_sigma_
@@ -175,7 +175,7 @@ def cluster_round(
     while need > 0 and not (growth == "nearest" and order == max_order and (centres or len(kept))):
         order, radius = next(stages)
         lattice = candidates(order, free.largest_magnitude() * 2.0**b)
-        # once there is a centre, no weight that the zero rule speaks of is free
+        # Once a centre is chosen, the zero rule applies to none of the weights that are still free.
         codes = interval_codes(free, lattice, radius=radius, b=b, zero_rule=zero_rule and not centres)
         classes = group_codes(codes, len(lattice) + 1)
         choice = choose_centres(classes, num_candidates=len(lattice), need=need, first_step=len(centres))

@@ -1,4 +1,4 @@
-"""What a clustering round accepts."""
+"""Checks of what a clustering round is given: its options and its tensors."""
 
 from __future__ import annotations
 
