@@ -6,11 +6,14 @@ python tests/benchmarks/data.py --files 130000 --parquet ../shared/data/cifar10
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
 import numpy as np
 import pyarrow.parquet as pq

@@ -22,6 +22,7 @@ SMALL_DIGITS = (
 SMALL_SPACE = (*SMALL_DIGITS, "search.max_concurrent=1")
 
 HERE = {
+    "data": (["--files", "27000"], rf"27,000 files: listing takes {NUMBER} of os.walk, the fingerprint {NUMBER}"),
     "kmeans speed": (["--sizes", "2e4"], rf"20,000 +16 +plain( +{NUMBER}){{4}}"),
     "pwfn_options": (
         ["--seeds", "1", "--options", "growth: nearest", "--set", *SMALL_DIGITS],
@@ -34,6 +35,10 @@ HERE = {
     "step": (
         ["--models", "test_resnet", "--turns", "1", "--batch-size", "4", "--limit", "1000"],
         rf"\| test_resnet \| float32 \| qat, 16 values \| {NUMBER} \| {NUMBER} \| {NUMBER} \(",
+    ),
+    "straight_through": (
+        ["--seeds", "1", "--values", "4", "--variants", "qat", "--set", *SMALL_DIGITS],
+        rf"4 values .*\nqat +{NUMBER} +{NUMBER}",
     ),
     "wfn": (["--sizes", "2e4"], rf"20,000( +{NUMBER}){{10}}"),
 }
@@ -67,6 +72,9 @@ CLUSTER = {
 }
 """What starts Ray."""
 
+PARTS = {"printed", "nncodec_size", "version1_encoder"}
+"""Files that benchmarks use."""
+
 
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
@@ -80,7 +88,7 @@ def _settings() -> Iterator[None]:
 def test_every_benchmark_is_run() -> None:
     elsewhere = {path.name[5:-13] for path in FOLDER.parent.rglob("test_*_benchmark.py")}
     run = {name.split()[0] for cases in (HERE, DATA, CLUSTER) for name in cases} | {"samplers", "sampler_surrogate"}
-    assert run | elsewhere | {"printed"} == {path.stem for path in FOLDER.glob("*.py")} - {Path(__file__).stem}
+    assert run | elsewhere | PARTS == {path.stem for path in FOLDER.glob("*.py")} - {Path(__file__).stem}
 
 
 def run_here(name: str, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,9 +104,10 @@ def run_apart(benchmark: str, options: list[str]) -> str:
 
 @pytest.mark.parametrize("name", HERE)
 def test_a_small_run_prints_its_table(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     options, expected = HERE[name]
+    monkeypatch.chdir(tmp_path)  # some keep their results
     run_here(name, options, monkeypatch)
     assert re.search(expected, capsys.readouterr().out)
 
