@@ -19,6 +19,7 @@ from pwfn.export.checked import write_checked
 from pwfn.export.command import encode_no_larger_than_zip
 from pwfn.export.contents import Contents, naming, read_contents
 from pwfn.export.evaluation import TestImages, evaluate_mean
+from pwfn.export.metadata import Scalar
 from pwfn.export.network import build_from, stored_state
 from pwfn.export.report import FileReport, measure_file
 from pwfn.methods.kmeans.method import finite_array, relative_importance
@@ -105,7 +106,7 @@ def merge_(parameters: Sequence[nn.Parameter], num_values: int, importance: Floa
     """
     weights = finite_array("the weights", torch.cat([parameter.flatten() for parameter in parameters]))
     merged = torch.from_numpy(nearest_values(weights, kmeans_values(weights, num_values, importance)))
-    for parameter, values in zip(parameters, merged.split([each.numel() for each in parameters]), strict=True):
+    for parameter, values in zip(parameters, torch.split(merged, [each.numel() for each in parameters]), strict=True):
         parameter.copy_(values.view_as(parameter))
 
 
@@ -155,7 +156,7 @@ def _written(network: nn.Module, place: Path, source: Path, contents: Contents, 
     fixed = {name: state[name] for name in contents.fixed}
     rest = {name: tensor for name, tensor in state.items() if name not in fixed}
     provenance = {**contents.metadata.provenance, "shrunk_from": source.name}
-    metrics = {} if images is None else {"test_top1": evaluate_mean(network, images).top1}
+    metrics: dict[str, Scalar] = {} if images is None else {"test_top1": evaluate_mean(network, images).top1}
     metadata = dataclasses.replace(contents.metadata, metrics=metrics, provenance=provenance)
     content, _ = encode_no_larger_than_zip(fixed, rest, metadata)
     checked = write_checked(place, content, network, fixed=fixed, exact=True, images=images, recorded={})
