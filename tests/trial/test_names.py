@@ -8,6 +8,7 @@ import pytest
 import torch
 from image_sets import fill
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from pwfn.config import TrialConfig
 from pwfn.errors import UserError
@@ -38,18 +39,22 @@ def _config(
     )  # fmt: skip
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
+def _write_data(root: Path) -> Path:
     """Eleven classes 1..11, each of its own grey level."""
     for part in ("train", "val"):
-        fill(tmp_path / "data" / part, NATURAL, 8)
-    return tmp_path / "data"
+        fill(root / part, NATURAL, 8)
+    return root
 
 
 @pytest.fixture
-def checkpoint(root: Path, tmp_path: Path) -> Path:
-    """A network that tells the classes apart, in the natural order of their names."""
-    config = _config(root, class_order="natural")
+def root(tmp_path: Path) -> Path:
+    return _write_data(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """Weights of a network that tells the classes apart, in the natural order of their names."""
+    config = _config(_write_data(tmp_path_factory.mktemp("trained") / "data"), class_order="natural", in_memory=True)
     source = open_data(config)
     network = build_network(config.model, num_classes=11, in_channels=1, image_size=4, seed=0)
     data = source.prepare(preprocessing_of(network), CPU)
@@ -59,8 +64,13 @@ def checkpoint(root: Path, tmp_path: Path) -> Path:
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(network(images), labels).backward()
             optimizer.step()
+    return network.state_dict()
+
+
+@pytest.fixture
+def checkpoint(trained: dict[str, Tensor], tmp_path: Path) -> Path:
     path = tmp_path / "net.safetensors"
-    save_file(network.state_dict(), path)
+    save_file(trained, path)
     return path
 
 
