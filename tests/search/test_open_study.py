@@ -204,4 +204,4 @@ def test_digests_are_short_and_the_same_in_any_folder(package, tmp_path):
     folder, digests = package
     shutil.copytree(folder, tmp_path / "pwfn")
     assert code_digests(tmp_path / "pwfn") == digests
-    assert len(json.dumps(digests)) < 5000
+    assert len(json.dumps(digests)) < 60 * len(digests)  # a path and eight digits for each module
