@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from pwfn import reach
 from pwfn.baseline import baseline_key
 from pwfn.config import BaselineConfig, ModelConfig, TrialConfig
 from pwfn.data import Preprocessing
@@ -28,7 +29,6 @@ from pwfn.models import (
     check_head_is_trained,
     describe_loading,
     preprocessing_of,
-    sources,
 )
 from pwfn.seeds import derive_seed
 
@@ -242,7 +242,7 @@ class TestWithoutNetwork:
             listener.listen(8)
             monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
             monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-            monkeypatch.setattr(sources, "PATIENCE_SECONDS", 0.5)
+            monkeypatch.setattr(reach, "PATIENCE_SECONDS", 0.5)
             yield
 
     @pytest.mark.parametrize("name", ["resnet18", "resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k"])
