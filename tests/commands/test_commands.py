@@ -81,7 +81,7 @@ def test_a_misspelt_command_gets_the_nearest_one(capsys):
         ("/home/me/my envs/bin/pwfn", ["pwfn", "export"]),
         ("launchers/search.py", ["python", "launchers/export.py"]),
         ("../my pwfn/launchers/search.py", ["python", "../my pwfn/launchers/export.py"]),
-        ("/somewhere/tests/benchmarks/export.py", ["pwfn", "export"]),  # a program of another kind that uses the library
+        ("/else/tests/benchmarks/export.py", ["pwfn", "export"]),  # a program of another kind that uses the library
         ("", ["pwfn", "export"]),
     ],
 )
