@@ -13,7 +13,7 @@ from analysis.feasible import FINISHED, judged
 from analysis.front import Objectives
 from analysis.metrics import SPREAD
 from analysis.study import Study
-from pwfn.naming import PointName
+from pwfn.naming import PointName, is_trial
 
 BASELINES = ("kmeans", "msq", "gpfq")
 """Methods that do not train: what a method that trains has to beat."""
@@ -69,7 +69,7 @@ def panels(studies: Sequence[Study]) -> list[Panel]:
 
 def trials_alone(points: pd.DataFrame) -> pd.DataFrame:
     """Select the rows of trials: without those of their earlier stages, which have no costs of their own."""
-    return points.loc[[PointName.read(trial_id).stage is None for trial_id in points["trial_id"]]]
+    return points.loc[[is_trial(name) for name in points["trial_id"]]]
 
 
 def configurations(trials: pd.DataFrame) -> pd.DataFrame:

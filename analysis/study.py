@@ -15,7 +15,7 @@ from analysis.feasible import Constraints, judged, violation
 from analysis.parquet import read_table
 from analysis.storage import Folder
 from pwfn.metrics import LOW_COVERAGE, METRICS
-from pwfn.naming import PointName, dotted, is_compacted, place_in
+from pwfn.naming import PointName, dotted, is_compacted, is_trial, place_in
 
 DEFAULT_OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 DIRECTIONS = ("maximize", "minimize")
@@ -90,8 +90,8 @@ def load(folder: str) -> Study:
     notes.extend(_low_coverage(trials, rows))
     ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}.union((place / "trials").files(".parquet"))
     running = [file for file in (place / "rounds").files(".parquet") if file not in ended and not is_compacted(file)]
-    names = [PointName.read(trial_id) for trial_id in trials.loc[trials["number"].notna(), "trial_id"]]
-    num_ended = len({each.of_trial for each in names if each.stage is None})
+    names = filter(is_trial, trials.loc[trials["number"].notna(), "trial_id"])
+    num_ended = len({PointName.read(name).of_trial for name in names})
     return Study(name, card, objectives, trials, len(running), num_ended, notes, place)
 
 

@@ -86,8 +86,7 @@ def export_trial(store: ResultsStore, trial_id: str, target: Target) -> Lines:
         contents = contents_from(content)
         network = build_from(contents).to(target.device)
     config = _trial_config(store, trial_id, row)
-    seed = config.seed if config.data.split_seed is None else config.data.split_seed
-    kept = contents.metadata.class_names
+    kept, seed = contents.metadata.class_names, config.split_seed
     images = TestImages(config.data, network, batch_size=target.batch_size, class_names=kept, seed=seed)
     names = list(contents.fixed)
     lines = _export(network, names, contents.metadata, target, images=images, recorded=row, sigmas=contents.sigmas)

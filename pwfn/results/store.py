@@ -155,10 +155,12 @@ class ResultsStore:
 
     def read_points(self, trial_id: str) -> list[dict[str, Any]]:
         """Read the rows of all whole networks that a trial has left, its own row last; fewer while it runs."""
+        own = self.read_trial(trial_id)
+        if own is not None and own["state"] == "complete" and own["stage"] is None:
+            return [own]  # most trials have no stages: nothing more to look for
         stages: list[dict[str, Any]] = []
         while (row := self.read_trial(str(PointName.read(trial_id)._replace(stage=len(stages))))) is not None:
             stages.append(row)
-        own = self.read_trial(trial_id)
         return [*stages, *([] if own is None else [own])]
 
     def read_trials(self) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pwfn.errors import UserError
-from pwfn.naming import PointName, dotted, parent_of
+from pwfn.naming import dotted, is_trial, parent_of
 from pwfn.results.store import ResultsStore
 from pwfn.search.learning import lesson
 from pwfn.space.constraints import is_finite
@@ -91,7 +91,7 @@ def _borrow(space: SearchSpace, store: ResultsStore, rows: list[dict[str, Any]],
     differences: dict[str, str] = {}
     num_left_out = {"lie outside the space": 0, "did not finish": 0, "are known already": 0}
     num_known = len(loan.trials)
-    trials = [row for row in rows if PointName.read(row["trial_id"]).stage is None]
+    trials = [row for row in rows if is_trial(row["trial_id"])]
     for row in (lesson(space, store, each) for each in trials):
         fields = dict(dotted(json.loads(row["config_json"] or "{}"), depth=2))
         params = space.variation.params_of(fields)

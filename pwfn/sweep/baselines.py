@@ -27,7 +27,8 @@ class Baselines(Listed):
     """
 
     def __init__(self, study: SearchStudy, ended: Sequence[Row]) -> None:
-        super().__init__(study, _proposals(study), {row["trial_id"] for row in ended})
+        known = set(study.store.proposal_ids())
+        super().__init__(study, _proposals(study), known, {row["trial_id"] for row in ended})
 
 
 def _proposals(study: SearchStudy) -> Iterator[dict[str, Any]]:

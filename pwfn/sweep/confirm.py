@@ -36,7 +36,7 @@ class Confirmation(Listed):
         members = [proposals[trial_id] for trial_id in _front(study, rows) if trial_id in proposals]
         wanted = (_replicate(each, index) for each in members for index in range(1, num_seeds + 1))
         new = [each for each in wanted if each["trial_id"] not in proposals]
-        super().__init__(study, [*begun, *new], {row["trial_id"] for row in rows})
+        super().__init__(study, [*begun, *new], proposals.keys(), {row["trial_id"] for row in rows})
 
 
 def _front(study: SearchStudy, ended: Sequence[Row]) -> list[str]:

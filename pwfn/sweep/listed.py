@@ -18,12 +18,18 @@ class Listed(Searcher):  # type: ignore[misc]  # Ray is untyped
     Args:
         study: whose trials they are; nobody is told how they end.
         proposals: `{"trial_id": ..., "number": ..., "params": ...}` of each.
+        known: names of those that are written already.
         ended: names of the trials that have a row.
     """
 
-    def __init__(self, study: SearchStudy, proposals: Iterable[dict[str, Any]], ended: Collection[str]) -> None:
+    def __init__(
+        self,
+        study: SearchStudy,
+        proposals: Iterable[dict[str, Any]],
+        known: Collection[str],
+        ended: Collection[str],
+    ) -> None:
         super().__init__()
-        known = set(study.store.proposal_ids())
         self._pending = []
         for proposal in proposals:
             if proposal["trial_id"] not in known:

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from analysis.metrics import metric, show
-from pwfn.naming import PointName
+from pwfn.naming import is_trial
 from pwfn.search.front import feasible_front
 from pwfn.search.study import SearchStudy
 from pwfn.trial.rows import Row
@@ -105,7 +105,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     @property
     def _trials(self) -> list[Row]:
         """The rows that count as trials: earlier stages of a trial are no trials of their own."""
-        return [row for row in self._rows if PointName.read(row["trial_id"]).stage is None]
+        return [row for row in self._rows if is_trial(row["trial_id"])]
 
     def _panel(self) -> Group:
         lines = [Text(f"{self._study.store.study}  {self._counts()}", style="bold")]

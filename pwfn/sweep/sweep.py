@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray import tune
@@ -43,6 +43,8 @@ from pwfn.trial.fingerprint import Fingerprint, fingerprint_inputs
 from pwfn.trial.rows import Row, Trial, failure
 from pwfn.trial.run import ensure_baseline, own_device, run_trial
 from pwfn.trial.understood import Understood, format_understood, understand
+
+Result = TypeVar("Result")
 
 PATIENCE = 600.0
 """Seconds for which a sweep waits for a store that is full or cannot be reached."""
@@ -79,10 +81,8 @@ def run_sweep(
                 name=study.store.study,
                 storage_path=scratch,  # Tune's own bookkeeping; ours is the results folder
                 verbose=0,
-                callbacks=[
-                    supervisor,
-                    *callbacks,
-                ],  # first the one that writes rows of lost trials, which the others read
+                # First the supervisor: it writes the rows of lost trials, which the others read.
+                callbacks=[supervisor, *callbacks],
                 stop=supervisor,
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
             ),
@@ -136,22 +136,7 @@ def understand_all(configs: Iterable[TrialConfig]) -> dict[str, Understood]:
     Raises:
         UserError: the model or the data cannot be used.
     """
-    distinct = {baseline_key(config): config for config in configs}
-    remote = ray.remote(_understand)
-    pending = [remote.options(**_task_options(config.resources)).remote(config) for config in distinct.values()]
-    understood = {}
-    for key, found in zip(distinct, ray.get(pending), strict=True):
-        if isinstance(found, str):
-            raise UserError(found)
-        understood[key] = found
-    return understood
-
-
-def _understand(config: TrialConfig) -> Understood | str:
-    try:
-        return understand(config)
-    except UserError as error:
-        return str(error)
+    return _for_each_float_network(understand, configs)
 
 
 def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore) -> dict[str, Fingerprint]:
@@ -160,24 +145,39 @@ def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore) -> dict[
     Raises:
         UserError: the model or the data cannot be used.
     """
+    return _for_each_float_network(functools.partial(_make_baseline, store=store), configs)
+
+
+def _make_baseline(config: TrialConfig, store: ResultsStore) -> Fingerprint:
+    ensure_baseline(config, store, own_device(config.resources), Replicas())
+    return fingerprint_inputs(config)
+
+
+def _for_each_float_network(
+    function: Callable[[TrialConfig], Result], configs: Iterable[TrialConfig]
+) -> dict[str, Result]:
+    """Call a function for one configuration of each float network, as a task of Ray's; return what it gave, by key."""
     distinct = {baseline_key(config): config for config in configs}
-    remote = ray.remote(_make_baseline)
-    pending = [remote.options(**_task_options(config.resources)).remote(config, store) for config in distinct.values()]
-    inputs = {}
-    for key, found in zip(distinct, ray.get(pending), strict=True):
-        if isinstance(found, str):
-            raise UserError(found)
-        inputs[key] = found
-    return inputs
+    remote = ray.remote(_result_or_message)
+    pending = [
+        remote.options(**_task_options(config.resources)).remote(function, config) for config in distinct.values()
+    ]
+    results = {}
+    for key, (result, message) in zip(distinct, ray.get(pending), strict=True):
+        if message is not None:
+            raise UserError(message)
+        results[key] = result
+    return results
 
 
-def _make_baseline(config: TrialConfig, store: ResultsStore) -> Fingerprint | str:
-    """Make one float network; return the message of a UserError, since Ray would add a traceback to an exception."""
+def _result_or_message(
+    function: Callable[[TrialConfig], Result], config: TrialConfig
+) -> tuple[Result | None, str | None]:
+    """Return what a function gives, or the message of its error: Ray would add a traceback to an exception."""
     try:
-        ensure_baseline(config, store, own_device(config.resources), Replicas())
-        return fingerprint_inputs(config)
+        return function(config), None
     except (UserError, TrialError) as error:
-        return str(error)
+        return None, str(error)
 
 
 def _task_options(resources: ResourcesConfig) -> dict[str, Any]:
