@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pwfn.errors import UserError
+from pwfn.exact import exact_float32
 from pwfn.parameters import PRODUCT_LAYERS, is_bias, split_parameters
 
 DEAD = 0.1
 """Filters below this share of their layer's size are nearly unused; they get their layer's factor, not to grow."""
 TOLERANCE = 1e-3
-"""Largest change of the outputs, as a share of the largest output, that rounding can explain."""
+"""Largest change of the outputs, as a share of the largest output, that rounding in float32 can explain."""
 
 
 @torch.no_grad()
@@ -41,13 +42,15 @@ def equalize_(network: nn.Module, images: Tensor, per: str) -> None:
         UserError: the outputs changed, because something other than BatchNorm uses the output of a layer.
     """
     network.eval()
-    before = network(images)
+    with exact_float32():
+        before = network(images)
     layers = dict(_normalised_layers(network, images))
     target = _target(network, [layer.weight for layer in layers])
     for layer, norm in layers.items():
         size = sizes(layer.weight, per)
         _rescale_(layer, norm, torch.where(size > 0, target / size, 1))
-    change = (network(images) - before).abs().max() / before.abs().max()
+    with exact_float32():
+        change = (network(images) - before).abs().max() / before.abs().max()
     if not change <= TOLERANCE:
         raise UserError(
             f"model.equalize={per}: this network's outputs change by {change:.1%}, as something other than BatchNorm "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(Exception):
@@ -20,8 +21,26 @@ class TrialError(Exception):
     failure_class: str = "error"
 
 
-class LoaderError(TrialError):
-    """The processes that decode images died or hang: the machine's fault, not the trial's."""
+class MachineError(TrialError):
+    """The machine failed, not the trial: its process has to end, and the trial goes on in another, best elsewhere.
+
+    Args:
+        message: what the machine said, in one line.
+        failure_class: `device` (a broken GPU), `network` (between the workers of a trial), `memory` (none left to build
+            the network and its data), `replicas` (they no longer agree), or that of the subclass.
+    """
+
+    def __init__(self, message: str, failure_class: str | None = None) -> None:
+        super().__init__(message)
+        self.failure_class = failure_class or self.failure_class
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the class of the failure when the error is pickled."""
+        return type(self), (str(self), self.failure_class)
+
+
+class LoaderError(MachineError):
+    """The processes that decode images died or hang."""
 
     failure_class = "loader"
 

@@ -138,6 +138,11 @@ def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
+def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries of a state whose names begin so, without the prefix."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
 def buffers_of(network: nn.Module) -> dict[str, Tensor]:
     """A network's buffers (BatchNorm's statistics) under the names that a checkpoint gives them."""
     return {f"buffer.{name}": buffer for name, buffer in network.named_buffers()}

@@ -1,8 +1,11 @@
-"""The data-parallel workers of one trial, as the algorithms see them: a rank, a size and two reductions."""
+"""The data-parallel workers of one trial, as the algorithms see them: a rank, a size, and what they do together."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,10 +39,38 @@ class Replicas:
 
     def agree(self, decision: int, device: torch.device) -> int:
         """Return the decision of the first replica to all; what the others pass is ignored."""
+        if self.world_size == 1:
+            return decision
         return int(self.sum_(torch.tensor(decision if self.is_first else 0, device=device)))
+
+    def gather(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Return what each replica passes, by rank; on the CPU."""
+        if self.world_size == 1:
+            return [dict(tensors)]
+        found: list[Any] = [None] * self.world_size
+        dist.all_gather_object(found, dict(tensors))
+        return found
+
+    def differing(self, tensors: Mapping[str, Tensor], device: torch.device) -> list[str]:
+        """Name the tensors that are not the same on all replicas, to the last bit; they all get the same answer."""
+        if self.world_size == 1:
+            return []
+        least = torch.tensor([_digest(tensor) for tensor in tensors.values()], device=device)
+        most = least.clone()
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        return [name for name, differs in zip(tensors, (least != most).tolist(), strict=True) if differs]
 
     def average_buffers_(self, network: nn.Module) -> None:
         """Average the floating-point buffers (BatchNorm statistics), which each replica gathers on its own images."""
         for buffer in network.buffers():
             if buffer.is_floating_point():
                 self.mean_(buffer)
+
+
+def _digest(tensor: Tensor) -> int:
+    """A number in [0, 2^63) that follows from the type, the shape and every bit of a tensor."""
+    content = tensor.detach().cpu().contiguous()
+    name = f"{content.dtype}/{tuple(content.shape)}".encode()
+    digest = hashlib.sha256(name + content.view(-1).view(torch.uint8).numpy().tobytes()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from pwfn.criterion import Distillation, cross_entropy_of_labels, teacher_of
 from pwfn.data import Data
 from pwfn.equalization import equalize_
 from pwfn.fisher import diagonal_fisher
+from pwfn.midway import Midway
 from pwfn.parameters import ParameterSets, split_parameters
 from pwfn.replicas import Replicas
 from pwfn.seeds import derive_seed, generator
@@ -37,6 +39,8 @@ class Task:
     """Copy of the float network, if training shall stay close to its predictions; else None."""
     waiting: Waiting = field(default_factory=Waiting)
     """Counts the seconds for which training waits for batches."""
+    midway: Midway = field(default_factory=Midway)
+    """Keeps where training stands inside a round; by default nothing is kept."""
 
     @property
     def parameter_sets(self) -> ParameterSets:
@@ -46,7 +50,8 @@ class Task:
     def ready(self) -> Task:
         """Prepare the float network for compression: equalise it, keep a copy as teacher, if configured."""
         if self.config.model.equalize != "none":
-            [(images, _)] = self.data.batches("train", batch_size=EQUALIZED_IMAGES, max_images=EQUALIZED_IMAGES)
+            num_images = max(1, EQUALIZED_IMAGES // self.micro_batches)
+            [(images, _)] = self.data.batches("train", batch_size=num_images, max_images=num_images)
             equalize_(self.network, images, self.config.model.equalize)
         return replace(self, teacher=teacher_of(self.network)) if self.config.training.distillation > 0 else self
 
@@ -71,13 +76,18 @@ class Task:
         return diagonal_fisher(self.network, batches, generator=self.generator("fisher"), replicas=self.replicas)
 
     def train_epoch(self, learner: Learner, *, num_steps: int, label: str, batch_size: int) -> float:
-        """Train one epoch of `num_steps` global batches, shuffled and augmented by `label`; return the mean loss."""
+        """Train one epoch of `num_steps` global batches, shuffled and augmented by `label`; return the mean loss.
+
+        An epoch in which an earlier process was lost goes on where that one was last kept.
+        """
         # Dropout and the like draw from torch's global generator.
         torch.manual_seed(derive_seed(self.config.seed, "layers", label, self.replicas.rank))
+        losses = self.midway.go_on(label, learner, self.device)
         batches = self.data.train_batches(
             batch_size=batch_size,
             seed=derive_seed(self.config.seed, "batches", label),
             num_steps=num_steps,
+            first_step=len(losses),
             rank=self.replicas.rank,
             world_size=self.replicas.world_size,
         )
@@ -89,14 +99,25 @@ class Task:
             label=label,
             criterion=self._criterion(),
             micro_batches=self.micro_batches,
+            losses=losses,
+            after_step=partial(self.midway.after_step, label, learner),
         )
 
     def train_epochs(
-        self, learner: Learner, labels: Iterable[str], *, num_steps: int, batch_size: int
+        self, learner: Learner, labels: Sequence[str], *, num_steps: int, batch_size: int
     ) -> Iterator[float]:
-        """Train an epoch of `num_steps` global batches for each label; yield the mean loss of each as it ends."""
+        """Train an epoch of `num_steps` global batches for each label; yield the mean loss of each as it ends.
+
+        What an earlier process has kept of them is not trained again.
+        """
         for label in labels:
-            yield self.train_epoch(learner, num_steps=num_steps, label=label, batch_size=batch_size)
+            loss = self.midway.loss(label)
+            if loss is None:
+                loss = self.train_epoch(learner, num_steps=num_steps, label=label, batch_size=batch_size)
+                self.midway.end_epoch(label, loss)
+            yield loss
+        if labels:
+            self.midway.end_run(labels[-1], learner)
 
     def _criterion(self) -> Criterion:
         training = self.config.training
@@ -125,7 +146,7 @@ class Task:
             rank=self.replicas.rank,
             world_size=self.replicas.world_size,
         )
-        return recalibrate_batchnorm(self.network, batches, replicas=self.replicas)
+        return recalibrate_batchnorm(self.network, batches, replicas=self.replicas, micro_batches=self.micro_batches)
 
 
 def epochs_and_steps(training: TrainingConfig, index: int, steps_per_epoch: int) -> tuple[int, int]:

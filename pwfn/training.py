@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pwfn.criterion import cross_entropy_of_labels
 from pwfn.descent import Descent
 from pwfn.errors import NonFiniteLossError
+from pwfn.parameters import buffers_of, copied, restore_buffers_, under
 from pwfn.replicas import Replicas
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -43,6 +44,20 @@ class Learner:
         """Update from the gradients of the backward pass."""
         self.descent.step()
 
+    def state(self) -> dict[str, Tensor]:
+        """Copy to the CPU what `load_state` needs to go on after a step; `own.` begins what each replica has itself."""
+        own = {f"own.{name}": buffer for name, buffer in buffers_of(self.network).items()}
+        return {
+            **copied({"values": self.descent.values, **own}),
+            **{f"descent.{name}": tensor for name, tensor in self.descent.state().items()},
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned, on the same buffers: the same steps follow, to the last bit."""
+        self.descent.values.copy_(state["values"])
+        restore_buffers_(self.network, under("own.", state))
+        self.descent.load_state(under("descent.", state))
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -61,8 +76,12 @@ def train_epoch(
     label: str,
     criterion: Criterion = cross_entropy_of_labels,
     micro_batches: int = 1,
+    losses: Sequence[Tensor] = (),
+    after_step: Callable[[list[Tensor]], None] = lambda losses: None,
 ) -> float:
     """Train on every batch once and return the mean loss over all replicas.
+
+    `losses` are those of the epoch's earlier steps, taken in another process; `after_step` is called with all of them.
 
     With several micro-batches, each batch passes through the network in that many parts, whose gradients add up to that
     of the batch; only BatchNorm computes its statistics part by part.
@@ -72,7 +91,7 @@ def train_epoch(
             raise together.
     """
     network = learner.network.train()
-    losses: list[Tensor] = []
+    losses = list(losses)
     for images, labels in batches:
         learner.prepare()
         parts = zip(images.chunk(micro_batches), labels.chunk(micro_batches), strict=True)
@@ -84,6 +103,7 @@ def train_epoch(
         losses.append(torch.stack(shares).sum())
         if len(losses) % STEPS_BETWEEN_CHECKS == 0:
             _check_finite(losses, replicas, label)
+        after_step(losses)
     replicas.average_buffers_(network)
     return _check_finite(losses, replicas, label)
 
@@ -94,9 +114,9 @@ def _backward(
     """Add the gradient of these images' share in the mean loss over `num_images`, and return that share."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         loss = criterion(learner.network(images), images, labels)
-    loss = loss + learner.penalty(loss)
     if len(labels) < num_images:
         loss = loss * (len(labels) / num_images)
+    loss = loss + learner.penalty(loss)  # of this share, so that the shares of all parts add up
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
@@ -170,9 +190,10 @@ def count_hits(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def recalibrate_batchnorm(network: nn.Module, batches: Batches, *, replicas: Replicas) -> bool:
+def recalibrate_batchnorm(network: nn.Module, batches: Batches, *, replicas: Replicas, micro_batches: int = 1) -> bool:
     """Estimate BatchNorm's running statistics again as the plain mean over these batches of training images.
 
+    With several micro-batches each batch passes in that many parts, and the mean is over the parts, as in training.
     Returns whether the network has any. Needed after weights were fixed: the statistics were gathered under weight
     noise and from weights that have since moved.
     """
@@ -186,7 +207,8 @@ def recalibrate_batchnorm(network: nn.Module, batches: Batches, *, replicas: Rep
         layer.momentum = None  # torch's spelling of "mean over all batches"
         layer.train()
     for images, _ in batches:
-        network(images)
+        for part in images.chunk(micro_batches):
+            network(part)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     replicas.average_buffers_(network)

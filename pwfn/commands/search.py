@@ -117,7 +117,7 @@ def _understand(space: SearchSpace, console: Console) -> None:
 def check_data(configs: Sequence[TrialConfig], console: Console) -> None:
     """Look at every image of the data of some configurations."""
     from pwfn.data.check import check_images
-    from pwfn.trial.run import open_data
+    from pwfn.trial.opening import open_data
 
     for config in {config.data: config for config in configs}.values():
         check_images(open_data(config), console)

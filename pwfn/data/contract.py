@@ -83,7 +83,14 @@ class Data(ABC):
 
     @abstractmethod
     def train_batches(
-        self, *, batch_size: int, seed: int, num_steps: int | None = None, rank: int = 0, world_size: int = 1
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        num_steps: int | None = None,
+        first_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one epoch of shuffled, augmented batches.
 
@@ -94,6 +101,7 @@ class Data(ABC):
             batch_size: images of a global batch; the epoch's last, smaller batch is dropped.
             seed: of this epoch.
             num_steps: stop after this many batches; None, or more than there are, yields all.
+            first_step: leave out this many batches at the beginning; the others are what they would be.
             rank: which part of each batch, in [0, world_size).
             world_size: number of parts.
         """
@@ -116,11 +124,13 @@ class Data(ABC):
         # Channels last: what convolutions read fastest, on CPUs and GPUs; what they put out keeps the order.
         return ((images.float() - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
-    def _training_slices(self, batch_size: int, num_steps: int | None, rank: int, world_size: int) -> Iterator[slice]:
+    def _training_slices(
+        self, batch_size: int, num_steps: int | None, rank: int, world_size: int, first_step: int = 0
+    ) -> Iterator[slice]:
         """Where a rank's part of each batch lies in the epoch's order."""
         steps = self.num_steps(batch_size)
         size = min(batch_size, self.num_train)
-        for step in range(steps if num_steps is None else min(steps, num_steps)):
+        for step in range(first_step, steps if num_steps is None else min(steps, num_steps)):
             yield rank_slice(size, rank, world_size, start=step * size)
 
     def _evaluation_indices(self, split: str, max_images: int | None, rank: int, world_size: int) -> Tensor:

@@ -50,13 +50,20 @@ class LoaderData(Data):
         """Rows of the images that were left out, and why."""
 
     def train_batches(
-        self, *, batch_size: int, seed: int, num_steps: int | None = None, rank: int = 0, world_size: int = 1
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        num_steps: int | None = None,
+        first_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one epoch; see `Data.train_batches`. A broken image's place is taken by another of its batch."""
         generator = torch.Generator().manual_seed(seed)
         rows = self._order["train"][torch.randperm(self.num_train, generator=generator)]
         seeds = torch.randint(2**62, (self.num_train,), generator=generator)
-        parts = list(self._training_slices(batch_size, num_steps, rank, world_size))
+        parts = list(self._training_slices(batch_size, num_steps, rank, world_size, first_step))
         for pixels, labels, missing in self._load([rows[part] for part in parts], [seeds[part] for part in parts]):
             again = torch.arange(missing, device=self.device) % len(labels)
             yield torch.cat([pixels, pixels[again]]), torch.cat([labels, labels[again]])
@@ -127,6 +134,8 @@ def _loader_errors(config: DataConfig) -> Iterator[None]:
     """
     try:
         yield
+    except MemoryError as error:
+        raise LoaderError("a loader worker ran out of memory: lower data.loader_workers") from error
     except RuntimeError as error:
         words = str(error)
         if "DataLoader timed out" in words:
@@ -166,6 +175,8 @@ class _TransformedImages(Dataset[tuple[Tensor, int] | _Broken]):
         row, seed = key
         try:
             image = to_mode(self.images.picture(row), self.channels, exif_orientation=self.exif_orientation)
+        except MemoryError:  # the machine's fault, not the file's
+            raise
         except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
             return _Broken(row, f"{self.images.where(row)}: {describe_problem(error)}")
         label = int(self.images.labels[row])

@@ -111,7 +111,14 @@ class MemoryData(Data):
         self._augmentation = augmentation
 
     def train_batches(
-        self, *, batch_size: int, seed: int, num_steps: int | None = None, rank: int = 0, world_size: int = 1
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        num_steps: int | None = None,
+        first_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one epoch; see `Data.train_batches`."""
         generator = torch.Generator().manual_seed(seed)  # on the CPU: every device sees the same epoch
@@ -119,7 +126,7 @@ class MemoryData(Data):
         rows = self._order["train"][shuffled].to(self.device)
         draws = self._augmentation.draw(self.num_train, generator).to(self.device)
         pixels = self._pixels
-        for part in self._training_slices(batch_size, num_steps, rank, world_size):
+        for part in self._training_slices(batch_size, num_steps, rank, world_size, first_step):
             images = self._augmentation.apply(pixels.images[rows[part]], draws[:, part])
             yield self._normalise(images), pixels.labels[rows[part]]
 
@@ -151,6 +158,8 @@ def _read(
         for place, row in enumerate(rows[start : start + CHUNK].tolist(), start):
             try:
                 image = to_mode(images.picture(row), len(pixels[0]), exif_orientation=config.exif_orientation)
+            except MemoryError:  # the machine's fault, not the file's
+                raise
             except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
                 broken[row] = f"{images.where(row)}: {describe_problem(error)}"
                 continue

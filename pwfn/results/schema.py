@@ -65,7 +65,12 @@ _TRIAL_COLUMNS = (
     describe("data", TEXT, "text", "Name of the data set."),
     describe("seed", COUNT, "integer", "Seed of everything random in the trial but the split."),
     describe("state", TEXT, "text", "How the trial ended: complete, pruned (metrics of its last round) or failed."),
-    describe("failure_class", TEXT, "text", "Why it failed: nan, oom, lost, timeout, loader, user or error."),
+    describe(
+        "failure_class",
+        TEXT,
+        "text",
+        "nan, oom, timeout, user, error; of machines lost, device, network, memory, loader, replicas.",
+    ),
     describe("failure_message", TEXT, "text", "The failure in words; null if there was none."),
     describe("config_json", TEXT, "JSON", "The whole configuration; enough to run the trial again."),
     *_metric_columns("end"),

@@ -14,8 +14,9 @@ from pwfn.search.study import code_card, of_code, of_inputs, record_understood, 
 from pwfn.space.space import SearchSpace
 from pwfn.trial.decision import Decision
 from pwfn.trial.fingerprint import fingerprint_inputs
+from pwfn.trial.opening import own_device
 from pwfn.trial.rows import Row, Trial
-from pwfn.trial.run import own_device, run_trial
+from pwfn.trial.run import run_trial
 from pwfn.trial.understood import format_understood, understand
 
 log = logging.getLogger(__name__)

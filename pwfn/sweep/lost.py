@@ -12,7 +12,8 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskErr
 from pwfn.errors import first_line
 from pwfn.results.store import ResultsStore
 from pwfn.trial.attempts import Attempt, cost, read_attempts
-from pwfn.trial.rows import Row, Trial, failure, trial_row
+from pwfn.trial.failures import failure
+from pwfn.trial.rows import Row, Trial, trial_row
 
 RESTARTS = 3
 """Times that a trial is started again after its process, or one of its workers, was lost; each start goes on from the

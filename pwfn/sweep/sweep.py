@@ -39,9 +39,11 @@ from pwfn.sweep.progress import Progress
 from pwfn.sweep.retention import Retention
 from pwfn.sweep.searchers import OptunaSearch
 from pwfn.sweep.supervision import Supervisor, signals_stop
+from pwfn.trial.failures import failure
 from pwfn.trial.fingerprint import Fingerprint, fingerprint_inputs
-from pwfn.trial.rows import Row, Trial, failure
-from pwfn.trial.run import ensure_baseline, own_device, run_trial
+from pwfn.trial.opening import own_device
+from pwfn.trial.rows import Row, Trial
+from pwfn.trial.run import ensure_baseline, run_trial
 from pwfn.trial.understood import Understood, format_understood, understand
 
 Result = TypeVar("Result")

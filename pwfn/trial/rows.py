@@ -1,4 +1,4 @@
-"""The rows that a trial writes, made from its configuration, the records of its rounds, or its failure."""
+"""The rows that a trial writes, made from its configuration and the records of its rounds."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ from pathlib import Path
 from platform import python_version
 from typing import Any
 
-import torch
-
 from pwfn import __version__
 from pwfn.config import TrialConfig
-from pwfn.errors import TrialError, UserError
 from pwfn.methods import RoundRecord
 from pwfn.results.configuration import config_columns
 from pwfn.training import Accuracy
@@ -97,27 +94,6 @@ def trial_row(trial: Trial, outcome: Row, cost: Cost | None = None) -> Row:
         "versions_json": json.dumps(versions()),
         "commit": commit(),
     }
-
-
-def failure(error: BaseException) -> Row:
-    """Turn the error that ended a trial into columns: the class of the failure and its message in one line."""
-    match error:
-        case TrialError():
-            failure_class = error.failure_class
-        case UserError():
-            failure_class = "user"
-        case _ if ran_out_of_memory(error):
-            failure_class = "oom"
-        case _:
-            failure_class = "error"
-    name = "" if isinstance(error, TrialError | UserError) else f"{type(error).__name__}: "
-    lines = str(error).strip().splitlines() or [""]
-    return {"state": "failed", "failure_class": failure_class, "failure_message": name + lines[0]}
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out. On the CPU torch raises a plain RuntimeError, known by its text."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @functools.cache

@@ -4,71 +4,70 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import functools
 import logging
 
 import torch
 from safetensors.torch import load, save
-from torch import nn
 
 from pwfn.baseline import Baseline, baseline_key, make_baseline
-from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrialConfig
-from pwfn.data import Data, Preprocessing, Source, open_source
-from pwfn.errors import NonFiniteLossError, TrialError, UserError
+from pwfn.config import OptimizationConfig, TrialConfig
+from pwfn.data import Source
+from pwfn.errors import MachineError, NonFiniteLossError, TrialError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
 from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
-from pwfn.models import (
-    build_network,
-    check_has_weights,
-    check_head_is_trained,
-    describe_loading,
-    preprocessing_of,
-    record_preparation_,
-)
+from pwfn.midway import Midway
+from pwfn.models import check_has_weights, check_head_is_trained, describe_loading
 from pwfn.naming import PointName
 from pwfn.parameters import shares_left_out
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
-from pwfn.seeds import derive_seed
 from pwfn.task import Task
 from pwfn.trial.attempts import Attempts
 from pwfn.trial.decision import Decision, RoundListener
+from pwfn.trial.failures import as_machine_error, building, failure
 from pwfn.trial.names import check_beats_chance, check_names, check_same_names
-from pwfn.trial.rows import (
-    Row,
-    Trial,
-    accuracy_columns,
-    commit,
-    failure,
-    ran_out_of_memory,
-    round_row,
-    trial_row,
-    versions,
-)
+from pwfn.trial.opening import open_data, open_task
+from pwfn.trial.parts import in_smaller_parts
+from pwfn.trial.rows import Row, Trial, accuracy_columns, commit, round_row, trial_row, versions
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT_MINUTES = 5.0
+"""Minutes between two checkpoints inside a round, where nobody says otherwise."""
+MOST_SHOWN = 5
+"""Most tensors that one message names."""
+
 
 def run_trial(
-    trial: Trial, store: ResultsStore, *, device: torch.device, replicas: Replicas, on_round: RoundListener
+    trial: Trial,
+    store: ResultsStore,
+    *,
+    device: torch.device,
+    replicas: Replicas,
+    on_round: RoundListener,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
 ) -> Row | None:
     """Run a trial to its end, from its last checkpoint if it has one, and return the row that is now in the store.
 
     Returns None for a trial that was told to stop: it has no row, and when it is run again it goes on from its last
-    round. A failure becomes a row too. With several replicas, only failures that all of them meet at the same time are
-    caught here; any other failure must end the process, because the other replicas would wait for it for ever.
+    round. A failure becomes a row too, unless the machine is at fault. With several replicas, only failures that all of
+    them meet at the same time are caught here; any other failure must end the process, because the other replicas would
+    wait for it for ever.
 
     Raises:
         RefusedError: the store could not be used for longer than its patience.
+        MachineError: the machine failed. This process must end; the trial goes on in another, from its last checkpoint.
     """
     caught = Exception if replicas.world_size == 1 else NonFiniteLossError
     with Attempts(store, trial.trial_id, is_writer=replicas.is_first) as attempts:
         try:
-            outcome = _run_in_memory(trial, store, device, replicas, on_round)
+            outcome = _run_in_memory(trial, store, device, replicas, on_round, checkpoint_minutes)
         except RefusedError:  # not the trial's fault: it gets no row, and goes on when the store can be used again
             raise
         except caught as error:
+            if (machine := as_machine_error(error)) is not None:
+                raise machine from error
             if not isinstance(error, UserError | TrialError):  # these explain themselves; any other needs its traceback
                 log.exception("trial %s failed", trial.trial_id)
             outcome = failure(error)
@@ -84,26 +83,34 @@ def run_trial(
 
 
 def _run_in_memory(
-    trial: Trial, store: ResultsStore, device: torch.device, replicas: Replicas, on_round: RoundListener
+    trial: Trial,
+    store: ResultsStore,
+    device: torch.device,
+    replicas: Replicas,
+    on_round: RoundListener,
+    checkpoint_minutes: float,
 ) -> Row | None:
-    """Run a trial; if memory runs out, go on from its last round with each batch split into twice as many parts.
+    """Run a trial; if memory runs out, go on from its last checkpoint with smaller parts of each batch.
 
-    The gradients of the parts add up to the gradient of the batch, so it is still the same experiment. One of several
-    replicas that runs out of memory must end, because the others would wait for it; when all are started again, they
-    read the number of parts that it noted.
+    One of several replicas that runs out of memory must end, because the others would wait for it; when all are started
+    again, they read the number of parts that it noted.
     """
-    while True:
-        micro_batches = store.read_micro_batches(trial.trial_id)
-        try:
-            return _run(trial, store, device, replicas, on_round, micro_batches)
-        except (RuntimeError, MemoryError) as error:
-            is_smallest = 2 * micro_batches > trial.config.training.batch_size // replicas.world_size
-            if is_smallest or not ran_out_of_memory(error):
-                raise
-            store.write_micro_batches(trial.trial_id, 2 * micro_batches)
-            if replicas.world_size > 1:
-                raise
-            log.warning("trial %s is out of memory: now %d parts per batch", trial.trial_id, 2 * micro_batches)
+
+    def note(micro_batches: int) -> None:
+        store.write_micro_batches(trial.trial_id, micro_batches)
+        log.warning("trial %s is out of memory: now %d parts per batch", trial.trial_id, micro_batches)
+
+    return in_smaller_parts(
+        lambda micro_batches: _run(trial, store, device, replicas, on_round, micro_batches, checkpoint_minutes),
+        first=store.read_micro_batches(trial.trial_id),
+        largest_batch=_largest_batch(trial.config, trial.config.training, replicas),
+        note=note,
+        replicas=replicas,
+    )
+
+
+def _largest_batch(config: TrialConfig, optimization: OptimizationConfig, replicas: Replicas) -> int:
+    return max(optimization.batch_size // replicas.world_size, config.evaluation.batch_size)
 
 
 def _run(
@@ -113,23 +120,30 @@ def _run(
     replicas: Replicas,
     on_round: RoundListener,
     micro_batches: int,
+    checkpoint_minutes: float,
 ) -> Row | None:
-    baseline = ensure_baseline(trial.config, store, device, replicas)
-    task = open_task(trial.config, trial.config.model.without_weights, device, replicas, micro_batches)
+    config = trial.config
+    baseline = ensure_baseline(config, store, device, replicas, checkpoint_minutes=checkpoint_minutes)
+    midway = _midway(trial.trial_id, store, replicas, checkpoint_minutes)
+    task = open_task(config, config.model.without_weights, device, replicas, micro_batches, midway)
     task.network.load_state_dict(dict(baseline.state))
     task = task.ready()
-    checkpoint = store.read_checkpoint(trial.trial_id)
-    method = METHODS[trial.config.method.name](task)
-    for record in run_rounds(method, load(checkpoint) if checkpoint else None):
+    with building():
+        method = METHODS[config.method.name](task)
+    for record in run_rounds(method, midway.after_round or None):
         decision = Decision.CONTINUE
+        _check_agreement(method, record)
         if record.is_whole and not record.is_last:
             _leave_point(trial, method, baseline, record, store)
         if replicas.is_first:
             row = {**round_row(trial, record), "float_val_top1": baseline.validation.top1}
             store.append_round(trial.trial_id, row)
             if not record.is_last:
-                store.write_checkpoint(trial.trial_id, save(dict(record.state())))
+                midway.begin_round(record.state())
+                store.write_checkpoint(trial.trial_id, save(midway.after_round))
             decision = on_round(row, record.summary)
+        else:
+            midway.begin_round({})
         log.info("trial %s %s", trial.trial_id, record.summary)
         decision = Decision(replicas.agree(decision, device))
         if decision is Decision.STOP and not record.is_last:
@@ -137,6 +151,39 @@ def _run(
         if decision is Decision.PRUNE and not record.is_last:
             return {"state": "pruned", **_measured(task, baseline, record)}
     return _outcome(trial, method, baseline, record, store)
+
+
+def _midway(name: str, store: ResultsStore, replicas: Replicas, minutes: float) -> Midway:
+    """Read the checkpoint of this name, and keep the next ones under it."""
+    found = store.read_checkpoint(name)
+    return Midway(
+        lambda state: store.write_checkpoint(name, save(state)),
+        seconds=60 * minutes,
+        found=load(found) if found else None,
+        replicas=replicas,
+    )
+
+
+def _check_agreement(method: Method, record: RoundRecord) -> None:
+    """Compare what the replicas hold after a round, bit by bit.
+
+    Raises:
+        MachineError: they have come apart: one computed something else, and their mean would be nobody's result.
+    """
+    task = method.task
+    if task.replicas.world_size == 1:
+        return
+    codebook = record.fixing.codebook
+    held = {
+        "codebook": torch.from_numpy(codebook.values),
+        "counts": torch.from_numpy(codebook.counts),
+        **{f"network's {name}": tensor for name, tensor in task.network.state_dict().items()},
+        **{f"method's {name}": tensor for name, tensor in record.state().items()},
+    }
+    differing = task.replicas.differing(held, task.device)
+    if differing:
+        shown = ", ".join(differing[:MOST_SHOWN])
+        raise MachineError(f"the workers no longer agree after round {record.round + 1} on: {shown}", "replicas")
 
 
 def _leave_point(trial: Trial, method: Method, baseline: Baseline, record: RoundRecord, store: ResultsStore) -> None:
@@ -195,10 +242,18 @@ def _outcome(trial: Trial, method: Method, baseline: Baseline, last: RoundRecord
     return outcome
 
 
-def ensure_baseline(config: TrialConfig, store: ResultsStore, device: torch.device, replicas: Replicas) -> Baseline:
+def ensure_baseline(
+    config: TrialConfig,
+    store: ResultsStore,
+    device: torch.device,
+    replicas: Replicas,
+    *,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+) -> Baseline:
     """Read the float network that this trial starts from; if there is none yet, make it and keep it.
 
-    A sweep makes it before its first trial. Several trials may call this at once only when it is already made.
+    A sweep makes it before its first trial. Several trials may call this at once only when it is already made. One that
+    was interrupted in its training goes on; one that runs out of memory goes on with smaller parts of each batch.
     """
     key, source = baseline_key(config), open_data(config)
     kept = store.read_baseline(key)
@@ -206,8 +261,28 @@ def ensure_baseline(config: TrialConfig, store: ResultsStore, device: torch.devi
         check_same_names(kept[1].get("classes"), source, f"the float network in {store.results}/{store.study}")
         return Baseline.from_bytes(*kept)
     check_has_weights(config)
+    name = f"baseline-{key}"
+
+    def note(micro_batches: int) -> None:
+        log.warning("float network: out of memory, now %d parts per batch", micro_batches)
+
+    def make(micro_batches: int) -> Baseline:
+        midway = _midway(name, store, replicas, checkpoint_minutes)
+        return _make_baseline(config, source, device, replicas, micro_batches, midway)
+
+    largest = _largest_batch(config, config.baseline, replicas)
+    baseline = in_smaller_parts(make, first=1, largest_batch=largest, note=note, replicas=replicas)
+    if replicas.is_first:
+        store.write_baseline(key, baseline.to_bytes(), {**baseline.card, "classes": list(source.class_names)})
+        store.delete_checkpoint(name)
+    return baseline
+
+
+def _make_baseline(
+    config: TrialConfig, source: Source, device: torch.device, replicas: Replicas, micro_batches: int, midway: Midway
+) -> Baseline:
     of_study = config.model_copy(update={"seed": config.split_seed})
-    task = open_task(of_study, config.model, device, replicas)
+    task = open_task(of_study, config.model, device, replicas, micro_batches, midway)
     check_names(config, source, task.network)
     check_head_is_trained(config, task.network)
     understood = describe_loading(task.network, include_norm=config.include_norm)
@@ -215,68 +290,7 @@ def ensure_baseline(config: TrialConfig, store: ResultsStore, device: torch.devi
         log.log(logging.WARNING if line.startswith("warning") else logging.INFO, line)
     baseline = make_baseline(task)
     check_beats_chance(config, source, baseline.validation)
-    if replicas.is_first:
-        store.write_baseline(key, baseline.to_bytes(), {**baseline.card, "classes": list(source.class_names)})
     return baseline
-
-
-def open_task(
-    config: TrialConfig, model: ModelConfig, device: torch.device, replicas: Replicas, micro_batches: int = 1
-) -> Task:
-    """Build a network and the data it is given, on a device."""
-    network = network_for(config, model, open_data(config))
-    data = _data(config.data, config.split_seed, preprocessing_of(network), device)
-    return Task(network.to(device), data, config, device, replicas, micro_batches)
-
-
-def open_data(config: TrialConfig) -> Source:
-    """Open the data of a trial, or take it as it was opened for the trial before in this process."""
-    return _source(config.data, config.split_seed)
-
-
-def network_for(config: TrialConfig, model: ModelConfig, source: Source) -> nn.Module:
-    """Build a network for the classes and channels of the data, with the size and crop that the configuration asks for.
-
-    Args:
-        config: of the trial.
-        model: the trial's, or another that only says how the network is built.
-        source: the data.
-    """
-    network = build_network(
-        model,
-        num_classes=source.num_classes,
-        in_channels=source.in_channels,
-        image_size=config.data.image_size,
-        seed=derive_seed(config.split_seed, "initial weights"),
-    )
-    record_preparation_(network, config.data)
-    return network
-
-
-@functools.lru_cache(maxsize=2)
-def _source(config: DataConfig, seed: int) -> Source:
-    return open_source(config, seed=seed)
-
-
-@functools.lru_cache(maxsize=2)
-def _data(config: DataConfig, seed: int, preprocessing: Preprocessing, device: torch.device) -> Data:
-    """Prepare the images, or take them from an earlier trial of this process that had the same."""
-    return _source(config, seed).prepare(preprocessing, device)
-
-
-def own_device(resources: ResourcesConfig) -> torch.device:
-    """Choose the device of this process, and set the number of its threads, by the resources of the trial.
-
-    Raises:
-        UserError: a GPU is asked for, and this process sees none.
-    """
-    torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
-    if resources.gpus_per_worker > 0 and not torch.cuda.is_available():
-        raise UserError(
-            f"resources.gpus_per_worker={resources.gpus_per_worker:g}, but there is no GPU here; "
-            "for the CPU: --set resources.gpus_per_worker=0"
-        )
-    return torch.device("cuda" if resources.gpus_per_worker > 0 else "cpu")
 
 
 def _metadata(trial: Trial, task: Task, outcome: Row) -> ModelMetadata:

@@ -9,7 +9,7 @@ from pwfn.config import TrialConfig
 from pwfn.data.understood import data_lines, understood_data
 from pwfn.models import check_has_weights, check_head_is_trained, describe_loading, preprocessing_of
 from pwfn.trial.names import check_names
-from pwfn.trial.run import network_for, open_data
+from pwfn.trial.opening import network_for, open_data
 
 Understood = dict[str, Any]
 """JSON: `data` and `network` as records, and `lines` of a heading and a sentence each."""

@@ -39,7 +39,7 @@ from pwfn.config import (
 from pwfn.methods import METHODS
 from pwfn.replicas import Replicas
 from pwfn.task import Task
-from pwfn.trial.run import open_task
+from pwfn.trial.opening import open_task
 
 VARIANTS: list[dict[str, object]] = [
     {},

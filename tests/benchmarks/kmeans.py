@@ -40,7 +40,7 @@ from pwfn.methods.kmeans.values import kmeans_values, nearest_values
 from pwfn.replicas import Replicas
 from pwfn.task import Task
 from pwfn.training import evaluate
-from pwfn.trial.run import open_task
+from pwfn.trial.opening import open_task
 
 KNOWN = {("plain", 64): "91.8", ("plain", 32): "91.4", ("plain", 16): "90.3", ("plain", 8): "26"}
 KNOWN |= {("fisher", 32): "91.2", ("fisher", 8): "58"}

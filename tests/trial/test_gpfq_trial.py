@@ -12,8 +12,9 @@ from pwfn.results.schema import ROUNDS, TRIALS, to_rows, to_table
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
 from pwfn.trial.decision import Decision
+from pwfn.trial.opening import open_task
 from pwfn.trial.rows import Trial
-from pwfn.trial.run import open_task, run_trial
+from pwfn.trial.run import run_trial
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "gpfq_digits.yaml"
 

@@ -15,8 +15,9 @@ from pwfn.errors import UserError
 from pwfn.models import build_network, preprocessing_of
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
-from pwfn.trial import run
-from pwfn.trial.run import ensure_baseline, open_data
+from pwfn.trial import opening
+from pwfn.trial.opening import open_data
+from pwfn.trial.run import ensure_baseline
 from pwfn.trial.understood import format_understood, understand
 
 CPU = torch.device("cpu")
@@ -139,14 +140,14 @@ def test_a_kept_float_network_remembers_its_classes(root: Path, tmp_path: Path) 
     _float_top1(config, tmp_path)
     for part in ("train", "val"):
         (root / part / "3").rename(root / part / "30")
-    run._source.cache_clear()
+    opening._source.cache_clear()
     with pytest.raises(UserError, match=r"the float network in .*study and the data differ: class 2 is '4' and '3'"):
         _float_top1(config, tmp_path)
 
 
 def test_what_was_understood(root: Path, checkpoint: Path) -> None:
     (root / "train" / ".ipynb_checkpoints").mkdir()
-    run._source.cache_clear()
+    opening._source.cache_clear()
     found = understand(_config(root, model={"checkpoint": str(checkpoint)}, class_order="natural"))
     assert json.loads(json.dumps(found)) == json.loads(json.dumps(dict(found)))
     assert found["data"]["classes"] == list(NATURAL)

@@ -19,8 +19,8 @@ from pwfn.search.study import open_study
 from pwfn.space.declaration import HYPERVOLUME
 from pwfn.space.space import SearchSpace
 from pwfn.trial.decision import Decision
+from pwfn.trial.opening import open_task
 from pwfn.trial.rows import Trial
-from pwfn.trial.run import open_task
 
 SPACE = """
 fixed:

@@ -24,8 +24,10 @@ from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
 from pwfn.trial.decision import Decision
-from pwfn.trial.rows import Trial, failure
-from pwfn.trial.run import open_task, run_trial
+from pwfn.trial.failures import failure
+from pwfn.trial.opening import open_task
+from pwfn.trial.rows import Trial
+from pwfn.trial.run import run_trial
 
 SPACE = Path(__file__).parents[1] / "small_space.yaml"
 NOT_THE_RESULT = {

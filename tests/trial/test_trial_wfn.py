@@ -11,8 +11,9 @@ from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
 from pwfn.trial.decision import Decision
+from pwfn.trial.opening import open_task
 from pwfn.trial.rows import Trial
-from pwfn.trial.run import open_task, run_trial
+from pwfn.trial.run import run_trial
 
 SHORTER = ("baseline.epochs=8", "training.rest_epochs=1", "training.steps_per_epoch=2", "data.train_images=256")
 

@@ -30,7 +30,7 @@ class Calibration:
         self.network = network.eval()
         self.original = deepcopy(network)
         self.batches = [batch.cpu() for batch in batches]
-        self.device = batches[0].device
+        self.device = next(network.parameters()).device
 
     def first_batch(self) -> Tensor:
         """Return the first batch, on the device."""

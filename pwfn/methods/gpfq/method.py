@@ -54,11 +54,10 @@ class Gpfq(Method):
         return Fixing.of_all(network, untreated_layers=tuple(layer.name for layer in untreated))
 
     def _images(self) -> list[Tensor]:
-        """All calibration images, the same on every replica."""
-        batches = self.task.data.batches(
-            "train", batch_size=self.task.config.evaluation.batch_size, max_images=self.config.calibration_images
-        )
-        return [images for images, _ in batches]
+        """All calibration images on the CPU, the same on every replica."""
+        batch_size = max(1, self.task.config.evaluation.batch_size // self.task.micro_batches)
+        batches = self.task.data.batches("train", batch_size=batch_size, max_images=self.config.calibration_images)
+        return [images.cpu() for images, _ in batches]
 
     def _follow_path_(self, layer: FixableLayer, alphabets: LayerAlphabets, calibration: Calibration) -> None:
         """Quantise one layer in place; its bias is the weight of a last feature that is always 1."""

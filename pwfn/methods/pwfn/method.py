@@ -218,6 +218,15 @@ class PosteriorLearner(Learner):
         self.descent.step()
         self.posterior.limit_()
 
+    def state(self) -> dict[str, Tensor]:
+        """Copy where the noise stands, too."""
+        return {**super().state(), "own.generator": self.generator.get_state()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the same noise."""
+        super().load_state(state)
+        self.generator.set_state(state["own.generator"])
+
 
 def quantiles_of_free(posterior: Posterior) -> dict[str, float]:
     """Quantiles of sigma over the weights that are not fixed yet; empty if there are none."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from pwfn.descent import Descent
 from pwfn.methods.pwfn.living import LivingWeights
 from pwfn.methods.pwfn.posterior import Posterior
 from pwfn.methods.qat.assignment import counts_by_value, sums_by_value
+from pwfn.parameters import copied, under
 from pwfn.training import Learner
 
 
@@ -69,3 +73,19 @@ class LivingLearner(Learner):
             self.of_values.step()
         self.descent.step()
         self.posterior.limit_()
+
+    def state(self) -> dict[str, Tensor]:
+        """Copy the values and their optimiser, too."""
+        of_values = {} if self.of_values is None else self.of_values.state()
+        return {
+            **super().state(),
+            **copied({"living.values": self.living.values}),
+            **{f"of_values.{name}": tensor for name, tensor in of_values.items()},
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore them, in the buffers that the optimiser updates."""
+        super().load_state(state)
+        self.living.values.copy_(state["living.values"])
+        if self.of_values is not None:
+            self.of_values.load_state(under("of_values.", state))

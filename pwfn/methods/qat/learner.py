@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pwfn.descent import Descent
 from pwfn.methods.qat.weights import STEPS_BETWEEN_COUNTS, SharedWeights
+from pwfn.parameters import copied
 from pwfn.training import Learner
 
 
@@ -53,6 +56,17 @@ class StraightThroughLearner(Learner):
         self.weights.fill_codebook_gradient_(self._order)
         self.descent.step()
         self.num_steps_done += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """Copy how far the stage is, and the counts of its values, too."""
+        counted = {"counts": self.weights.counts, "num_steps": torch.tensor(self.num_steps_done)}
+        return {**super().state(), **copied(counted)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Restore them."""
+        super().load_state(state)
+        self.weights.counts = state["counts"].to(self.weights.latent)
+        self.num_steps_done = int(state["num_steps"])
 
 
 class SettlingLearner(Learner):

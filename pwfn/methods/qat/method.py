@@ -15,7 +15,7 @@ from pwfn.methods.kmeans.method import finite_array, relative_importance
 from pwfn.methods.qat.learner import SettlingLearner, StraightThroughLearner
 from pwfn.methods.qat.weights import SharedWeights
 from pwfn.methods.rounds import Fixing, Method, State
-from pwfn.parameters import buffers_of, copied, restore_buffers_
+from pwfn.parameters import buffers_of, copied, restore_buffers_, under
 from pwfn.task import Task, epochs_and_steps
 
 log = logging.getLogger(__name__)
@@ -160,12 +160,7 @@ class Qat(Method):
 
     def load_state(self, state: State) -> None:
         """Restore them."""
-        self.weights.load_state(_under("weights.", state))
+        self.weights.load_state(under("weights.", state))
         restore_buffers_(self.task.network, state)
         self.descent = self._descent(self.place(int(state["round"])))
-        self.descent.load_state(_under("descent.", state))
-
-
-def _under(prefix: str, state: State) -> State:
-    """The entries whose names begin so, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        self.descent.load_state(under("descent.", state))
