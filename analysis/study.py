@@ -78,6 +78,7 @@ def load(folder: str) -> Study:
     notes: list[str] = []
     card = _read_card(place, notes)
     notes.extend(_mixtures(card))
+    notes.extend(_machines(place))
     objectives = _objectives(card, notes)
     constraints = _constraints(card, notes)
     further = dict.fromkeys([*objectives, *constraints])
@@ -136,6 +137,20 @@ def _mixtures(card: Mapping[str, Any]) -> list[str]:
         f"trials from {note['at'][:16].replace('T', ' ')} on differ from those before in "
         f"{len(note['differences'])} points, such as {note['differences'][0]} (--force-resume)"
         for note in card.get("forced", [])
+    ]
+
+
+def _machines(place: Folder) -> list[str]:
+    """Name the nodes and GPUs that failed under trials."""
+    try:
+        found = list(json.loads(place.read("machines.json") or b"{}").get("places", []))
+    except (ValueError, AttributeError):
+        return ["machines.json is not a JSON object: which machines failed is not known"]
+    return [
+        f"{each['place']} failed {len(each['failures'])} times under trials, the last time with "
+        f"{each['failures'][-1]['failure_class']}: {each['failures'][-1]['message']}"
+        + ("; it was left alone from then on" if each["left_alone"] else "")
+        for each in found
     ]
 
 

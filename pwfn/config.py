@@ -7,6 +7,7 @@ an empty search space is the paper's run. A field's docstring gives its meaning,
 
 from __future__ import annotations
 
+import math
 import os
 from itertools import pairwise
 from pathlib import Path
@@ -303,15 +304,39 @@ class ResourcesConfig(_Frozen):
     cpus_per_worker: Positive = 1
     """Number of CPUs of each worker, and of the threads that torch uses there."""
     gpus_per_worker: NonNegative = 0
-    """Number of GPUs of each worker; with a fraction several small trials share one."""
+    """GPUs of each worker, at most 1; with a fraction several small trials of one worker share a GPU and its memory."""
     custom: dict[str, Positive] = {}
     """Ray's custom resources per worker, to choose nodes of a mixed cluster, e.g. {a100: 1}."""
 
     @model_validator(mode="after")
-    def _whole_gpus(self) -> ResourcesConfig:
-        if self.gpus_per_worker > 1 and self.gpus_per_worker != int(self.gpus_per_worker):
-            raise ValueError(f"gpus_per_worker above 1 must be whole, but got {self.gpus_per_worker}")
+    def _can_be_placed(self) -> ResourcesConfig:
+        gpus = self.gpus_per_worker
+        if gpus > 1:
+            raise ValueError(
+                f"gpus_per_worker={gpus:g}, but a worker uses one GPU: for {gpus:g} GPUs use "
+                f"gpus_per_worker=1 with workers={math.ceil(gpus) * self.workers}"
+            )
+        if self.workers > 1 and 0 < gpus < 1:
+            raise ValueError(
+                f"workers={self.workers} with gpus_per_worker={gpus:g}: NCCL refuses two workers of one trial on one "
+                "GPU; use gpus_per_worker=1, or workers=1"
+            )
+        amounts = {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": gpus}
+        for name, amount in {**amounts, **{f"custom.{name}": each for name, each in self.custom.items()}}.items():
+            if 0 < amount < 1e-4:
+                raise ValueError(f"{name}={amount:g} is less than Ray can count: at least 0.0001")
         return self
+
+    @field_validator("custom")
+    @classmethod
+    def _are_not_rays_own(cls, custom: dict[str, float]) -> dict[str, float]:
+        fields = {"CPU": "cpus_per_worker", "GPU": "gpus_per_worker"}
+        for name in custom:
+            if name in fields:
+                raise ValueError(f"{name} is no custom resource: use resources.{fields[name]}")
+            if name in ("memory", "object_store_memory"):
+                raise ValueError(f"{name} is no custom resource of a trial: Ray counts it by itself")
+        return custom
 
 
 class PwfnConfig(_Frozen):

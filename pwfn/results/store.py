@@ -2,6 +2,7 @@
 
     RESULTS/STUDY/study.json                   what the study is
     RESULTS/STUDY/warm_start.json              trials of other studies that the search was told first, if any
+    RESULTS/STUDY/machines.json                nodes and GPUs that failed under trials, if any
     RESULTS/STUDY/proposals/TRIAL.json         number and parameters of a trial, written before it starts
     RESULTS/STUDY/trials/TRIAL.parquet         one row
     RESULTS/STUDY/rounds/TRIAL.parquet         one row per round
@@ -19,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -104,6 +105,10 @@ class ResultsStore:
     def read_warm_start(self) -> dict[str, Any] | None:
         """Read the trials of other studies that the search was told; None if there were none."""
         return self._read_json("warm_start.json")
+
+    def write_machines(self, places: Sequence[Mapping[str, Any]]) -> None:
+        """Write which nodes and GPUs failed under trials, and which are left alone."""
+        self._write("machines.json", (json.dumps({"places": list(places)}, indent=2) + "\n").encode())
 
     def write_proposal(self, trial_id: str, proposal: Mapping[str, Any]) -> None:
         """Write number and parameters of a trial before it starts, so that it can be finished after an interruption."""

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 CHANGEABLE = (
     "search.trials", "search.max_concurrent", "search.hours", "search.gpu_hours", "search.trial_minutes",
-    "search.keep_models", "search.baselines",
+    "search.checkpoint_minutes", "search.keep_models", "search.baselines",
 )  # fmt: skip
 """Settings that may differ when a study is continued, because they change the result of no trial."""
 MOST_SHOWN = 8

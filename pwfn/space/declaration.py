@@ -75,6 +75,9 @@ class SearchConfig(BaseModel):
     """Stop after this many hours of the command; the same command again continues, for as many hours more."""
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
     """Stop when all trials of the study together have held GPUs for this many hours."""
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    """Minutes between two checkpoints inside a round, of the float network's training too: what a lost process costs at
+    most. Each is about five times as large as the network."""
     trial_minutes: Annotated[float, Field(gt=0)] | None = None
     """End a trial that runs longer than this many minutes, because it hangs or is slow, as failed (timeout)."""
 

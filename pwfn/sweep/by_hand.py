@@ -7,14 +7,14 @@ import logging
 
 from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
-from pwfn.errors import UserError
+from pwfn.errors import MachineError, UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import code_card, of_code, of_inputs, record_understood, show
 from pwfn.space.space import SearchSpace
 from pwfn.trial.decision import Decision
 from pwfn.trial.fingerprint import fingerprint_inputs
-from pwfn.trial.opening import own_device
+from pwfn.trial.opening import CHECKPOINT_MINUTES, own_device
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import run_trial
 from pwfn.trial.understood import format_understood, understand
@@ -96,7 +96,12 @@ def run_by_hand(
     if config.resources.workers == 1:
         device = own_device(config.resources)
         _say_what_was_understood(config, store)
-        row = run_trial(trial, store, device=device, replicas=Replicas(), on_round=_nobody_else_is_told)
+        try:
+            row = run_trial(trial, store, device=device, replicas=Replicas(), on_round=_nobody_else_is_told)
+        except MachineError as error:
+            raise UserError(
+                f"the machine failed, not the trial ({error.failure_class}: {error}); run it again"
+            ) from error
     else:
         row = _run_on_cluster(trial, store, address)
     assert row is not None, "nobody tells it to stop"
@@ -122,8 +127,8 @@ def _run_on_cluster(trial: Trial, store: ResultsStore, address: str | None) -> R
         from pwfn.sweep.sweep import make_baselines
 
         check_resources(trial.config.resources)
-        make_baselines([trial.config], store)
-        row = run_distributed(trial, store, _nobody_else_is_told)
+        make_baselines([trial.config], store, checkpoint_minutes=CHECKPOINT_MINUTES)
+        row = run_distributed(trial, store, _nobody_else_is_told, checkpoint_minutes=CHECKPOINT_MINUTES)
     store.delete_scratch()
     return row
 

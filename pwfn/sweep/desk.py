@@ -15,6 +15,7 @@ from pwfn.results import files
 from pwfn.results.schema import Row
 from pwfn.search.pruning import Referee
 from pwfn.search.study import SearchStudy
+from pwfn.sweep.places import MOST_FAILURES, Failures, Place
 from pwfn.trial.decision import Decision
 
 
@@ -35,6 +36,8 @@ class Desk:
         self._summaries: dict[str, str] = {}
         self._notes: list[str] = []
         self._started: dict[str, tuple[float, Any]] = {}
+        self._failures = Failures()
+        self._store = study.store
 
     def arrive(self, trial_id: str, process: Any) -> bool:
         """Note that a trial begins in a process (an actor); return false if it shall not begin, as the sweep ends."""
@@ -53,6 +56,22 @@ class Desk:
             return Decision.STOP
         goes_on = self._referee is None or self._referee.goes_on(row)
         return Decision.CONTINUE if goes_on else Decision.PRUNE
+
+    def machine_failed(self, trial_id: str, place: Place, failure_class: str, message: str) -> None:
+        """Note that the machine failed under a trial, which goes on in another process."""
+        blamed = self._failures.note(place, trial_id, failure_class, message)
+        self._notes.append(f"trial {trial_id}: {place.name} failed ({failure_class}: {message})")
+        if blamed in self._failures.left_alone():
+            self._notes.append(f"{blamed.name} has failed {MOST_FAILURES} times and is left alone from now on")
+        self._store.write_machines(self._failures.record())
+
+    def avoided(self, trial_id: str) -> list[Place]:
+        """Return the places where a trial shall not run."""
+        return self._failures.avoided(trial_id)
+
+    def last_failure(self, trial_id: str) -> tuple[str, str, int] | None:
+        """Return class and message of the machine's last failure under a trial, and how many there were."""
+        return self._failures.last(trial_id)
 
     def close(self) -> None:
         """Stop every trial after the round that it is in now."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import ray
 import torch
 from ray import train
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
@@ -14,47 +16,74 @@ from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
 from pwfn.sweep.lost import RESTARTS, cause_of_loss, lost_row
 from pwfn.sweep.placement import of_worker
+from pwfn.sweep.places import Place, has_room_outside, here, selector_without
 from pwfn.trial.decision import RoundListener
+from pwfn.trial.failures import as_machine_error
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import run_trial
 
+TRAINERS = 2
+"""Times that Ray Train is set up for a trial: while it runs it cannot be told to keep away from a place."""
 
-def run_distributed(trial: Trial, store: ResultsStore, on_round: RoundListener) -> Row | None:
+
+def run_distributed(
+    trial: Trial, store: ResultsStore, on_round: RoundListener, *, desk: Any = None, checkpoint_minutes: float
+) -> Row | None:
     """Run a trial on `resources.workers` processes of the cluster; return its row, or None if it was told to stop.
+
+    Workers that are lost, or whose machine fails, are started again `RESTARTS` times, half of them away from the places
+    that the desk says to avoid by then.
 
     Raises:
         RefusedError: the store could not be used for longer than its patience.
         ray.train.ControllerError: the process that watches the workers was lost; the trial can be started again.
     """
-    trainer = TorchTrainer(
+    arguments = {
+        "trial": trial,
+        "store": store,
+        "on_round": on_round,
+        "desk": desk,
+        "checkpoint_minutes": checkpoint_minutes,
+    }
+    outcome: Row = {}
+    for _ in range(TRAINERS):
+        avoided = [] if desk is None else ray.get(desk.avoided.remote(trial.trial_id))
+        if avoided and not has_room_outside(trial.config.resources, [place.whole_node for place in avoided]):
+            avoided = []
+        try:
+            _trainer(trial, store, arguments, avoided).fit()
+            return store.read_trial(trial.trial_id)
+        except train.WorkerGroupError as error:
+            (cause, *_) = error.worker_failures.values()
+            refusal = getattr(cause, "cause", cause)
+            if isinstance(refusal, RefusedError):  # not the trial's fault, as in `run_trial`
+                raise refusal from error
+            outcome = cause_of_loss(cause)
+    return lost_row(trial, store, outcome)
+
+
+def _trainer(trial: Trial, store: ResultsStore, arguments: dict[str, Any], avoided: Sequence[Place]) -> TorchTrainer:
+    return TorchTrainer(
         _work,
-        train_loop_config={"trial": trial, "store": store, "on_round": on_round},
-        scaling_config=scaling(trial.config),
+        train_loop_config=arguments,
+        scaling_config=scaling(trial.config, avoided),
         torch_config=TorchConfig(backend="nccl" if trial.config.resources.gpus_per_worker > 0 else "gloo"),
         run_config=train.RunConfig(
             name=trial.trial_id,
             storage_path=store.scratch,
-            failure_config=train.FailureConfig(max_failures=RESTARTS),
+            failure_config=train.FailureConfig(max_failures=(RESTARTS + 1) // TRAINERS - 1),
         ),
     )
-    try:
-        trainer.fit()
-    except train.WorkerGroupError as error:
-        (cause, *_) = error.worker_failures.values()
-        refusal = getattr(cause, "cause", cause)
-        if isinstance(refusal, RefusedError):  # not the trial's fault, as in `run_trial`
-            raise refusal from error
-        return lost_row(trial, store, cause_of_loss(cause))
-    return store.read_trial(trial.trial_id)
 
 
-def scaling(config: TrialConfig) -> train.ScalingConfig:
-    """Describe to Ray Train what each worker occupies."""
+def scaling(config: TrialConfig, avoided: Sequence[Place] = ()) -> train.ScalingConfig:
+    """Describe to Ray Train what each worker occupies, and the nodes to keep away from."""
     resources = config.resources
     return train.ScalingConfig(
         num_workers=resources.workers,
         use_gpu=resources.gpus_per_worker > 0,
         resources_per_worker=of_worker(resources),
+        label_selector=selector_without(avoided, whole_nodes_only=False) or None,
     )
 
 
@@ -62,10 +91,17 @@ def _work(arguments: dict[str, Any]) -> None:
     trial: Trial = arguments["trial"]
     context = train.get_context()
     torch.set_num_threads(max(1, int(trial.config.resources.cpus_per_worker)))
-    run_trial(
-        trial,
-        arguments["store"],
-        device=get_device(),
-        replicas=Replicas(context.get_world_rank(), context.get_world_size()),
-        on_round=arguments["on_round"],
-    )
+    try:
+        run_trial(
+            trial,
+            arguments["store"],
+            device=get_device(),
+            replicas=Replicas(context.get_world_rank(), context.get_world_size()),
+            on_round=arguments["on_round"],
+            checkpoint_minutes=arguments["checkpoint_minutes"],
+        )
+    except Exception as error:
+        machine, desk = as_machine_error(error), arguments["desk"]
+        if machine is not None and desk is not None:
+            ray.get(desk.machine_failed.remote(trial.trial_id, here(), machine.failure_class, str(machine)))
+        raise

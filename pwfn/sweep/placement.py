@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import ray
 from rich.console import Console
@@ -10,6 +11,9 @@ from rich.console import Console
 from pwfn.config import ResourcesConfig
 from pwfn.errors import UserError
 from pwfn.space.space import SearchSpace
+
+UNITS = 10_000
+"""Ray counts resources in ten-thousandths."""
 
 
 def resources_of_trial(resources: ResourcesConfig) -> dict[str, float]:
@@ -31,12 +35,38 @@ def of_worker(resources: ResourcesConfig) -> dict[str, float]:
 
 def num_slots(space: SearchSpace) -> int:
     """Count the trials that fit on the present nodes at once: at most `search.max_concurrent`, at least 1."""
-    total = ray.cluster_resources()
     resources = space.resources
-    each = of_worker(resources)
-    fitting = min(int(total.get(name, 0) // (amount * resources.workers)) for name, amount in each.items())
+    fitting = _num_workers(resources) // resources.workers
     limit = space.search.max_concurrent
     return max(1, fitting if limit is None else min(fitting, limit))
+
+
+def task_options(resources: ResourcesConfig) -> dict[str, Any]:
+    """What a task occupies, as Ray's options for it name that."""
+    amounts = of_worker(resources)
+    return {"num_cpus": amounts.pop("CPU"), "num_gpus": amounts.pop("GPU", 0), "resources": amounts}
+
+
+def units(resources: Mapping[str, float]) -> dict[str, int]:
+    """Amounts as Ray counts them: whole numbers of ten-thousandths."""
+    return {name: round(UNITS * amount) for name, amount in resources.items()}
+
+
+def num_fitting(resources: ResourcesConfig, node: Mapping[str, int]) -> int:
+    """Count the workers that one node holds, given its `units`: each has all it needs there, and one GPU at most.
+
+    Of 8 GPUs, workers with 0.6 each get one per GPU, although 13 times 0.6 is less than 8.
+    """
+    counts = []
+    for name, needed in units(of_worker(resources)).items():
+        has = node.get(name, 0)
+        counts.append((has // UNITS) * (UNITS // needed) if name == "GPU" and needed < UNITS else has // needed)
+    return min(counts)
+
+
+def _num_workers(resources: ResourcesConfig) -> int:
+    """Count the workers that the present nodes hold together."""
+    return sum(num_fitting(resources, units(node["Resources"])) for node in ray.nodes() if node["Alive"])
 
 
 def check_resources(resources: ResourcesConfig) -> None:
@@ -83,4 +113,11 @@ def _lack(resources: ResourcesConfig) -> _Lack | None:
                 f"resources.{field}={amount:g}), but the cluster has {total.get(name, 0):g}",
                 f"try --set resources.{field}=... or --set resources.workers=...",
             )
+    found = _num_workers(resources)
+    if found < resources.workers:
+        each = ", ".join(f"{amount:g} {name}" for name, amount in of_worker(resources).items())
+        return _Lack(
+            f"a trial needs {resources.workers} times {each}, each on one node, but the cluster has room for {found}",
+            "try --set resources.cpus_per_worker=..., resources.gpus_per_worker=... or resources.workers=...",
+        )
     return None

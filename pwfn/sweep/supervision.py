@@ -91,7 +91,12 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Write the row of a trial that is given up."""
         ours = self._study.trial(trial.config)
-        self._note_end(lost_row(ours, self._study.store, cause_of_loss(trial.get_pickled_error())))
+        outcome = cause_of_loss(trial.get_pickled_error())
+        known = ray.get(self._desk.last_failure.remote(ours.trial_id))
+        if outcome["failure_class"] == "lost" and known is not None:  # it ended its process itself, and said why
+            failure_class, message, times = known
+            outcome = failed(failure_class, f"the machine failed under it {times} times, the last time: {message}")
+        self._note_end(lost_row(ours, self._study.store, outcome))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Look at the clock, once a second."""

@@ -16,13 +16,14 @@ from typing import Any, TypeVar
 
 import ray
 from ray import tune
+from ray.exceptions import RayTaskError
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from pwfn.baseline import baseline_key
-from pwfn.config import ResourcesConfig, TrialConfig
-from pwfn.errors import TrialError, UserError
+from pwfn.config import TrialConfig
+from pwfn.errors import MachineError, TrialError, UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.learning import lesson
@@ -31,19 +32,20 @@ from pwfn.search.study import SearchStudy, check_inputs, record_understood
 from pwfn.sweep.baselines import Baselines
 from pwfn.sweep.cluster import connected
 from pwfn.sweep.confirm import Confirmation
-from pwfn.sweep.desk import Desk, DeskListener, warnings_noted
+from pwfn.sweep.desk import Desk, warnings_noted
+from pwfn.sweep.elsewhere import run_where_it_can
 from pwfn.sweep.listed import Listed
 from pwfn.sweep.lost import RESTARTS, teach_tune_of_killed_processes
-from pwfn.sweep.placement import of_worker, resources_of_trial, slots_asked_for
+from pwfn.sweep.placement import resources_of_trial, slots_asked_for, task_options
 from pwfn.sweep.progress import Progress
 from pwfn.sweep.retention import Retention
 from pwfn.sweep.searchers import OptunaSearch
 from pwfn.sweep.supervision import Supervisor, signals_stop
-from pwfn.trial.failures import failure
+from pwfn.trial.failures import as_machine_error, failure
 from pwfn.trial.fingerprint import Fingerprint, fingerprint_inputs
+from pwfn.trial.float_network import ensure_baseline
 from pwfn.trial.opening import own_device
 from pwfn.trial.rows import Row, Trial
-from pwfn.trial.run import ensure_baseline, run_trial
 from pwfn.trial.understood import Understood, format_understood, understand
 
 Result = TypeVar("Result")
@@ -117,19 +119,10 @@ def _run_or_recall(trial: Trial, study: SearchStudy, desk: Any) -> Row:
     if ray.get(desk.arrive.remote(trial.trial_id, ray.get_runtime_context().current_actor)):
         try:
             with warnings_noted(desk, trial.trial_id):
-                row = _run(trial, study.store, DeskListener(desk))
+                row = run_where_it_can(trial, study, desk)
         finally:
             desk.leave.remote(trial.trial_id)
     return row or {"state": "interrupted"}
-
-
-def _run(trial: Trial, store: ResultsStore, listener: DeskListener) -> Row | None:
-    if trial.config.resources.workers > 1:
-        from pwfn.sweep.distributed import run_distributed  # takes seconds to import
-
-        return run_distributed(trial, store, listener)
-    device = own_device(trial.config.resources)
-    return run_trial(trial, store, device=device, replicas=Replicas(), on_round=listener)
 
 
 def understand_all(configs: Iterable[TrialConfig]) -> dict[str, Understood]:
@@ -141,17 +134,22 @@ def understand_all(configs: Iterable[TrialConfig]) -> dict[str, Understood]:
     return _for_each_float_network(understand, configs)
 
 
-def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore) -> dict[str, Fingerprint]:
+def make_baselines(
+    configs: Iterable[TrialConfig], store: ResultsStore, *, checkpoint_minutes: float
+) -> dict[str, Fingerprint]:
     """Make each float network that trials start from, in a place where a trial would run; return its fingerprint.
 
     Raises:
         UserError: the model or the data cannot be used.
     """
-    return _for_each_float_network(functools.partial(_make_baseline, store=store), configs)
+    return _for_each_float_network(
+        functools.partial(_make_baseline, store=store, checkpoint_minutes=checkpoint_minutes), configs
+    )
 
 
-def _make_baseline(config: TrialConfig, store: ResultsStore) -> Fingerprint:
-    ensure_baseline(config, store, own_device(config.resources), Replicas())
+def _make_baseline(config: TrialConfig, store: ResultsStore, checkpoint_minutes: float) -> Fingerprint:
+    device = own_device(config.resources)
+    ensure_baseline(config, store, device, Replicas(), checkpoint_minutes=checkpoint_minutes)
     return fingerprint_inputs(config)
 
 
@@ -160,12 +158,18 @@ def _for_each_float_network(
 ) -> dict[str, Result]:
     """Call a function for one configuration of each float network, as a task of Ray's; return what it gave, by key."""
     distinct = {baseline_key(config): config for config in configs}
-    remote = ray.remote(_result_or_message)
+    remote = ray.remote(max_calls=1, max_retries=RESTARTS, retry_exceptions=[MachineError])(_result_or_message)
     pending = [
-        remote.options(**_task_options(config.resources)).remote(function, config) for config in distinct.values()
+        remote.options(**task_options(config.resources)).remote(function, config) for config in distinct.values()
     ]
+    try:
+        found = ray.get(pending)
+    except RayTaskError as error:
+        if (machine := as_machine_error(error.cause)) is None:
+            raise
+        raise UserError(f"the machine failed {RESTARTS + 1} times ({machine.failure_class}: {machine})") from error
     results = {}
-    for key, (result, message) in zip(distinct, ray.get(pending), strict=True):
+    for key, (result, message) in zip(distinct, found, strict=True):
         if message is not None:
             raise UserError(message)
         results[key] = result
@@ -175,17 +179,19 @@ def _for_each_float_network(
 def _result_or_message(
     function: Callable[[TrialConfig], Result], config: TrialConfig
 ) -> tuple[Result | None, str | None]:
-    """Return what a function gives, or the message of its error: Ray would add a traceback to an exception."""
+    """Return what a function gives, or the message of its error: Ray would add a traceback to an exception.
+
+    Raises:
+        MachineError: the machine failed; the function is called again, in another process.
+    """
     try:
         return function(config), None
-    except (UserError, TrialError) as error:
-        return None, str(error)
-
-
-def _task_options(resources: ResourcesConfig) -> dict[str, Any]:
-    """What a task occupies, as Ray's options for it name that."""
-    amounts = of_worker(resources)
-    return {"num_cpus": amounts.pop("CPU"), "num_gpus": amounts.pop("GPU", 0), "resources": amounts}
+    except Exception as error:
+        if (machine := as_machine_error(error)) is not None:
+            raise machine from error
+        if isinstance(error, UserError | TrialError):
+            return None, str(error)
+        raise
 
 
 def search(
@@ -211,7 +217,7 @@ def search(
             console.print(format_understood(found), markup=False, highlight=False, soft_wrap=True)
         record_understood(store, understood)
         with console.status(f"making {len({*map(baseline_key, configs)})} float networks"):
-            inputs = make_baselines(configs, store)
+            inputs = make_baselines(configs, store, checkpoint_minutes=space.search.checkpoint_minutes)
         check_inputs(store, inputs, force=force)
         study = replace(study, store=replace(store, patience=PATIENCE))
         ended = store.read_trials()

@@ -6,6 +6,7 @@ import functools
 import gc
 
 import torch
+from safetensors.torch import load, save
 from torch import nn
 
 from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrialConfig
@@ -14,9 +15,13 @@ from pwfn.errors import UserError
 from pwfn.midway import Midway
 from pwfn.models import build_network, preprocessing_of, record_preparation_
 from pwfn.replicas import Replicas
+from pwfn.results.store import ResultsStore
 from pwfn.seeds import derive_seed
 from pwfn.task import Task
 from pwfn.trial.failures import building
+
+CHECKPOINT_MINUTES = 5.0
+"""Minutes between two checkpoints inside a round, where nobody says otherwise."""
 
 
 def open_task(
@@ -37,6 +42,17 @@ def open_task(
         data = _data(config.data, config.split_seed, preprocessing_of(network), device)
         midway = Midway() if midway is None else midway
         return Task(network.to(device), data, config, device, replicas, micro_batches, midway=midway)
+
+
+def open_midway(name: str, store: ResultsStore, replicas: Replicas, minutes: float) -> Midway:
+    """Read the checkpoint of this name, and keep the next ones under it."""
+    found = store.read_checkpoint(name)
+    return Midway(
+        lambda state: store.write_checkpoint(name, save(state)),
+        seconds=60 * minutes,
+        found=load(found) if found else None,
+        replicas=replicas,
+    )
 
 
 def open_data(config: TrialConfig) -> Source:

@@ -7,16 +7,12 @@ import datetime as dt
 import logging
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 
-from pwfn.baseline import Baseline, baseline_key, make_baseline
-from pwfn.config import OptimizationConfig, TrialConfig
-from pwfn.data import Source
+from pwfn.baseline import Baseline
 from pwfn.errors import MachineError, NonFiniteLossError, TrialError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
 from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
-from pwfn.midway import Midway
-from pwfn.models import check_has_weights, check_head_is_trained, describe_loading
 from pwfn.naming import PointName
 from pwfn.parameters import shares_left_out
 from pwfn.replicas import Replicas
@@ -26,15 +22,13 @@ from pwfn.task import Task
 from pwfn.trial.attempts import Attempts
 from pwfn.trial.decision import Decision, RoundListener
 from pwfn.trial.failures import as_machine_error, building, failure
-from pwfn.trial.names import check_beats_chance, check_names, check_same_names
-from pwfn.trial.opening import open_data, open_task
-from pwfn.trial.parts import in_smaller_parts
+from pwfn.trial.float_network import ensure_baseline
+from pwfn.trial.opening import CHECKPOINT_MINUTES, open_data, open_midway, open_task
+from pwfn.trial.parts import in_smaller_parts, largest_batch
 from pwfn.trial.rows import Row, Trial, accuracy_columns, commit, round_row, trial_row, versions
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_MINUTES = 5.0
-"""Minutes between two checkpoints inside a round, where nobody says otherwise."""
 MOST_SHOWN = 5
 """Most tensors that one message names."""
 
@@ -103,14 +97,10 @@ def _run_in_memory(
     return in_smaller_parts(
         lambda micro_batches: _run(trial, store, device, replicas, on_round, micro_batches, checkpoint_minutes),
         first=store.read_micro_batches(trial.trial_id),
-        largest_batch=_largest_batch(trial.config, trial.config.training, replicas),
+        most_parts=largest_batch(trial.config, trial.config.training, replicas),
         note=note,
         replicas=replicas,
     )
-
-
-def _largest_batch(config: TrialConfig, optimization: OptimizationConfig, replicas: Replicas) -> int:
-    return max(optimization.batch_size // replicas.world_size, config.evaluation.batch_size)
 
 
 def _run(
@@ -124,7 +114,7 @@ def _run(
 ) -> Row | None:
     config = trial.config
     baseline = ensure_baseline(config, store, device, replicas, checkpoint_minutes=checkpoint_minutes)
-    midway = _midway(trial.trial_id, store, replicas, checkpoint_minutes)
+    midway = open_midway(trial.trial_id, store, replicas, checkpoint_minutes)
     task = open_task(config, config.model.without_weights, device, replicas, micro_batches, midway)
     task.network.load_state_dict(dict(baseline.state))
     task = task.ready()
@@ -151,17 +141,6 @@ def _run(
         if decision is Decision.PRUNE and not record.is_last:
             return {"state": "pruned", **_measured(task, baseline, record)}
     return _outcome(trial, method, baseline, record, store)
-
-
-def _midway(name: str, store: ResultsStore, replicas: Replicas, minutes: float) -> Midway:
-    """Read the checkpoint of this name, and keep the next ones under it."""
-    found = store.read_checkpoint(name)
-    return Midway(
-        lambda state: store.write_checkpoint(name, save(state)),
-        seconds=60 * minutes,
-        found=load(found) if found else None,
-        replicas=replicas,
-    )
 
 
 def _check_agreement(method: Method, record: RoundRecord) -> None:
@@ -240,57 +219,6 @@ def _outcome(trial: Trial, method: Method, baseline: Baseline, last: RoundRecord
         num_parameters = sum(parameter.numel() for parameter in task.network.parameters())
         outcome |= {"size_bytes": len(model), "compression_ratio": 4 * num_parameters / len(model)}
     return outcome
-
-
-def ensure_baseline(
-    config: TrialConfig,
-    store: ResultsStore,
-    device: torch.device,
-    replicas: Replicas,
-    *,
-    checkpoint_minutes: float = CHECKPOINT_MINUTES,
-) -> Baseline:
-    """Read the float network that this trial starts from; if there is none yet, make it and keep it.
-
-    A sweep makes it before its first trial. Several trials may call this at once only when it is already made. One that
-    was interrupted in its training goes on; one that runs out of memory goes on with smaller parts of each batch.
-    """
-    key, source = baseline_key(config), open_data(config)
-    kept = store.read_baseline(key)
-    if kept is not None:
-        check_same_names(kept[1].get("classes"), source, f"the float network in {store.results}/{store.study}")
-        return Baseline.from_bytes(*kept)
-    check_has_weights(config)
-    name = f"baseline-{key}"
-
-    def note(micro_batches: int) -> None:
-        log.warning("float network: out of memory, now %d parts per batch", micro_batches)
-
-    def make(micro_batches: int) -> Baseline:
-        midway = _midway(name, store, replicas, checkpoint_minutes)
-        return _make_baseline(config, source, device, replicas, micro_batches, midway)
-
-    largest = _largest_batch(config, config.baseline, replicas)
-    baseline = in_smaller_parts(make, first=1, largest_batch=largest, note=note, replicas=replicas)
-    if replicas.is_first:
-        store.write_baseline(key, baseline.to_bytes(), {**baseline.card, "classes": list(source.class_names)})
-        store.delete_checkpoint(name)
-    return baseline
-
-
-def _make_baseline(
-    config: TrialConfig, source: Source, device: torch.device, replicas: Replicas, micro_batches: int, midway: Midway
-) -> Baseline:
-    of_study = config.model_copy(update={"seed": config.split_seed})
-    task = open_task(of_study, config.model, device, replicas, micro_batches, midway)
-    check_names(config, source, task.network)
-    check_head_is_trained(config, task.network)
-    understood = describe_loading(task.network, include_norm=config.include_norm)
-    for line in understood.lines():
-        log.log(logging.WARNING if line.startswith("warning") else logging.INFO, line)
-    baseline = make_baseline(task)
-    check_beats_chance(config, source, baseline.validation)
-    return baseline
 
 
 def _metadata(trial: Trial, task: Task, outcome: Row) -> ModelMetadata:

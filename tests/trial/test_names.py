@@ -16,8 +16,8 @@ from pwfn.models import build_network, preprocessing_of
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.trial import opening
+from pwfn.trial.float_network import ensure_baseline
 from pwfn.trial.opening import open_data
-from pwfn.trial.run import ensure_baseline
 from pwfn.trial.understood import format_understood, understand
 
 CPU = torch.device("cpu")

@@ -1,0 +1,71 @@
+"""The float network of a study: read from its folder, or made there once."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from pwfn.baseline import Baseline, baseline_key, make_baseline
+from pwfn.config import TrialConfig
+from pwfn.data import Source
+from pwfn.midway import Midway
+from pwfn.models import check_has_weights, check_head_is_trained, describe_loading
+from pwfn.replicas import Replicas
+from pwfn.results.store import ResultsStore
+from pwfn.trial.names import check_beats_chance, check_names, check_same_names
+from pwfn.trial.opening import CHECKPOINT_MINUTES, open_data, open_midway, open_task
+from pwfn.trial.parts import in_smaller_parts, largest_batch
+
+log = logging.getLogger(__name__)
+
+
+def ensure_baseline(
+    config: TrialConfig,
+    store: ResultsStore,
+    device: torch.device,
+    replicas: Replicas,
+    *,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+) -> Baseline:
+    """Read the float network that this trial starts from; if there is none yet, make it and keep it.
+
+    A sweep makes it before its first trial. Several trials may call this at once only when it is already made. One that
+    was interrupted in its training goes on; one that runs out of memory goes on with smaller parts of each batch.
+    """
+    key, source = baseline_key(config), open_data(config)
+    kept = store.read_baseline(key)
+    if kept is not None:
+        check_same_names(kept[1].get("classes"), source, f"the float network in {store.results}/{store.study}")
+        return Baseline.from_bytes(*kept)
+    check_has_weights(config)
+    name = f"baseline-{key}"
+
+    def note(micro_batches: int) -> None:
+        log.warning("float network: out of memory, now %d parts per batch", micro_batches)
+
+    def make(micro_batches: int) -> Baseline:
+        midway = open_midway(name, store, replicas, checkpoint_minutes)
+        return _make_baseline(config, source, device, replicas, micro_batches, midway)
+
+    most = largest_batch(config, config.baseline, replicas)
+    baseline = in_smaller_parts(make, first=1, most_parts=most, note=note, replicas=replicas)
+    if replicas.is_first:
+        store.write_baseline(key, baseline.to_bytes(), {**baseline.card, "classes": list(source.class_names)})
+        store.delete_checkpoint(name)
+    return baseline
+
+
+def _make_baseline(
+    config: TrialConfig, source: Source, device: torch.device, replicas: Replicas, micro_batches: int, midway: Midway
+) -> Baseline:
+    of_study = config.model_copy(update={"seed": config.split_seed})
+    task = open_task(of_study, config.model, device, replicas, micro_batches, midway)
+    check_names(config, source, task.network)
+    check_head_is_trained(config, task.network)
+    understood = describe_loading(task.network, include_norm=config.include_norm)
+    for line in understood.lines():
+        log.log(logging.WARNING if line.startswith("warning") else logging.INFO, line)
+    baseline = make_baseline(task)
+    check_beats_chance(config, source, baseline.validation)
+    return baseline
