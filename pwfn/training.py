@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -202,15 +204,23 @@ def recalibrate_batchnorm(network: nn.Module, batches: Batches, *, replicas: Rep
         return False
     momenta = [layer.momentum for layer in layers]
     network.eval()
+    calls: Counter[nn.Module] = Counter()
+
+    def weigh(layer: Any, _: Any) -> None:
+        """Let this batch count as much as each before it; momentum None does so too, but waits for the device."""
+        calls[layer] += 1
+        layer.momentum = 1 / calls[layer]
+
+    hooks = [layer.register_forward_pre_hook(weigh) for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # torch's spelling of "mean over all batches"
         layer.train()
     for images, _ in batches:
         for part in images.chunk(micro_batches):
             network(part)
-    for layer, momentum in zip(layers, momenta, strict=True):
+    for layer, momentum, hook in zip(layers, momenta, hooks, strict=True):
         layer.momentum = momentum
+        hook.remove()
     replicas.average_buffers_(network)
     network.eval()
     return True

@@ -1,0 +1,123 @@
+"""A device that runs out of memory, breaks, or rounds; `test_pretended_cuda.py` runs this in a process of its own."""
+
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import small_trials  # noqa: F401  (before torch)
+import torch
+from pretended_cuda import ledger, pretended_cuda
+from small_trials import config, phases, run
+
+from pwfn import equalization
+from pwfn.config import GpfqConfig, KmeansConfig, PwfnConfig
+from pwfn.errors import MachineError
+from pwfn.results.store import ResultsStore
+from pwfn.trial import opening
+
+ONE_ROUND = PwfnConfig(fractions=(1.0,), b=4, max_order=2)
+OUT_OF_MEMORY = {
+    "train": "CUDA out of memory. Tried to allocate 20.00 MiB",
+    "evaluate": "CUDA error: out of memory",
+    "recalibrate": "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "float network train": "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "fisher": "Unable to find a valid cuDNN algorithm to run convolution",
+    "equalise": "GET was unable to find an engine to execute this computation",
+    "calibrate": "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+}
+"""What a device says in each phase where more images pass at once than it can hold."""
+TRIALS = {
+    "fisher": {"method": KmeansConfig(weighting="fisher", fisher_images=32)},
+    "equalise": {"method": ONE_ROUND, "model": {"equalize": "layer"}},
+    "calibrate": {"method": GpfqConfig(calibration_images=32), "model": {"name": "digits_mlp"}},
+}
+
+
+@contextmanager
+def before_each_operation(do):
+    ledger.before = do
+    try:
+        yield
+    finally:
+        ledger.before = lambda operation, tensors: None
+
+
+@pytest.mark.parametrize("phase", OUT_OF_MEMORY)
+def test_smaller_parts_of_a_batch_reach_every_phase(phase):
+    most = 8 if phase == "equalise" else 16
+    refused = []
+
+    def holds_few_images(operation, tensors):
+        """As a GPU of little memory. One that prepares images for Fisher information sees no batch of them."""
+        if ledger.phase != phase or not (operation in ("convolution", "addmm") or phase == "fisher"):
+            return
+        passing = [tensor.shape[0] for tensor in tensors if tuple(tensor.shape[1:]) in ((1, 8, 8), (64,))]
+        if any(most < num_images <= 32 for num_images in passing):
+            refused.append(operation)
+            raise RuntimeError(OUT_OF_MEMORY[phase])
+
+    with pretended_cuda(), phases(), before_each_operation(holds_few_images):
+        row = run(config(**TRIALS.get(phase, {"method": ONE_ROUND}), images=32), "cuda")
+        opening._data.cache_clear()
+    assert row["state"] == "complete", row["failure_message"]
+    assert len(refused) == 1
+    assert row["micro_batches"] == (1 if phase.startswith("float") else 2)
+
+
+def test_a_broken_device_ends_the_process_and_leaves_no_row(tmp_path):
+    broken = []
+
+    def breaks_in_training(operation, tensors):
+        """From its first failure on, every call on the context fails alike."""
+        if ledger.phase == "train" and operation == "convolution_backward":
+            broken.append(operation)
+        if broken:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered\nCUDA kernel errors might be ...")
+
+    with pretended_cuda(), phases(), before_each_operation(breaks_in_training):
+        with pytest.raises(MachineError, match="device-side assert triggered") as caught:
+            run(config(method=ONE_ROUND), "cuda", str(tmp_path))
+        assert caught.value.failure_class == "device"
+        with pytest.raises(MachineError):  # why the process has to end
+            run(config(method=ONE_ROUND), "cuda", str(tmp_path))
+    assert ResultsStore(str(tmp_path), "s").read_trial("0000") is None
+
+
+def test_no_memory_to_build_is_no_matter_of_batches(tmp_path):
+    def has_no_memory(operation, tensors):
+        if operation == "_to_copy" and ledger.phase == "-":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+    with (
+        pretended_cuda(), phases(), before_each_operation(has_no_memory),
+        pytest.raises(MachineError, match="no memory to build the network") as caught,
+    ):  # fmt: skip
+        run(config(method=ONE_ROUND), "cuda", str(tmp_path))
+    assert caught.value.failure_class == "memory"
+
+
+def equalised_under_tf32():
+    ledger.tf32, ledger.rounded = True, 0
+    try:
+        with pretended_cuda():
+            return run(config(method=ONE_ROUND, model={"name": "cifar_resnet20", "equalize": "filter"}, data={"image_size": 32}), "cuda")
+    finally:
+        ledger.tf32 = False
+
+
+def test_equalising_does_not_mistake_tf32_for_a_change(monkeypatch):
+    row = equalised_under_tf32()
+    assert row["state"] == "complete", row["failure_message"]
+    assert ledger.rounded > 0
+    monkeypatch.setattr(equalization, "exact_float32", nullcontext)
+    row = equalised_under_tf32()
+    assert (row["state"], row["failure_class"]) == ("failed", "user")
+    assert "outputs change by" in row["failure_message"]
+
+
+def test_a_trial_takes_its_share_of_a_gpu_and_no_more():
+    shares = []
+    with pretended_cuda(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+        for gpus in (0.25, 1.0):
+            opening.own_device(config(method=ONE_ROUND).resources.model_copy(update={"gpus_per_worker": gpus}))
+    assert shares == [0.25]

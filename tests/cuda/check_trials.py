@@ -1,0 +1,158 @@
+"""Whole trials of every method on the pretended device; `test_pretended_cuda.py` runs this in a process of its own."""
+
+import functools
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+import small_trials  # before torch
+import torch
+from pretended_cuda import ledger, pretended_cuda
+from small_trials import CASES, COMPARED, config, phases, run
+
+import pwfn.training
+from pwfn.config import PwfnConfig
+from pwfn.methods.pwfn.posterior import Posterior
+from pwfn.trial import opening
+
+TRAINED = ("pwfn", "pwfn, live, alternate", "wfn", "qat")
+LOOPS = ("train", "evaluate", "recalibrate", "float network train")
+SHORT = {"method": PwfnConfig(fractions=(1.0,), b=4, max_order=2)}
+
+
+@functools.cache
+def on_the_device(case: str, size: int = 1):
+    """Row, waits by phase, and the shapes of what is left on the device, of a trial with so many times the images."""
+    return measured(config(**CASES[case], train_images=128 * size, images=64 * size))
+
+
+def measured(of):
+    ledger.waits.clear()
+    with pretended_cuda(), phases():
+        row = run(of, "cuda")
+        opening._data.cache_clear()
+    waits = Counter()
+    for (phase, *_), number in ledger.waits.items():
+        waits[phase] += number
+    return row, waits, ledger.shapes_alive()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_device_gives_the_row_of_the_cpu_and_keeps_nothing(case):
+    row, _, left = on_the_device(case)
+    assert row["state"] == "complete", row["failure_message"]
+    expected = run(config(**CASES[case]), "cpu")
+    assert {name: row.get(name) for name in COMPARED} == {name: expected.get(name) for name in COMPARED}
+    assert left == []
+
+
+@pytest.mark.parametrize("case", TRAINED)
+def test_the_host_does_not_wait_more_often_for_more_batches(case):
+    _, few, _ = on_the_device(case)
+    _, many, _ = on_the_device(case, 2)
+    assert {phase: many[phase] for phase in LOOPS} == {phase: few[phase] for phase in LOOPS}
+    assert few["evaluate"] > 0  # the result is asked for: waiting is counted at all
+
+
+# Planted defects, each a line of the product changed: the checks above can fail.
+
+
+@contextmanager
+def planted(owner, name, change):
+    before = getattr(owner, name)
+    setattr(owner, name, change(before))
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def with_a_generator_of_the_cpu(draw_):
+    return lambda self, generator: draw_(self, torch.Generator())
+
+
+def with_a_tensor_of_the_cpu(draw_):
+    def change(self, generator):
+        draw_(self, generator)
+        self.sample.add_(torch.zeros(len(self.sample)))
+
+    return change
+
+
+def with_numpy(draw_):
+    def change(self, generator):
+        draw_(self, generator)
+        self.sample.detach().numpy()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (with_a_generator_of_the_cpu, "Expected a 'cuda' device type for generator"),
+        (with_a_tensor_of_the_cpu, "same device"),
+        (with_numpy, "can't convert cuda:0"),
+    ],
+)
+def test_devices_that_are_mixed_are_found(change, words):
+    with planted(Posterior, "draw_", change):
+        row, *_ = measured(config(**SHORT))
+    assert row["state"] == "failed"
+    assert words in row["failure_message"]
+
+
+def that_asks_for_a_number(fill):
+    def change(self):
+        fill(self)
+        if self.gradient.isnan().any():
+            raise ValueError
+
+    return change
+
+
+def that_assigns_by_a_mask(fill):
+    def change(self):
+        fill(self)
+        self.sigma_gradient[self.fixed] = 0
+
+    return change
+
+
+@pytest.mark.parametrize("change", [that_asks_for_a_number, that_assigns_by_a_mask])
+def test_waiting_in_every_step_is_found(change):
+    with planted(Posterior, "fill_sigma_gradient_", change):
+        few, many = (measured(config(**SHORT, train_images=n))[1]["train"] for n in (128, 256))
+    assert many == few + 4  # four steps more
+
+
+def test_waiting_in_every_recalibrated_batch_is_found():
+    def with_momentum_none(network, batches, *, replicas, micro_batches=1):
+        layers = [layer for layer in network.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None
+            layer.train()
+        with torch.no_grad():
+            for images, _ in batches:
+                network(images)
+        return bool(layers)
+
+    with planted(small_trials.pwfn.task, "recalibrate_batchnorm", lambda before: with_momentum_none):
+        few, many = (measured(config(**SHORT, train_images=n))[1]["recalibrate"] for n in (128, 256))
+    assert many > few
+
+
+def test_what_stays_on_the_device_is_found():
+    kept = []
+
+    def that_keeps_its_gradient(step):
+        def change(self):
+            step(self)
+            kept.append(self.descent.gradient)
+
+        return change
+
+    with planted(pwfn.training.Learner, "step", that_keeps_its_gradient):
+        *_, left = measured(config(**SHORT))
+    assert tuple(kept[0].shape) in left

@@ -1,0 +1,309 @@
+"""A CUDA device that is not there: tensors say cuda:0, hold CPU tensors, and obey CUDA's rules about devices.
+
+The numbers are real, so whole trials run. Every operation passes `_dispatch`, which refuses what a GPU would refuse
+(tensors of two devices, generators of the wrong one, `numpy()`), counts where the host has to wait for the device, and
+can be told to fail like a GPU that is out of memory or broken, or to round like one that uses TF32.
+
+It must be imported before torch, in a process of its own, and used inside `pretended_cuda()`. It cannot show a GPU's
+own arithmetic, its speed, its memory, streams or NCCL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib.util
+import os
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+assert "torch" not in sys.modules, "the pretended CUDA has to be there before torch is"
+_LIBRARIES = Path(importlib.util.find_spec("torch").origin).parent / "lib"
+for _name in ("libc10.so", "libtorch_cpu.so"):
+    ctypes.CDLL(str(_LIBRARIES / _name), ctypes.RTLD_GLOBAL)
+ctypes.CDLL(os.environ["PRETENDED_CUDA_GUARD"])  # guard.cpp, compiled
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
+
+CUDA = torch.device("cuda", 0)
+
+WAITING = {
+    "_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "_unique",
+    "bincount", "equal", "is_nonzero", "histc", "multinomial", "repeat_interleave", "allclose",
+}  # fmt: skip
+"""Operations whose result, or its size, the host has to know: it waits for the device."""
+INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
+WITH_NUMBERS = {"where", "masked_fill", "masked_fill_", "fill_", "clamp", "index_put_", "_fused_sgd_", "_fused_adam_"}
+"""Operations beside the pointwise ones that take a CPU tensor without dimensions as a number."""
+TF32_PRODUCTS = {
+    "convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm",
+}  # fmt: skip
+"""Operations whose factors a GPU rounds to ten bits where TF32 is allowed."""
+
+
+class DeviceMixError(RuntimeError):
+    """What CUDA would refuse."""
+
+
+class Ledger:
+    """What the device was asked to do."""
+
+    def __init__(self) -> None:
+        self.phase = "-"
+        self.waits: Counter[tuple[str, str, str]] = Counter()
+        """Phase, what the host waited for, and the line of ours that made it wait."""
+        self.before: Callable[[str, list[Tensor]], None] = lambda operation, tensors: None
+        """Called before each operation on the device, with its name and its tensors; may raise."""
+        self.tf32 = False
+        """Whether products round as with TF32, where torch's flags allow it."""
+        self.rounded = 0
+        """Products that were rounded so."""
+        self._live: dict[int, weakref.ref[OnDevice]] = {}
+
+    def wait(self, what: str) -> None:
+        self.waits[self.phase, what, _line_of_ours()] += 1
+
+    def num_waits(self, phase: str) -> int:
+        return sum(number for (of, *_), number in self.waits.items() if of == phase)
+
+    def shapes_alive(self) -> list[tuple[int, ...]]:
+        """Shapes of the tensors on the device that something still refers to."""
+        gc.collect()
+        found = [reference() for reference in self._live.values()]
+        self._live = {id(each): weakref.ref(each) for each in found if each is not None}
+        return sorted(tuple(each.shape) for each in found if each is not None)
+
+    def note(self, tensor: OnDevice) -> None:
+        self._live[id(tensor)] = weakref.ref(tensor)
+
+
+ledger = Ledger()
+
+
+def _line_of_ours() -> str:
+    frame = sys._getframe(1)
+    while frame is not None:
+        place = frame.f_code.co_filename
+        if "/pwfn/" in place:
+            return f"{place.rpartition('/pwfn/')[2]}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "?"
+
+
+class OnDevice(Tensor):
+    """A tensor that says cuda:0; `held` is the CPU tensor with its numbers."""
+
+    held: Tensor
+
+    @staticmethod
+    def __new__(cls, held: Tensor) -> OnDevice:
+        new = Tensor._make_wrapper_subclass(
+            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
+            layout=held.layout, device=CUDA, requires_grad=False,
+        )  # fmt: skip
+        new.held = held
+        ledger.note(new)
+        return new
+
+    __hash__ = Tensor.__hash__
+
+    def __repr__(self, **kwargs) -> str:
+        return f"on cuda:0 {self.held!r}"
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func in (Tensor.numpy, Tensor.__array__):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
+        if func == Tensor.tolist:
+            ledger.wait("tolist")
+            return args[0].held.tolist()
+        with torch._C.DisableTorchFunctionSubclass():
+            result = func(*args, **(kwargs or {}))
+        if func == Tensor.data.__set__:
+            target, source = args
+            if not isinstance(source, OnDevice):
+                raise DeviceMixError("a tensor of the CPU is set as the data of one on cuda:0")
+            target.held = source.held
+        return result
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return _dispatch(func, args, kwargs or {})
+
+    def __deepcopy__(self, memo):
+        if id(self) not in memo:
+            with torch.no_grad():
+                new = OnDevice(self.held.detach().clone())
+            new.requires_grad_(self.requires_grad)
+            if getattr(self, "_is_param", False):
+                new._is_param = True
+            memo[id(self)] = new
+        return memo[id(self)]
+
+
+def _dispatch(func, args, kwargs):
+    """Run one operation on what the tensors hold, if a GPU would run it."""
+    name = func._schema.name.removeprefix("aten::")
+    if func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(
+        func.name(), "CompositeImplicitAutograd"
+    ):
+        with _Everything():  # inference mode does not take these apart by itself
+            return func.decompose(*args, **kwargs)
+    leaves = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+    on_device = [each for each in leaves if isinstance(each, OnDevice)]
+    target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
+    if name == "_to_copy":
+        return _copied_to(func, args, kwargs, target)
+    if name == "copy_":
+        return _copied_into(func, args, kwargs)
+    is_for_device = bool(on_device) if target is None else target.type == "cuda"
+    _check_generator(kwargs.get("generator"), is_for_device or bool(on_device), name)
+    if not is_for_device and not on_device:
+        return func(*args, **kwargs)
+    ledger.before(name, leaves)
+    _check_devices(func, name, args, leaves, on_device)
+    if name in WAITING:
+        ledger.wait(name)
+    if name in INDEXING and any(
+        isinstance(each, Tensor) and each.dtype in (torch.bool, torch.uint8) for each in tree_leaves(args[1])
+    ):
+        ledger.wait(f"{name} by a mask")
+    inner_args, inner_kwargs = tree_map(_held, (args, dict(kwargs)))
+    if target is not None:
+        inner_kwargs["device"] = torch.device("cpu")
+    inner_kwargs.pop("pin_memory", None)
+    if name in TF32_PRODUCTS and _rounds(name):
+        ledger.rounded += 1
+        inner_args = tree_map(_to_tf32, inner_args)
+    result = func(*inner_args, **inner_kwargs)
+    known = {id(each.held): each for each in on_device}  # what is changed in place stays the same tensor
+
+    def wrapped(each):
+        if not isinstance(each, Tensor) or isinstance(each, OnDevice):
+            return each
+        return known[id(each)] if id(each) in known else OnDevice(each)
+
+    return tree_map(wrapped, result)
+
+
+def _held(each):
+    return each.held if isinstance(each, OnDevice) else each
+
+
+def _check_devices(func, name, args, leaves, on_device) -> None:
+    on_cpu = [each for each in leaves if not isinstance(each, OnDevice)]
+    if not on_device or not on_cpu:
+        return
+    if name in INDEXING and isinstance(args[0], OnDevice):
+        if any(not isinstance(each, OnDevice) for each in tree_leaves(args[1]) if isinstance(each, Tensor)):
+            ledger.wait("an index on the CPU")
+        if len(args) <= 2 or not isinstance(args[2], Tensor) or isinstance(args[2], OnDevice) or args[2].dim() == 0:
+            return
+    elif all(each.dim() == 0 for each in on_cpu) and (torch.Tag.pointwise in func.tags or name in WITH_NUMBERS):
+        return
+    shapes = [(tuple(each.shape), "cuda" if isinstance(each, OnDevice) else "cpu") for each in leaves]
+    raise DeviceMixError(f"{name}: Expected all tensors to be on the same device: {shapes}")
+
+
+def _check_generator(generator, on_device: bool, name: str) -> None:
+    if generator is not None and (generator._cdata in _generators_of_device) != on_device:
+        raise RuntimeError(f"{name}: Expected a '{'cuda' if on_device else 'cpu'}' device type for generator")
+
+
+def _copied_to(func, args, kwargs, target):
+    source = args[0]
+    is_there = isinstance(source, OnDevice)
+    goes_there = is_there if target is None else target.type == "cuda"
+    if is_there and not goes_there:
+        ledger.wait("copy to the CPU")
+    if goes_there and not is_there and not kwargs.get("non_blocking"):
+        ledger.wait("copy to the device")
+    if goes_there:
+        ledger.before("_to_copy", [source])
+    inner = {name: value for name, value in kwargs.items() if name != "pin_memory"}
+    if target is not None:
+        inner["device"] = torch.device("cpu")
+    result = func(_held(source), **inner)
+    return OnDevice(result if result is not source else result.clone()) if goes_there else result
+
+
+def _copied_into(func, args, kwargs):
+    into, source = args[:2]
+    waits_not = bool(args[2]) if len(args) > 2 else bool(kwargs.get("non_blocking"))
+    func(_held(into), _held(source))
+    if isinstance(source, OnDevice) and not isinstance(into, OnDevice):
+        ledger.wait("copy to the CPU")
+    if isinstance(into, OnDevice) and not isinstance(source, OnDevice) and not waits_not:
+        ledger.wait("copy to the device")
+    return into
+
+
+def _rounds(name: str) -> bool:
+    backend = torch.backends.cudnn.conv if "conv" in name else torch.backends.cuda.matmul
+    return ledger.tf32 and backend.fp32_precision == "tf32"
+
+
+def _to_tf32(each):
+    """Round the factors to ten bits of significand, as tensor cores do."""
+    if not isinstance(each, Tensor) or each.dtype != torch.float32:
+        return each
+    bits = each.contiguous().view(torch.int32)
+    return ((bits + 0x1000) & ~0x1FFF).view(torch.float32).view_as(each)
+
+
+class _Everything(TorchDispatchMode):
+    """Also sees operations that make tensors on the device from nothing."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return _dispatch(func, args, kwargs or {})
+
+
+_generators_of_device: dict[int, torch.Generator] = {}
+
+
+class _Generator(torch.Generator):
+    def __new__(cls, device="cpu"):
+        new = super().__new__(cls, device="cpu")
+        if torch.device(device).type == "cuda":
+            _generators_of_device[new._cdata] = new
+        return new
+
+    def __init__(self, device="cpu") -> None:
+        pass
+
+
+@contextmanager
+def pretended_cuda() -> Iterator[None]:
+    """Inside, there is one GPU."""
+    nothing = lambda *args, **kwargs: None  # noqa: E731
+    replaced = {
+        "_lazy_init": nothing, "is_available": lambda: True, "synchronize": nothing, "current_device": lambda: 0,
+        "is_bf16_supported": lambda *args, **kwargs: True, "device_count": lambda: 1, "manual_seed": nothing,
+        "manual_seed_all": nothing, "is_current_stream_capturing": lambda: False, "empty_cache": nothing,
+        "get_rng_state": lambda device=None: torch.get_rng_state(), "set_rng_state": nothing,
+    }  # fmt: skip
+    before = {name: getattr(torch.cuda, name) for name in replaced}
+    generator = torch.Generator
+    overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
+    lifts = torch._C._only_lift_cpu_tensors()
+    for name, value in replaced.items():
+        setattr(torch.cuda, name, value)
+    torch.Generator = _Generator
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    torch._C._set_only_lift_cpu_tensors(True)
+    try:
+        with _Everything(), torch.autograd.set_multithreading_enabled(False):
+            yield
+    finally:
+        torch._C._set_only_lift_cpu_tensors(lifts)
+        torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
+        torch.Generator = generator
+        for name, value in before.items():
+            setattr(torch.cuda, name, value)
