@@ -97,7 +97,7 @@ def with_numpy(draw_):
 )
 def test_devices_that_are_mixed_are_found(change, words):
     with planted(Posterior, "draw_", change):
-        row, *_ = measured(config(**SHORT))
+        row, *_ = measured(config(**SHORT, train_images=32, images=32))
     assert row["state"] == "failed"
     assert words in row["failure_message"]
 
@@ -122,8 +122,8 @@ def that_assigns_by_a_mask(fill):
 @pytest.mark.parametrize("change", [that_asks_for_a_number, that_assigns_by_a_mask])
 def test_waiting_in_every_step_is_found(change):
     with planted(Posterior, "fill_sigma_gradient_", change):
-        few, many = (measured(config(**SHORT, train_images=n))[1]["train"] for n in (128, 256))
-    assert many == few + 4  # four steps more
+        few, many = (measured(config(**SHORT, train_images=n, images=32))[1]["train"] for n in (64, 128))
+    assert many == few + 2  # two steps more
 
 
 def test_waiting_in_every_recalibrated_batch_is_found():
@@ -139,7 +139,7 @@ def test_waiting_in_every_recalibrated_batch_is_found():
         return bool(layers)
 
     with planted(small_trials.pwfn.task, "recalibrate_batchnorm", lambda before: with_momentum_none):
-        few, many = (measured(config(**SHORT, train_images=n))[1]["recalibrate"] for n in (128, 256))
+        few, many = (measured(config(**SHORT, train_images=n, images=32))[1]["recalibrate"] for n in (64, 128))
     assert many > few
 
 
@@ -154,5 +154,5 @@ def test_what_stays_on_the_device_is_found():
         return change
 
     with planted(pwfn.training.Learner, "step", that_keeps_its_gradient):
-        *_, left = measured(config(**SHORT))
+        *_, left = measured(config(**SHORT, train_images=32, images=32))
     assert tuple(kept[0].shape) in left

@@ -69,7 +69,6 @@ CASES = {
     "qat, powers of two, fisher": {
         "method": QatConfig(num_values=6, values="powers_of_two", fisher_images=8, gradual_start=0.5, stage_rounds=(1,))
     },
-    "gpfq": {"method": GpfqConfig(calibration_images=64), "model": {"name": "digits_mlp"}},
     "gpfq, stochastic, l0, by activation": {
         "method": GpfqConfig(
             calibration_images=64, rounding="stochastic", sparsify="l0", threshold=0.01, order="activation",
