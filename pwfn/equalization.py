@@ -50,7 +50,7 @@ def equalize_(network: nn.Module, images: Tensor, per: str) -> None:
         size = sizes(layer.weight, per)
         _rescale_(layer, norm, torch.where(size > 0, target / size, 1))
     with exact_float32():
-        change = (network(images) - before).abs().max() / before.abs().max()
+        change = float((network(images) - before).abs().max() / before.abs().max())
     if not change <= TOLERANCE:
         raise UserError(
             f"model.equalize={per}: this network's outputs change by {change:.1%}, as something other than BatchNorm "

@@ -115,7 +115,11 @@ def run(of: TrialConfig, device: str, folder: str | None = None) -> dict:
         store.create()
         trial = Trial("0000", 0, "s", of)
         return run_trial(
-            trial, store, device=torch.device(device), replicas=Replicas(), on_round=lambda row, words: Decision.CONTINUE
+            trial,
+            store,
+            device=torch.device(device),
+            replicas=Replicas(),
+            on_round=lambda row, words: Decision.CONTINUE,
         )
 
 

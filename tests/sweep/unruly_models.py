@@ -37,6 +37,18 @@ def deadly_mlp(pretrained: bool = False, **kwargs):
     return _with_hook(lambda: os.kill(os.getpid(), signal.SIGKILL), **kwargs)
 
 
+def breaking_mlp(pretrained: bool = False, **kwargs):
+    """Finds a broken GPU on the node that `PWFN_TEST_BROKEN_NODE` names, as soon as it trains there."""
+
+    def break_() -> None:
+        import ray
+
+        if ray.get_runtime_context().get_node_id() == os.environ["PWFN_TEST_BROKEN_NODE"]:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    return _with_hook(break_, **kwargs)
+
+
 def _with_hook(misbehave, **kwargs):
     network = create_model("digits_mlp", **kwargs)
 
@@ -53,3 +65,4 @@ def register() -> None:
     register_model(hanging_mlp)
     register_model(greedy_mlp)
     register_model(deadly_mlp)
+    register_model(breaking_mlp)

@@ -18,6 +18,7 @@ from timm.models import register_model
 
 from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
+from pwfn.errors import LoaderError, UserError
 from pwfn.export import load_state
 from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
@@ -147,11 +148,45 @@ def test_bad_input_is_a_failed_row_of_the_users_class(store, tmp_path):
     assert "missing.safetensors" in stored["failure_message"]
 
 
+def raised_from(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+OUT_OF_MEMORY = (
+    "CUDA out of memory. Tried to allocate 20.00 MiB", "CUDA error: out of memory\nCompile with ...",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "Unable to find a valid cuDNN algorithm to run convolution",
+    "GET was unable to find an engine to execute this computation",
+    "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory",
+    "NCCL error: unhandled cuda error, Cuda failure 'out of memory'",
+)  # fmt: skip
+BROKEN_DEVICE = (
+    "CUDA error: device-side assert triggered\nCUDA kernel errors might be", "CUDA error: an illegal memory access",
+    "CUDA error: uncorrectable ECC error encountered", "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+)  # fmt: skip
+BROKEN_NETWORK = (
+    "NCCL error in: ProcessGroupNCCL.cpp:1970, remote process exited or there was a network error",
+    "[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:21345",
+)
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore"), "oom"),
         (MemoryError(), "oom"),
+        (OSError(12, "Cannot allocate memory"), "oom"),
+        *((RuntimeError(words), "oom") for words in OUT_OF_MEMORY),
+        (raised_from(UserError("model: x cannot be built"), RuntimeError(OUT_OF_MEMORY[0])), "oom"),
+        *((RuntimeError(words), "device") for words in BROKEN_DEVICE),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "device"),
+        *((RuntimeError(words), "network") for words in BROKEN_NETWORK),
+        (torch.distributed.DistBackendError("NCCL communicator was aborted"), "network"),
+        (LoaderError("a loader worker was killed"), "loader"),
+        (UserError("there is no GPU here"), "user"),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), "error"),
         (KeyError("x"), "error"),
     ],
 )
@@ -159,7 +194,8 @@ def test_failure_classes(error, expected):
     outcome = failure(error)
     assert outcome["failure_class"] == expected
     assert "\n" not in outcome["failure_message"]
-    assert type(error).__name__ in outcome["failure_message"]
+    if not isinstance(error, UserError | LoaderError) or expected == "oom":  # those explain themselves
+        assert type(error).__name__ in outcome["failure_message"]
 
 
 def test_the_same_seed_in_another_process_gives_identical_rows(store, tmp_path):
