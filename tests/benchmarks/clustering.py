@@ -94,7 +94,7 @@ def compare_with_dense(num_weights: int) -> str:
     cpu = torch.device("cpu")
     slow_seconds, slow = timed(cpu, lambda: slow_cluster_round(mu.numpy(), sigma.numpy(), **options))
     fast_seconds, fast = timed(cpu, lambda: cluster_round(mu, sigma, **options))
-    if not np.array_equal(slow.step_of_weight, fast.step_of_weight.numpy()):
+    if not np.array_equal(slow.cluster_of_weight, fast.cluster_of_weight.numpy()):
         raise RuntimeError("the fast clustering differs from the dense one")
     ratio = slow_seconds / fast_seconds
     return f"dense C x N at {num_weights:,} weights, 90 % fixed: {slow_seconds:.3f} s, {ratio:.0f} times as long"

@@ -77,7 +77,7 @@ class Pwfn(Method):
         else:
             posterior.living.fix_(posterior.mu, posterior.sigma, clustering.codebook.values, self.radii[index])
             clustering.apply_(posterior.mu.clone(), posterior.sigma, config.sigma_join)  # for the sigmas alone
-        assigned = clustering.step_of_weight >= 0
+        assigned = clustering.cluster_of_weight >= 0
         posterior.fixed.copy_(posterior.fixed | assigned if config.recluster == "free" else assigned)
         posterior.show_mean_()
         if config.codebook != "kmeans":
