@@ -44,7 +44,7 @@ def look_up(table: Tensor, cluster: Tensor) -> Tensor:
 
 
 def write_(target: Tensor, cluster: Tensor, of_cluster: DoubleArray) -> None:
-    """Write to `target` `(num_weights,)`, for each weight with a cluster, the cluster's entry in `of_cluster` as float32."""
+    """Write to `target` `(num_weights,)` the entry of `of_cluster` for each weight that has a cluster, as float32."""
     table = cluster_table(of_cluster, target.device).float()
     for chunk in chunks(len(target), target.device):
         target[chunk] = torch.where(cluster[chunk] >= 0, look_up(table, cluster[chunk]), target[chunk])
