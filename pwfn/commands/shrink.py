@@ -1,4 +1,4 @@
-"""Makes smaller files of an exported network: its values merged into ever fewer ones, each file checked and measured.
+"""Makes smaller files of an exported network by merging its values into fewer and fewer ones; checks each file.
 
 pwfn shrink model.pwfn.safetensors --values 16 8 4
 pwfn shrink model.pwfn.safetensors --values 16 8 4 --data digits --epochs 2 --out smaller
