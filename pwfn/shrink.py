@@ -39,6 +39,7 @@ TRAINING = TrainingConfig(
     optimizer="adam", lr=1e-3, lr_schedule="cosine", weight_decay=0.0, distillation=1.0, temperature=2.0
 )
 """How each smaller network is trained: towards the predictions of the network in the given file."""
+NO_SIGMAS = "the sigmas of the file are left out of the smaller ones: they say how far its own values may move"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Shrunk:
     report: FileReport
     accuracy: Accuracy | None
     """Accuracy on the test images; None without data."""
+    left_out: str = ""
+    """A sentence that says what the given file has and the smaller ones do not; empty if they have all of it."""
 
 
 def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
@@ -75,7 +78,7 @@ def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
 
     Raises:
         UserError: the file, the data or the wish cannot be used, or a new file fails its check; such a file is removed.
-        DivergedWeightsError: training made weights NaN or infinite.
+        NonFiniteLossError, DivergedWeightsError: the loss or a weight became NaN or infinite in training.
     """
     contents = read_contents(path)
     with naming(path):
@@ -87,10 +90,12 @@ def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
     images = None if data is None else TestImages(data, network, batch_size=wish.batch_size, class_names=names)
     _check_folder(wish.out, [place_of(path, wish.out, size) for size in wish.sizes])
     task = None if data is None or images is None else _task(network, data, images, contents, wish)
-    yield Shrunk(path, report, None if images is None else evaluate_mean(network, images))
+    accuracy = None if images is None else evaluate_mean(network, images)
+    yield Shrunk(path, report, accuracy, NO_SIGMAS if contents.sigmas else "")
+    latent = SharedWeights(task.parameter_sets, QatConfig(stages=wish.sizes)) if task and wish.epochs > 0 else None
     for size in wish.sizes:
-        if task is not None and wish.epochs > 0:
-            _train_(task, size, _importance(task, wish), wish.epochs)
+        if task is not None and latent is not None:
+            _train_(task, latent, size, _importance(task, wish), wish.epochs)
         else:
             merge_([dict(network.named_parameters())[name] for name in contents.fixed], size, _importance(task, wish))
         if task is not None:
@@ -119,10 +124,14 @@ def place_of(path: Path, out: Path, num_values: int) -> Path:
     return out / f"{name}-{num_values}-values.pwfn.safetensors"
 
 
-def _train_(task: Task, num_values: int, importance: FloatArray | None, num_epochs: int) -> None:
-    """Merge the values and train them as qat does; the latent weights start at the values before the merging."""
+def _train_(
+    task: Task, weights: SharedWeights, num_values: int, importance: FloatArray | None, num_epochs: int
+) -> None:
+    """Choose values for the latent weights and train both as qat does.
+
+    The latent weights begin as the weights of the given file and continue from each smaller network to the next.
+    """
     num_steps = task.num_steps(TRAINING)
-    weights = SharedWeights(task.parameter_sets, QatConfig(num_values=num_values))
     weights.start_stage_(num_values, importance)
     descent = weights.descent(TRAINING, num_steps=num_epochs * num_steps, replicas=task.replicas)
     learner = StraightThroughLearner(task.network, weights, descent)
@@ -194,9 +203,10 @@ def _check_fixed_set(contents: Contents, network: nn.Module, wish: Wish) -> None
     """
     usual = list(split_parameters(network).fixable)
     if list(contents.fixed) != usual and (wish.weighting == "fisher" or wish.epochs > 0):
+        other = sorted(set(usual).symmetric_difference(contents.fixed)) or ["the order"]
         raise UserError(
-            "other layers than convolutions and linear ones share its values, so it can only be merged: "
-            "use --weighting plain and --epochs 0"
+            f"its values are shared by other tensors than training would use ({other[0]}, {len(other)} in all), "
+            "so it can only be merged: use --weighting plain and --epochs 0"
         )
 
 

@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
         if index == 0:
             if data is None:
                 print("no data: values are merged only; BatchNorm is not recalibrated, accuracy not measured")
+            if shrunk.left_out:
+                print(shrunk.left_out)
             print(ROW.format("values", "entropy", "bytes", "accuracy", "file"))
         print(_row(shrunk), flush=True)
     return 0

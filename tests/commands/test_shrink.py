@@ -98,6 +98,24 @@ def test_with_data_the_row_has_the_accuracy_of_the_file(file, tmp_path, capsys, 
         assert metadata.provenance["shrunk_from"] == file.name
 
 
+def test_sigmas_are_left_out_and_that_is_said(tmp_path, capsys):
+    network = build_network(ModelConfig(name="digits_cnn"), num_classes=10, in_channels=1)
+    sigmas = {name: torch.full_like(each, 0.01) for name, each in split_parameters(network).fixable.items()}
+    file = tmp_path / "net.pwfn.safetensors"
+    file.write_bytes(encode_network(network, describe_network(network), sigmas=sigmas))
+    assert shrink([str(file), "--values", "8", "--device", "cpu"]) == 0
+    assert "the sigmas of the file are left out" in capsys.readouterr().out
+    assert not read_contents(smaller(tmp_path, 8)).sigmas
+
+
+def test_later_stages_go_on_from_the_latent_weights(file, tmp_path):
+    options = ["--data", "digits", "--device", "cpu", "--out", str(tmp_path / "new"), "--epochs", "1"]
+    assert shrink([str(file), "--values", "8", "3", *options]) == 0
+    eight, three = (weights_of(smaller(tmp_path / "new", size)) for size in (8, 3))
+    of_value = [three[eight == value].unique().numel() for value in eight.unique()]
+    assert max(of_value) > 1  # weights that shared one of the eight may part again: their latent values differ
+
+
 def test_training_beats_merging_alone(file, tmp_path, capsys):
     reached = {}
     for epochs in ("0", "2"):
