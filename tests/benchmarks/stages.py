@@ -1,4 +1,4 @@
-"""Whether one training of ever smaller codebooks reaches a front sooner than one training for each codebook.
+"""Compares one training in stages of fewer and fewer values with one training for each number of values.
 
     python tests/benchmarks/stages.py --results results/stages                                        the digits
     PWFN_DATA=/path/to/data python tests/benchmarks/stages.py --space qat_cifar10 --seeds 3 \
@@ -16,23 +16,20 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
-import numpy as np
 import pandas as pd
 import torch
-from printed import hardware, spread
+from printed import conditions, spread
 from straight_through import recorded
 
 from analysis.front import hypervolume
 from pwfn.config import TrialConfig
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
-from pwfn.trial.rows import commit
 
 OBJECTIVES = {"test_top1": "maximize", "unique_values": "minimize"}
 
@@ -49,8 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    print(f"{hardware('cpu')}; 1 thread; Python {platform.python_version()}, torch {torch.__version__},", end=" ")
-    print(f"numpy {np.__version__}; commit {commit()}; {arguments.seeds} seeds; {arguments.space}", *arguments.set)
+    print(f"{conditions()}; {arguments.seeds} seeds; {arguments.space}", *arguments.set)
     print(f"\n{'':30}{'hypervolume':>18}{'difference':>18}{'seconds':>16}{'ratio':>14}")
     spaces = [SearchSpace.load(arguments.space, arguments.set, seed=seed) for seed in range(arguments.seeds)]
     stores = [ResultsStore(arguments.results, f"seed{seed}") for seed in range(arguments.seeds)]
@@ -86,7 +82,7 @@ def configured(space: SearchSpace, values: list[int], rounds: int) -> TrialConfi
 
 
 def number(values: list[int], rounds: int) -> int:
-    """A number of its own for each trial of a seed."""
+    """Return a different number for each trial of a seed."""
     return 100_000 * len(values) + 1_000 * rounds + values[0]
 
 

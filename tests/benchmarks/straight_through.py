@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,15 +26,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
-import numpy as np
 import torch
-from printed import hardware
+from printed import conditions
 from pwfn_options import cells, run
 
 from pwfn.config import TrialConfig
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
-from pwfn.trial.rows import Row, commit
+from pwfn.trial.rows import Row
 
 ROUNDS = 9
 SETTLING = 2
@@ -74,8 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    print(f"{hardware('cpu')}; 1 thread; Python {platform.python_version()}, torch {torch.__version__},", end=" ")
-    print(f"numpy {np.__version__}; commit {commit()}; {arguments.seeds} seeds; {arguments.space}", *arguments.set)
+    print(f"{conditions()}; {arguments.seeds} seeds; {arguments.space}", *arguments.set)
     spaces = [SearchSpace.load(arguments.space, arguments.set, seed=seed) for seed in range(arguments.seeds)]
     stores = [ResultsStore(arguments.results, f"seed{seed}") for seed in range(arguments.seeds)]
     for num_values in arguments.values:
