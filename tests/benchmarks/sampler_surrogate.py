@@ -1,4 +1,4 @@
-"""Which sampler finds the better front on a surrogate: trees that foretell trials instead of training.
+"""Compares samplers on a surrogate: trees that predict the results of trials, instead of training.
 
     python launchers/search.py --space pwfn_cifar10.yaml --study recorded --trials 80 --set search.sampler=random
     python tests/benchmarks/sampler_surrogate.py results/recorded --seeds 10 --trials 64
@@ -41,7 +41,7 @@ TREES = 100
 
 
 def main() -> None:
-    """Print how well the surrogate foretells, then the table of the contestants."""
+    """Print how well the surrogate predicts, then the table of the contestants."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="folder, its trials drawn at random")
     parser.add_argument("--seeds", type=int, default=10)
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 class Surrogate:
-    """Foretells the rounds of a trial from its parameters.
+    """Predicts the rounds of a trial from its parameters.
 
     Args:
         stores: of studies of one space with complete trials.
@@ -87,13 +87,13 @@ class Surrogate:
         print(f"{len(curves)} trials of {len(self.rounds)} rounds recorded, {self.seconds.sum():.0f} s each")
 
     def held_out(self) -> dict[str, float]:
-        """Correlate the last round's metrics with what trees say that have not seen the trial."""
+        """Correlate the last round's metrics with the predictions of trees that have not seen the trial."""
         told = cross_val_predict(trees(), self._features, self._targets, cv=FOLDS)
         last = pd.DataFrame(self._targets[:, -len(self.metrics) :], columns=self.metrics)
         return last.corrwith(pd.DataFrame(told[:, -len(self.metrics) :], columns=self.metrics), method="spearman")
 
     def curve(self, params: dict[str, Any]) -> list[Row]:
-        """Rows of a trial's rounds."""
+        """Predict the rows of a trial's rounds."""
         [told] = self._trees.predict(self._encode([params]))
         values = told.reshape(len(self.rounds), -1)
         return [
@@ -106,7 +106,7 @@ class Surrogate:
 
 
 def the_space(stores: Sequence[ResultsStore]) -> SearchSpace:
-    """Read the space of studies that differ in nothing but their seeds."""
+    """Read the space of several studies, which may differ only in their seeds."""
     spaces = []
     for store in stores:
         card = store.read_study()
@@ -130,17 +130,17 @@ def complete_trials(store: ResultsStore) -> list[tuple[dict[str, Any], pd.DataFr
 
 
 def encode(settings: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Numbers as they are, one column for each choice; -1 for what a setting does not have."""
+    """Encode a setting: numbers as they are, choices as one column each, and -1 for fields that it does not have."""
     return pd.get_dummies(pd.DataFrame(list(settings)), dtype=float).fillna(-1).astype(float)
 
 
 def trees() -> ExtraTreesRegressor:
-    """Make an estimator that has learned nothing."""
+    """Make an estimator that is not trained yet."""
     return ExtraTreesRegressor(TREES, min_samples_leaf=2, random_state=0)
 
 
 def search(surrogate: Surrogate, space: SearchSpace, num_slots: int) -> pd.DataFrame:
-    """Search as a sweep does, by the clock of the recorded rounds; return the trials."""
+    """Search as a sweep does, but with predicted rounds and recorded times; return the trials."""
     proposer = Proposer(space)
     referee = referee_of(space)
     ended: list[Row] = []

@@ -1,4 +1,4 @@
-"""What sigma, noise and gradual fixing add to plain straight-through training, at equal steps: values, bits, accuracy.
+"""Measures what sigma, noise and gradual fixing add to plain straight-through training with equally many steps.
 
     python tests/benchmarks/straight_through.py --results results/straight_through                    the digits
     PWFN_DATA=/path/to/data python tests/benchmarks/straight_through.py --space qat_cifar10 \
@@ -39,7 +39,7 @@ ROUNDS = 9
 SETTLING = 2
 FRACTIONS = [0.5, 0.8, 0.92, 0.97, 0.99, 0.997, 1.0]
 ANYWHERE = 1e6
-"""A radius, in sigmas, that holds no weight back."""
+"""A radius, in sigmas, that is too large to limit any weight."""
 
 PWFN: dict[str, Any] = {
     "name": "pwfn", "fractions": FRACTIONS, "codebook": "kmeans", "sigma_init": "fisher",
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def configured(space: SearchSpace, method: Mapping[str, Any], num_values: int) -> TrialConfig:
-    """The space's first setting with another method; every row trains as many steps."""
+    """Return the space's first setting with the method of a row; all rows train equally many steps."""
     config = space.trial_config(space.start_settings()[0], 0).model_dump(mode="json")
     config["method"] = {**method, "num_values": num_values}
     epochs = config["training"]["rest_epochs"]
@@ -100,7 +100,7 @@ def configured(space: SearchSpace, method: Mapping[str, Any], num_values: int) -
 
 
 def recorded(config: TrialConfig, number: int, store: ResultsStore) -> Row:
-    """The row of a trial: read where it was run before with this very configuration, else run."""
+    """Return the row of a trial: read it if the trial was run before with the same configuration, else run it."""
     store.create()
     row = store.read_trial(str(number))
     if row is not None and TrialConfig.model_validate_json(row["config_json"]) == config:

@@ -1,4 +1,4 @@
-"""Every benchmark runs, at a size that takes a moment, and prints its table."""
+"""Every benchmark runs at a small size and prints its table."""
 
 import logging
 import re
@@ -46,7 +46,7 @@ HERE = {
     ),
     "wfn": (["--sizes", "2e4"], rf"20,000( +{NUMBER}){{10}}"),
 }
-"""What runs in this process, so that torch is imported once: options, and what the output must have."""
+"""Benchmarks that run in this process, so that torch is imported once: options, and a pattern in the output."""
 
 LONGEST = {"step", "wfn", "data"}
 """Those of `HERE` that take more than a few seconds."""
@@ -61,7 +61,7 @@ DATA = {
         rf"order activation( +{NUMBER}){{3}}",
     ),
 }
-"""What needs real data."""
+"""Benchmarks that need real data."""
 
 CLUSTER = {
     "occupancy": (
@@ -77,15 +77,15 @@ CLUSTER = {
         rf"live, grace 1, factor 2:(.|\n)*\| 5 \| 2 \| {NUMBER} \|",
     ),
 }
-"""What starts Ray."""
+"""Benchmarks that start Ray."""
 
 PARTS = {"printed", "nncodec_size", "version1_encoder"}
-"""Files that benchmarks use."""
+"""Files that benchmarks use and that are no benchmarks themselves."""
 
 
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
-    """Take back what a benchmark sets for its process."""
+    """Undo the settings that a benchmark makes for its process."""
     num_threads, disabled = torch.get_num_threads(), logging.root.manager.disable
     yield
     torch.set_num_threads(num_threads)
