@@ -53,7 +53,7 @@ class Metric:
     """Whether a search may optimise or constrain it. Test accuracies and costs are not searchable."""
     has_float: bool = False
     """Whether it is also recorded for the float network, as `float_NAME`."""
-    foretold_by: str | None = None
+    predicted_by: str | None = None
     """A metric whose value after a few rounds predicts the final value of this one better than its own value does: the
     weights that are fixed first need few values, so that their entropy predicts the final number of values better."""
     heading: str | None = None
@@ -75,10 +75,10 @@ _ALL = (
     _fraction("test_top5", "test top-5", "Top-5 test accuracy with shared values.", known="end", is_searchable=False),
     Metric("unique_values", "values", "distinct weight values",
            "Distinct values of the compressed weights, zero included.", "minimize", 1, MOST_VALUES, log2=True,
-           foretold_by="entropy_bits", heading="values", is_axis=True),
+           predicted_by="entropy_bits", heading="values", is_axis=True),
     Metric("unique_nonzero", "values", "distinct non-zero values",
            "Distinct values of the compressed weights, zero left out.", "minimize", 1, MOST_VALUES, log2=True,
-           foretold_by="entropy_nonzero_bits"),
+           predicted_by="entropy_nonzero_bits"),
     Metric("entropy_bits", "bits per weight", "entropy (bits per weight)",
            "Shannon entropy of the compressed weights' values, zero included.", "minimize", 0, 12, heading="entropy",
            is_axis=True),

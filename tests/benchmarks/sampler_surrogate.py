@@ -6,7 +6,7 @@
 From the recorded trials of a random search (of several with different seeds, where several are given), extremely
 randomised trees (Geurts et al. 2006) learn each metric after each round. Then each contestant searches the same space
 with the same code as a real sweep, but a trial's rounds are what the trees say, without noise, and take the median
-seconds of that round. So whole searches take seconds, for many seeds; how well the trees foretell trials that they have
+seconds of that round. So whole searches take seconds, for many seeds; how well the trees predict trials that they have
 not seen is printed first. What they cannot show: luck of training, and what lies beyond the recorded trials.
 `samplers.py` compares by real searches.
 """
@@ -32,7 +32,7 @@ from sklearn.model_selection import cross_val_predict
 
 from pwfn.results.store import ResultsStore
 from pwfn.search.proposer import Proposer
-from pwfn.search.pruning import FORETOLD_BY, referee_of
+from pwfn.search.pruning import PREDICTED_BY, referee_of
 from pwfn.space.space import SearchSpace
 from pwfn.trial.rows import Row, commit
 
@@ -71,7 +71,7 @@ class Surrogate:
 
     def __init__(self, stores: Sequence[ResultsStore]) -> None:
         self.space = the_space(stores)
-        wanted = [*self.space.told_metrics, *(FORETOLD_BY.get(name, name) for name in self.space.objectives)]
+        wanted = [*self.space.told_metrics, *(PREDICTED_BY.get(name, name) for name in self.space.objectives)]
         recorded = [trial for store in stores for trial in complete_trials(store)]
         if len(recorded) < FOLDS:
             sys.exit(f"{len(recorded)} complete trials are too few to learn from: at least {FOLDS}")
