@@ -368,9 +368,8 @@ class PwfnConfig(_Frozen):
     sigma_join: Literal["std_mu", "mean_sigma", "keep_the_same_divide_by_2", "keep_the_same_divide_by_10",
                         "allow_retraining"] = "std_mu"  # fmt: skip
     """The sigma of weights after a round fixed them to one value together. std_mu: the standard deviation of these
-    weights.
-    mean_sigma: the root mean square of their sigmas. keep_the_same_divide_by_N: each one's own sigma, divided by N.
-    allow_retraining: each one's own sigma, which is trained further."""
+    weights. mean_sigma: the root mean square of their sigmas. keep_the_same_divide_by_N: each one's own sigma, divided
+    by N. allow_retraining: each one's own sigma, which is trained further."""
     recluster: Literal["all", "free"] = "all"
     """all: every round assigns all weights again, so that a weight fixed earlier may get another value. free: weights
     fixed earlier keep their value."""
@@ -497,8 +496,8 @@ class GpfqConfig(AlphabetConfig):
     """Order in which the features of a layer are quantised. natural: as they are stored. activation: those with the
     largest inputs first."""
     max_gram_features: Count = 8192
-    """Layers with more features are quantised on so many samples of their inputs, instead of with Gram matrices of all
-    samples, to save memory."""
+    """Layers with more features are quantised on this many samples of their inputs, instead of with Gram matrices of
+    all samples, to save memory."""
 
 
 class MsqConfig(AlphabetConfig):

@@ -9,7 +9,7 @@ from pwfn.methods.qat.ranks import PIECE, ranks_
 from pwfn.parameters import in_pieces
 
 COLUMNS = 1024
-"""On a GPU the sum of each value is first spread over so many partial sums: threads that add to one number wait for
+"""On a GPU the sum of each value is first spread over this many partial sums: threads that add to one number wait for
 each other."""
 
 
