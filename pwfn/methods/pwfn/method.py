@@ -80,7 +80,8 @@ class Pwfn(Method):
             posterior.living.fix_(posterior.mu, posterior.sigma, clustering.codebook.values, self.radii[index])
             clustering.apply_(posterior.mu.clone(), posterior.sigma, config.sigma_join)  # changes the sigmas only
         assigned = clustering.cluster_of_weight >= 0
-        posterior.fixed.copy_(posterior.fixed | assigned if config.recluster == "free" else assigned)
+        keeps_earlier = config.recluster == "free" and config.codebook != "kmeans"  # which finds all values anew
+        posterior.fixed.copy_(posterior.fixed | assigned if keeps_earlier else assigned)
         posterior.show_mean_()
         if config.codebook != "kmeans":
             numbers |= {"radius_start": self.radii[index], "radius_end": clustering.radius_end}
