@@ -102,8 +102,9 @@ def test_a_kmeans_codebook_fixes_the_nearest_weights_first():
 
 @pytest.mark.parametrize("recluster", ["all", "free"])
 def test_a_kmeans_codebook_fixes_each_rounds_share_and_counts_it(recluster):
-    method, records = run(codebook="kmeans", num_values=6, recluster=recluster)
-    for record, fraction in zip(records, THREE_ROUNDS, strict=True):
+    fractions = (0.3, 0.6, 1.0)
+    method, records = run(codebook="kmeans", num_values=16, recluster=recluster, fractions=fractions)
+    for record, fraction in zip(records, fractions, strict=True):
         expected = pytest.approx(fraction * method.posterior.num_weights, abs=1)
         assert record.fixing.num_fixed == record.fixing.codebook.counts.sum() == expected
 
