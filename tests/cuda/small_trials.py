@@ -55,7 +55,8 @@ CASES = {
     "pwfn, equalised": {"method": PwfnConfig(fractions=HALVES, b=4), "model": {"equalize": "filter"}},
     "pwfn, exponential, nearest, resized": {
         "method": PwfnConfig(
-            fractions=HALVES, regularization="exponential", growth="nearest", sigma_join="keep_the_same_divide_by_2", b=12
+            fractions=HALVES, regularization="exponential", growth="nearest", b=12,
+            sigma_join="keep_the_same_divide_by_2",
         ),
         "data": {"image_size": 16},
     },
@@ -76,7 +77,9 @@ CASES = {
         ),
         "model": {"name": "digits_mlp"},
     },
-    "gpfq, sample by sample": {"method": GpfqConfig(calibration_images=64, max_gram_features=64), "model": {"name": "digits_mlp"}},
+    "gpfq, sample by sample": {
+        "method": GpfqConfig(calibration_images=64, max_gram_features=64), "model": {"name": "digits_mlp"}
+    },
     "msq": {"method": MsqConfig(radius="median", scale=2.0)},
     "kmeans, fisher": {"method": KmeansConfig(weighting="fisher", fisher_images=8, max_order=2)},
     "kmeans by tensor": {"method": KmeansConfig(scope="tensor")},

@@ -55,7 +55,9 @@ register_model(dropping_cnn)
 def trial(method) -> Trial:
     config = TrialConfig(
         model=ModelConfig(name="dropping_cnn"),
-        data=DataConfig(name="digits", train_images=160, validation_images=50, test_images=50, augmentation="crop_flip"),
+        data=DataConfig(
+            name="digits", train_images=160, validation_images=50, test_images=50, augmentation="crop_flip"
+        ),
         training=TrainingConfig(
             batch_size=32, rest_epochs=2, start_fraction=1.0, settle_epochs=1, lr=0.01, optimizer="adam",
             lr_schedule="cosine",
