@@ -27,6 +27,8 @@ class Attempt(NamedTuple):
     started_at: dt.datetime
     seen_at: dt.datetime
     """Time of its last sign of life."""
+    kept_at: dt.datetime | None = None
+    """Time of its last checkpoint inside a round; None if it wrote none."""
 
 
 class Cost(NamedTuple):
@@ -62,8 +64,9 @@ def cost(attempts: Sequence[Attempt], rounds: Sequence[dict[str, Any]], *, num_g
 
 
 def _seconds_of_use(attempt: Attempt, rounds: Sequence[dict[str, Any]]) -> float:
-    """Seconds from a start to the end of the last round that it finished; 0 if it finished none."""
+    """Seconds from a start to the last round that it finished, or checkpoint that it wrote; 0 if there is neither."""
     ends = [row["finished_at"] for row in rounds if attempt.started_at <= row["finished_at"] <= attempt.seen_at]
+    ends += [] if attempt.kept_at is None else [attempt.kept_at]
     return (max(ends) - attempt.started_at).total_seconds() if ends else 0.0
 
 
@@ -105,6 +108,10 @@ class Attempts:
         attempts = [*self._attempts[:-1], self._attempts[-1]._replace(seen_at=_now())]
         return cost(attempts, rounds, num_gpus=num_gpus, is_lost=False)
 
+    def note_checkpoint(self) -> None:
+        """Note that all that was done until now is kept; the next sign of life says so."""
+        self._attempts[-1] = self._attempts[-1]._replace(kept_at=_now())
+
     def _give_signs_of_life(self) -> None:
         while not self._is_over.wait(SIGN_OF_LIFE_SECONDS):
             self._try_sign_of_life()
@@ -117,7 +124,7 @@ class Attempts:
     def _give_sign_of_life(self, store: ResultsStore) -> None:
         self._attempts[-1] = self._attempts[-1]._replace(seen_at=_now())
         if self._is_writer:
-            starts = [[moment.isoformat() for moment in attempt] for attempt in self._attempts]
+            starts = [[moment.isoformat() for moment in attempt if moment is not None] for attempt in self._attempts]
             store.write_attempts(self._trial_id, {"attempts": starts})
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import gc
+from collections.abc import Callable
 
 import torch
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrialConfig
 from pwfn.data import Data, Preprocessing, Source, open_source
@@ -44,11 +45,18 @@ def open_task(
         return Task(network.to(device), data, config, device, replicas, micro_batches, midway=midway)
 
 
-def open_midway(name: str, store: ResultsStore, replicas: Replicas, minutes: float) -> Midway:
-    """Read the checkpoint of this name, and keep the next ones under it."""
+def open_midway(
+    name: str, store: ResultsStore, replicas: Replicas, minutes: float, note: Callable[[], None] = lambda: None
+) -> Midway:
+    """Read the checkpoint of this name, and keep the next ones under it; `note` is called after each."""
     found = store.read_checkpoint(name)
+
+    def write(state: dict[str, Tensor]) -> None:
+        store.write_checkpoint(name, save(state))
+        note()
+
     return Midway(
-        lambda state: store.write_checkpoint(name, save(state)),
+        write,
         seconds=60 * minutes,
         found=load(found) if found else None,
         replicas=replicas,

@@ -56,7 +56,7 @@ def run_trial(
     caught = Exception if replicas.world_size == 1 else NonFiniteLossError
     with Attempts(store, trial.trial_id, is_writer=replicas.is_first) as attempts:
         try:
-            outcome = _run_in_memory(trial, store, device, replicas, on_round, checkpoint_minutes)
+            outcome = _run_in_memory(trial, store, device, replicas, on_round, checkpoint_minutes, attempts)
         except RefusedError:  # not the trial's fault: it gets no row, and goes on when the store can be used again
             raise
         except caught as error:
@@ -83,6 +83,7 @@ def _run_in_memory(
     replicas: Replicas,
     on_round: RoundListener,
     checkpoint_minutes: float,
+    attempts: Attempts,
 ) -> Row | None:
     """Run a trial; if memory runs out, go on from its last checkpoint with smaller parts of each batch.
 
@@ -95,7 +96,9 @@ def _run_in_memory(
         log.warning("trial %s is out of memory: now %d parts per batch", trial.trial_id, micro_batches)
 
     return in_smaller_parts(
-        lambda micro_batches: _run(trial, store, device, replicas, on_round, micro_batches, checkpoint_minutes),
+        lambda micro_batches: _run(
+            trial, store, device, replicas, on_round, micro_batches, checkpoint_minutes, attempts
+        ),
         first=store.read_micro_batches(trial.trial_id),
         most_parts=largest_batch(trial.config, trial.config.training, replicas),
         note=note,
@@ -111,10 +114,11 @@ def _run(
     on_round: RoundListener,
     micro_batches: int,
     checkpoint_minutes: float,
+    attempts: Attempts,
 ) -> Row | None:
     config = trial.config
     baseline = ensure_baseline(config, store, device, replicas, checkpoint_minutes=checkpoint_minutes)
-    midway = open_midway(trial.trial_id, store, replicas, checkpoint_minutes)
+    midway = open_midway(trial.trial_id, store, replicas, checkpoint_minutes, attempts.note_checkpoint)
     task = open_task(config, config.model.without_weights, device, replicas, micro_batches, midway)
     task.network.load_state_dict(dict(baseline.state))
     task = task.ready()

@@ -39,6 +39,19 @@ def test_the_last_start_of_a_trial_that_is_given_up_was_of_use_up_to_its_last_ro
     assert (spent.wall_seconds, spent.lost_seconds) == (60, 40)
 
 
+def test_work_that_a_checkpoint_inside_a_round_has_kept_is_not_lost():
+    starts = [Attempt(at(0), at(100), at(90)), Attempt(at(1000), at(1050))]
+    spent = cost(starts, rounds(30, 1050), num_gpus=1, is_lost=False)
+    assert (spent.wall_seconds, spent.lost_seconds) == (90 + 50, 10)
+
+
+def test_a_start_remembers_its_last_checkpoint(store):
+    with Attempts(store, "0000") as attempts:
+        attempts.note_checkpoint()
+    (start,) = read_attempts(store, "0000")
+    assert start.started_at <= start.kept_at <= start.seen_at
+
+
 @pytest.fixture
 def store(tmp_path):
     store = ResultsStore(str(tmp_path), "test")
