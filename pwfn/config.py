@@ -196,9 +196,11 @@ class DataConfig(_Frozen):
     broken_images: Literal["refuse", "skip"] = "refuse"
     """An image that cannot be decoded ends the trial, or is left out (in training, another takes its place)."""
     loader_workers: Annotated[int, Field(ge=0)] = 4
-    """Processes that decode images, per training worker, where they are not held in memory."""
+    """Processes that decode images, per training worker, where they are not held in memory. With 0 the trial's own
+    process decodes, and nothing but search.trial_minutes ends a wait for a file or a drive that does not answer."""
     loader_timeout: Positive = 300.0
-    """Seconds for which a batch is waited for, with loader_workers above 0; then the trial fails."""
+    """Seconds for which a batch of the loader workers is waited for; then the trial fails. It needs loader_workers
+    above 0, and sets that are held in memory have no such limit either."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> DataConfig:
