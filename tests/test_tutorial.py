@@ -3,11 +3,9 @@
 import argparse
 import contextlib
 import io
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from doctest import ELLIPSIS, NORMALIZE_WHITESPACE, OutputChecker
 from pathlib import Path
 
@@ -21,6 +19,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from timm.utils import CheckpointSaver
+
+from pwfn.commands import main
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
@@ -63,16 +63,9 @@ def train_with_timm(pictures: Path, out: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the reader has, as the current folder: pictures, a checkpoint, and the command `pwfn`."""
+    """What the reader has, as the current folder: pictures and a checkpoint."""
     write_pictures(tmp_path / "pictures")
     train_with_timm(tmp_path / "pictures", tmp_path / "output")
-    command = tmp_path / "bin" / "pwfn"
-    command.parent.mkdir()
-    code = "import sys; from pwfn.commands import main; sys.exit(main())"
-    command.write_text(f"#!/bin/sh\nexec '{sys.executable}' -c '{code}' \"$@\"\n")
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -84,16 +77,22 @@ def blocks() -> Iterator[tuple[int, str, str]]:
         yield text.count("\n", 0, found.start()) + 1, found[1], found[2]
 
 
-def run_shell(commands: str) -> str:
-    done = subprocess.run(["bash", "-ec", commands], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+def run_commands(lines: str) -> None:
+    """Run them in this process, which has imported torch already."""
+    for line in lines.splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "pwfn"
+        assert main(arguments) == 0, line
 
 
-def run_python(snippet: str) -> str:
+def run_snippet(code: str) -> None:
+    exec(compile(code, str(PAGE), "exec"), {"__name__": "__main__"})
+
+
+def printed(run: Callable[[str], None], text: str) -> str:
     out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(compile(snippet, str(PAGE), "exec"), {"__name__": "__main__"})
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        run(text)
     return out.getvalue()
 
 
@@ -111,12 +110,12 @@ def test_every_block_of_the_tutorial_runs_and_prints_what_the_page_says(folder: 
                 name = text.splitlines()[0].removeprefix("# ")
                 Path(name).write_text(text)
             case "sh":
-                output = run_shell(text)
+                output = printed(run_commands, text)
             case "python":
-                output = run_python(text)
+                output = printed(run_snippet, text)
             case "text":
-                shown, printed = without_numbers(text), without_numbers(output)
-                alike = OutputChecker().check_output(shown, printed, ELLIPSIS | NORMALIZE_WHITESPACE)
+                wanted, found = without_numbers(text), without_numbers(output)
+                alike = OutputChecker().check_output(wanted, found, ELLIPSIS | NORMALIZE_WHITESPACE)
                 assert alike, f"tutorial.md, line {line}:\n{text}\nis not what was printed:\n{output}"
             case _:
                 pytest.fail(f"tutorial.md, line {line}: nothing runs a block of {language}")
