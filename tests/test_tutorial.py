@@ -98,7 +98,7 @@ def printed(run: Callable[[str], None], text: str) -> str:
 
 def without_numbers(text: str) -> str:
     """The page has the numbers of one run; those of another machine may differ."""
-    return re.sub(r"[━─]+", "-", re.sub(r"\d[\d,.:]*", "N", text))
+    return re.sub(r"[━─]+", "-", re.sub(r"\d+([,.:]\d+)*", "N", text))
 
 
 @pytest.mark.cluster
