@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from timm.utils import CheckpointSaver
+from torchvision.datasets import ImageFolder
 
 from pwfn.commands import main
 
@@ -45,7 +46,7 @@ def train_with_timm(pictures: Path, out: Path) -> None:
     torch.manual_seed(0)
     network = timm.create_model("test_resnet", num_classes=len(CLASSES))
     prepared = {**timm.data.resolve_model_data_config(network), "input_size": (3, SIDE, SIDE)}
-    data = timm.data.create_dataset("", str(pictures / "train"), transform=timm.data.create_transform(**prepared))
+    data = ImageFolder(str(pictures / "train"), timm.data.create_transform(**prepared))
     images, labels = torch.stack([image for image, _ in data]), torch.tensor([label for _, label in data])
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=EPOCHS * (len(images) // 64))
