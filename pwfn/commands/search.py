@@ -41,7 +41,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument("--study", help="name of the study (default: the space's name)")
     parser.add_argument("--address", help="Ray cluster, as in ray.init (default: start Ray on this machine)")
     parser.add_argument("--ray-temp-dir", metavar="DIR",
-                        help="folder for Ray's own files on this machine, with a short path (default: /tmp/ray)")  # fmt: skip
+                        help="folder for Ray's own files here, with a short path (default: /tmp/ray)")  # fmt: skip
     parser.add_argument("--seed", type=int, help="seed of the study (default: the space's search.seed)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", dest="overrides",
                         help="fields of the configuration or of the search: method.b=7 search.sampler=gp")  # fmt: skip
@@ -190,6 +190,9 @@ def finish(results: str, study: str, console: Console) -> None:
     paths = analysis.write_report(loaded, analysis.study_folder(analysis.study_folder(results, study), "report"))
     for table in analysis.front_tables(loaded):
         console.print(table)
+    missed = analysis.nearest_miss(loaded.trials, loaded.card.get("space", {}).get("constraints", {}))
+    if missed is not None:
+        console.print(missed, soft_wrap=True, markup=False, highlight=False)
     for path in paths:
         console.print(f"report: {path}", soft_wrap=True)
     point = suggestion(loaded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from pathlib import Path
 from pwfn import stopping
 from pwfn.errors import UserError, first_line
 from pwfn.sweep.address import check_address
-from pwfn.sweep.own_session import end, families, own_session
+from pwfn.sweep.own_session import own_session
+from pwfn.sweep.ray_sessions import Watcher
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -59,7 +61,7 @@ def check_folder(folder: Path) -> None:
     if (other / "__init__.py").is_file() and not other.samefile(PACKAGE):
         raise UserError(
             f"{folder} holds another pwfn than the one that runs, {PACKAGE}; start in another folder, or run the one "
-            f"here: python {folder / 'launchers' / 'search.py'}"
+            f"here: python {shlex.quote(str(folder / 'launchers' / 'search.py'))}"
         )
 
 
@@ -87,25 +89,23 @@ def connected(address: str | None, *, dashboard: bool, temp_dir: str | None = No
     check_folder(Path.cwd())
     if address is not None:
         check_address(address)
-    daemons: list[int] = []
+    watcher = Watcher()
     try:
-        _join(address, dashboard, temp_dir, daemons)
+        _join(address, dashboard, temp_dir, watcher)
         yield
     finally:
         with stopping.at_once("stopped at once; the same command goes on from the last rounds"):
-            family = families(daemons)
             ray.shutdown()
-            end(family)
+            watcher.end()
 
 
-def _join(address: str | None, dashboard: bool, temp_dir: str | None, daemons: list[int]) -> None:
-    """Call `ray.init`; the ids of the processes that it starts are added to `daemons`, also where it fails."""
+def _join(address: str | None, dashboard: bool, temp_dir: str | None, watcher: Watcher) -> None:
     import ray
     from ray.job_config import JobConfig
 
     local = {} if address is not None else {"include_dashboard": dashboard, "_temp_dir": temp_dir}
     try:
-        with own_session(daemons):
+        with own_session(watcher.watch):
             ray.init(
                 address=address or "local",  # None would join whatever cluster runs on this machine
                 log_to_driver=False,

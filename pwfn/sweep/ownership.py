@@ -71,6 +71,10 @@ class Ownership:
         self._thread = threading.Thread(target=self._renew_now_and_then, daemon=True)
         self._thread.start()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle nothing: Tune pickles its searcher for a restore that we do not use."""
+        return {}
+
     @property
     def number(self) -> int:
         """The number of this driver."""
