@@ -53,7 +53,7 @@ def nearest_miss(trials: pd.DataFrame, constraints: Constraints) -> str | None:
     shares = violation(finished, constraints)
     if shares.isna().all():
         return None
-    nearest = finished.loc[shares.idxmin()]
+    nearest = finished.iloc[int(shares.argmin())]
     missed = [
         _miss_words(nearest, metric, kind, bound)
         for metric, bounds in constraints.items()

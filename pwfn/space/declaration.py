@@ -209,16 +209,16 @@ def read_search(declared: Mapping[str, Any], origin: Origin) -> SearchConfig:
         _require_setting(name, SearchConfig, where, "the search")
         if name == "pruning" and isinstance(value, dict):
             for setting in value:
-                inner = origin.at("search", f"{name}.{setting}")
-                at = inner if f"search.{name}.{setting}" in origin.overrides else f"{where}.{setting}"
+                exact = origin.at("search", f"{name}.{setting}")
+                at = exact if f"search.{name}.{setting}" in origin.overrides else f"{where}.{setting}"
                 _require_setting(setting, PruningConfig, at, "pruning")
     try:
         return SearchConfig.model_validate_json(to_json(declared))
     except ValidationError as error:
-        field, *inner = map(str, error.errors()[0]["loc"])
-        name = ".".join([field, *inner])
+        first, *inner = map(str, error.errors()[0]["loc"])
+        name = ".".join([first, *inner])
         given = f"search.{name}" in origin.overrides
-        where = origin.at("search", name) if given else ".".join([origin.at("search", field), *inner])
+        where = origin.at("search", name) if given else ".".join([origin.at("search", first), *inner])
         raise complain(where, error) from None
 
 

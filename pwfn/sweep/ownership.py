@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pwfn.errors import UserError
+from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
 from pwfn.sweep.process import Process
 
@@ -29,6 +30,8 @@ LEASE_SECONDS = 60.0
 """A driver on another machine counts as gone when it has not renewed its lease for so long."""
 LOOK_SECONDS = 1.0
 """Time between two looks at a lease that may expire."""
+LOOKS = 5
+"""Times that a lease is read before it counts as damaged."""
 
 
 @dataclass(frozen=True)
@@ -165,13 +168,31 @@ def owned(store: ResultsStore, *, join: bool, say: Callable[[str], None]) -> Ite
 
 
 def read_drivers(store: ResultsStore) -> list[Driver]:
-    """Read the drivers of a study, by number; a file that is no driver's counts as none."""
-    found = []
-    for name in store.record_names("drivers"):
-        with suppress(KeyError, TypeError, ValueError):
-            if (card := store.read_record(f"drivers/{name}")) is not None:
-                found.append(_driver(int(name), card))
-    return sorted(found, key=lambda each: each.number)
+    """Read the drivers of a study, by number.
+
+    Raises:
+        UserError: a file is no driver's.
+    """
+    found = (_read(store, name) for name in store.record_names("drivers"))
+    return sorted(filter(None, found), key=lambda each: each.number)
+
+
+def _read(store: ResultsStore, name: str) -> Driver | None:
+    """Read one driver; None if the file has just been deleted. Some stores show a part while it is replaced."""
+    reason: Exception | None = None
+    for _ in range(LOOKS):
+        try:
+            card = store.read_record(f"drivers/{name}")
+            return None if card is None else _driver(int(name), card)
+        except RefusedError:
+            raise
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            reason = error
+            time.sleep(LOOK_SECONDS / LOOKS)
+    raise UserError(
+        f"{store.results}/{store.study}: drivers/{name}.json is not the lease of a search ({reason}); "
+        "delete it if no search of this study runs"
+    )
 
 
 def count_claims(store: ResultsStore, trial_id: str) -> int:

@@ -1,4 +1,4 @@
-"""Ends the sessions of Ray's daemons when their driver is gone, however it died. Also a program of its own, the watcher.
+"""Ends the sessions of Ray's daemons when their driver is gone, however it died; also a program, the watcher.
 
 Ray's daemons end with their driver, by the kernel, but two agents that they start look for them only once a minute. All
 of them are in the daemons' sessions, so that they can be found after their parents are gone.
