@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -140,8 +141,10 @@ def check_temp_dir(folder: str | None, address: str | None) -> None:
             f"--ray-temp-dir {folder}: its path is longer than {LONGEST_TEMP_DIR} bytes, too long for sockets"
         )
     existing = next(each for each in (path, *path.parents) if each.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--ray-temp-dir {folder}: {existing} is not a folder that can be written to")
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise UserError(f"--ray-temp-dir {folder}: {existing} is not a folder that can be written to: {error}") from None
 
 
 def check_data(configs: Sequence[TrialConfig], console: Console) -> None:

@@ -45,6 +45,7 @@ def test_a_signal_during_the_imports_is_one_line(tmp_path, name, number):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_trial_by_hand_finishes_its_round_and_the_same_command_goes_on(tmp_path):
     """SIGTERM as `timeout` sends it: to the process, and then to its group."""
     store = ResultsStore(str(tmp_path / "results"), "small")
