@@ -11,10 +11,10 @@ READY := $(VENV)/.ready
 search: $(READY)
 	$(BIN)/python launchers/search.py --space digits.yaml
 
-test: check
-	$(MAKE) --jobs 2 --output-sync test-alone test-cluster
+# Beside each other, on two cores, in this order; but never two Ray clusters at once: they starve each other.
+test: $(READY)
+	$(MAKE) --jobs 2 --output-sync check test-cluster test-alone
 
-# Beside each other, on two cores; but never two Ray clusters at once: they starve each other.
 test-alone: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not cluster"
 

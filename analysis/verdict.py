@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -40,7 +41,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against the best baseline with no more values, on the test images."""
+    """A method against a baseline, on the test images."""
 
     decision: Finding
     reason: str
@@ -63,18 +64,22 @@ def answer(series: Sequence[Series], tolerance: float) -> Answer | None:
 
 
 def compare(subject: Answer, baselines: Sequence[Series]) -> Comparison:
-    """Compare with the baseline that is best on validation with at most as many values."""
-    limit = subject.num_values
-    found = []
-    for one in baselines:
-        points = _complete(one)
-        found += [(one, point) for _, point in points[points["unique_values"] <= limit].iterrows()]
+    """Compare with the baseline that is best on validation with at most as many values.
+
+    Where all baselines have more values, the rival is the one with the fewest. To be better than that one decides;
+    to be worse does not, since the baseline with as few values is not known.
+    """
+    found = [(one, point) for one in baselines for _, point in _complete(one).iterrows()]
     if not found:
-        known = f"no baseline with at most {_count(limit)} values has finished"
+        known = f"no baseline with at most {_count(subject.num_values)} values has finished"
         return Comparison("not decided", known if baselines else "no baseline has been run", None)
-    one, point = max(found, key=lambda pair: pair[1]["val_top1"])
-    baseline = Answer(subject.tolerance, one.label, point, _test_seeds(one, point))
-    return _decided(subject, baseline)
+    limit = max(subject.num_values, min(point["unique_values"] for _, point in found))
+    allowed = [pair for pair in found if pair[1]["unique_values"] <= limit]
+    one, point = max(allowed, key=lambda pair: pair[1]["val_top1"])
+    result = _decided(subject, Answer(subject.tolerance, one.label, point, _test_seeds(one, point)))
+    if limit > subject.num_values and result.decision == "does not beat":
+        return dataclasses.replace(result, decision="not decided", reason="the baseline has more values")
+    return result
 
 
 def verdict(series: Sequence[Series]) -> list[str]:
@@ -180,10 +185,12 @@ def _comparison_words(found: Answer, baselines: Sequence[Series]) -> str:
     best = result.baseline
     if best is None:
         return f"Against baselines: not decided, because {result.reason}."
-    against = (
-        f"the best baseline with at most as many values, {best.label} ({_count(best.num_values)} values, "
-        f"trial {best.point['trial_id']})"
+    which = (
+        "the smallest baseline"
+        if best.num_values > found.num_values
+        else "the best baseline with at most as many values"
     )
+    against = f"{which}, {best.label} ({_count(best.num_values)} values, trial {best.point['trial_id']})"
     if not np.isfinite(result.difference):
         return f"Against {against}: not decided, because {result.reason}."
     by = f"{100 * result.difference:+.2f} points on the test images"

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load` when it is asked for, so that `import pwfn` needs no torch."""
+    """Import `load` only when it is used, so that `import pwfn` needs no torch."""
     if name != "load":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pwfn.export import load

@@ -1,4 +1,4 @@
-"""The float network from which every trial of a study starts: loaded or trained once, then kept with the results."""
+"""The float network from which every trial of a study starts: loaded or trained once, then stored with the results."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ from pwfn.training import Accuracy, Learner
 log = logging.getLogger(__name__)
 
 MAX_NAME = 100
-"""Characters of a model's name in a file's."""
+"""Largest number of characters of a model's name in the name of a file."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A float network's weights and accuracies."""
+    """The weights and accuracies of a float network."""
 
     state: Mapping[str, Tensor]
+    """Its state dict."""
     validation: Accuracy
+    """Accuracy on the validation images."""
     test: Accuracy
+    """Accuracy on the test images."""
 
     def to_bytes(self) -> bytes:
-        """Return the weights as a safetensors file."""
+        """Return the content of a safetensors file with the weights."""
         content: bytes = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.state.items()})
         return content
 
     @property
     def card(self) -> dict[str, float]:
-        """The accuracies, as they are written to a file beside the weights."""
+        """The accuracies by name, as they are stored in a file beside the weights."""
         return {
             "val_top1": self.validation.top1,
             "val_top5": self.validation.top5,
@@ -49,21 +52,25 @@ class Baseline:
 
     @classmethod
     def from_bytes(cls, weights: bytes, card: Mapping[str, Any]) -> Baseline:
-        """Rebuild from `to_bytes` and `card`."""
+        """Rebuild a baseline from what `to_bytes` and `card` gave."""
         validation = Accuracy(card["val_top1"], card["val_top5"])
         return cls(load(weights), validation, Accuracy(card["test_top1"], card["test_top5"]))
 
 
 LATER_FIELDS = {"kwargs": {}, "ema": False, "new_head": False, "fuse": False}
-"""Fields of `ModelConfig` that came later, with what they were before: left out where that is so, older keys hold."""
+"""Fields that were added to `ModelConfig` later, with the values that stand for the time before. A field with this
+value does not enter the key, so that the keys of older studies stay valid."""
 
 OF_THE_MACHINE = ("loader_workers", "loader_timeout", "cache")
 """Fields of `DataConfig` that change no image: they count as if they had their defaults."""
 
 
 def baseline_key(config: TrialConfig) -> str:
-    """Name the float network that a trial starts from: equal for trials that differ only in how they compress it."""
-    without = {"equalize", "random"}  # one comes after it, the other only permits it
+    """Return the key of the float network that a trial starts from.
+
+    Trials that differ only in how they compress the network have the same key.
+    """
+    without = {"equalize", "random"}  # equalize changes the network later; random only permits it
     without |= {name for name, before in LATER_FIELDS.items() if getattr(config.model, name) == before}
     data = config.data.model_copy(update={name: DataConfig.model_fields[name].default for name in OF_THE_MACHINE})
     digest = derive_seed(
@@ -73,12 +80,16 @@ def baseline_key(config: TrialConfig) -> str:
 
 
 def file_name(name: str) -> str:
-    """Make a name of a model (`hf-hub:timm/resnet18`, `local-dir:/my/net`) part of a file's name."""
+    """Turn the name of a model (`hf-hub:timm/resnet18`, `local-dir:/my/net`) into a part of a file's name."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:MAX_NAME].strip("_")
 
 
 def make_baseline(task: Task) -> Baseline:
-    """Train the task's network as `config.baseline` says, in place, and measure it."""
+    """Train the task's network in place, as `config.baseline` says, and measure it.
+
+    Raises:
+        NonFiniteLossError: the loss became NaN or infinite.
+    """
     config = task.config.baseline
     flat = FlatParameters(task.network.parameters())
     num_steps = task.num_steps(config)

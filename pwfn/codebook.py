@@ -1,4 +1,4 @@
-"""A set of shared values, and the one definition of every number that is reported about it."""
+"""Codebooks, sets of shared values, and the definition of every number that is reported about them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Codebook:
-    """The distinct values of a set of weights.
+    """The distinct values of some weights.
 
-    `values` is float32 `(num_values,)`, ascending, without a negative zero; `counts` is int64 `(num_values,)`, the
-    weights at each value, all positive.
+    `values` is float32 `(num_values,)`, ascending; zero is +0. `counts` is int64 `(num_values,)`, the number of weights
+    with each value, all positive.
     """
 
     values: FloatArray
@@ -32,7 +32,7 @@ class Codebook:
 
     @classmethod
     def merge(cls, values: npt.NDArray[np.float64], counts: IntArray) -> Codebook:
-        """Build from values `(n,)` that may repeat, and the number of weights `(n,)` that were placed at each."""
+        """Build a codebook from values `(n,)`, which may be equal as float32, and their numbers of weights `(n,)`."""
         distinct, index = np.unique(values.astype(np.float32) + np.float32(0), return_inverse=True)
         return cls(distinct, np.bincount(index, weights=counts, minlength=len(distinct)).astype(np.int64))
 
@@ -69,13 +69,16 @@ def measure_codebook(codebook: Codebook) -> CodebookMetrics:
 
 
 def float32_below(numbers: npt.NDArray[np.float64]) -> FloatArray:
-    """Round float64 numbers down to float32; no float32 lies between, so a weight is beyond both or beyond none."""
+    """Round float64 numbers down to float32.
+
+    A float32 weight is above the result exactly if it is above the float64 number.
+    """
     near = numbers.astype(np.float32)
     return np.where(near > numbers, np.nextafter(near, np.float32(-np.inf)), near)
 
 
 def entropy_bits(counts: IntArray) -> float:
-    """Shannon entropy, base 2, of the distribution that positive counts `(num_values,)` describe; 0 for none."""
+    """Shannon entropy in bits of values that occur with positive counts `(num_values,)`; 0 if there are none."""
     if len(counts) == 0:
         return 0.0
     share = counts / counts.sum()
@@ -83,10 +86,9 @@ def entropy_bits(counts: IntArray) -> float:
 
 
 def value_orders(values: FloatArray) -> IntArray:
-    """Order of each float32 value `(num_values,)`: how many distinct powers of two sum to it; 0 for zero.
+    """Order of each float32 value `(num_values,)`: the number of distinct powers of two that sum to it; 0 for zero.
 
-    That is the number of ones in the binary significand, so it is defined for the values of every method, not just
-    for those built as sums of powers of two.
+    It is the number of ones in the binary significand, and so defined for the values of every method.
     """
     bits = values.astype(np.float32).view(np.uint32)
     exponent = (bits >> 23) & 0xFF

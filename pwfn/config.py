@@ -1,8 +1,8 @@
-"""The configuration of one trial: frozen, validated, and the only place that lists defaults.
+"""The configuration of one trial: frozen, checked when it is built, and the only place that has the defaults.
 
 The defaults of `PwfnConfig` and `TrainingConfig` are the ImageNet setting of PWFN (NeurIPS 2023, section 4), so that
-an empty search space is the paper's run. A field's docstring gives its meaning, unit and range; the search space
-(`pwfn.space.space`) names fields by dotted path, `method.b` or `training.lr`.
+an empty search space is the paper's run. The docstring of a field gives its meaning, unit and range; users read it. A
+search space (`pwfn.space.space`) names a field by its path, for example `method.b` or `training.lr`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Argument = bool | int | float | str | list[bool | int | float | str] | None
-"""Type of an argument that the constructor of a network takes."""
+"""An argument in `model.kwargs`."""
 
 RESERVED_ARGUMENTS = {
     "num_classes": "the data says how many",
@@ -38,16 +38,16 @@ RESERVED_ARGUMENTS = {
     "device": "resources say where a trial runs",
     "dtype": "networks are float32",
 }
-"""Arguments of timm's `create_model` that `model.kwargs` does not take, and what to do instead."""
+"""Arguments of timm's `create_model` that are not allowed in `model.kwargs`, with the reason or what to do instead."""
 
 PWFN_FRACTIONS = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 1.0)
 """Cumulative share of the weights that is fixed after each round (PWFN, section 4)."""
 
 
 def shared_data_folder() -> Path | None:
-    """The folder of real data sets: the environment variable PWFN_DATA, else `../shared/data`, else None.
+    """The folder of real data sets: the environment variable PWFN_DATA; if it is not set, `../shared/data`.
 
-    `../shared/data` counts from the repository's root and only where it exists.
+    `../shared/data` is relative to the root of the repository. If that folder does not exist either, it is None.
     """
     if "PWFN_DATA" in os.environ:
         return Path(os.environ["PWFN_DATA"])
@@ -67,32 +67,37 @@ class _Frozen(BaseModel):
 
 
 class ModelConfig(_Frozen):
-    """Which network is compressed, and where its weights come from."""
+    """The network that is compressed, and the source of its weights."""
 
     name: str = "resnet18"
-    """Name in timm's registry, ours (`digits_cnn`, `cifar_resnet20`, ...) included; or `hf-hub:OWNER/NAME`, or
-    `local-dir:FOLDER` with a config.json as timm saves it."""
+    """A name in timm's registry, to which this project adds `digits_cnn`, `cifar_resnet20` and others; or
+    `hf-hub:OWNER/NAME`; or `local-dir:FOLDER`, a folder with a config.json as timm saves it."""
     kwargs: dict[str, Argument] = {}
     """Further arguments of timm's `create_model` (patch_size, drop_path_rate, global_pool, ...), as in timm's
-    `--model-kwargs`. They belong to the network: the exported file carries them."""
+    `--model-kwargs`. They are part of the network, so the exported file contains them."""
     pretrained: bool = False
-    """Load the weights that belong to the name (downloaded by timm where they are not cached)."""
+    """Load the pretrained weights of that name; timm downloads them if they are not in its cache."""
     checkpoint: str | None = None
-    """A state dict of one's own, `.safetensors` or saved by torch, alone or as a training script keeps it; or the index
-    of its shards. Takes the place of `pretrained`. `${NAME}` is an environment variable."""
+    """File with your own weights instead of `pretrained`: a state dict, alone or inside the checkpoint of a training
+    script, as `.safetensors` or saved by torch; or the index file of several shards. `${NAME}` is replaced by the
+    environment variable NAME."""
     ema: bool = False
-    """Where a checkpoint holds both the raw weights and their moving average (EMA), load the average."""
+    """If the checkpoint has both the raw weights and their exponential moving average (EMA), load the average."""
     new_head: bool = False
-    """Where the weights tell another number of classes apart, give the network a new classifier, drawn at random: it
-    has to be trained (`baseline.epochs`)."""
+    """If the weights are for another number of classes than the data has, replace the classifier by a new one with
+    random weights. It has to be trained (`baseline.epochs`)."""
     random: bool = False
-    """Allow a network with random weights, one that was neither loaded nor trained."""
+    """Allow a network whose weights are random because they are neither loaded nor trained."""
     fuse: bool = False
-    """First fuse what timm can fuse for use (RepVGG, MobileOne, FastViT, ...) and make weight-standardised convolutions
-    plain: what is compressed is then what the multiplications use."""
+    """Before compression, merge the branches that timm can merge for inference (RepVGG, MobileOne, FastViT, ...), and
+    turn weight-standardised convolutions into plain ones. The compressed weights are then those that inference
+    multiplies by."""
     equalize: Literal["none", "layer", "filter"] = "none"
-    """Before any method: rescale each layer that feeds a BatchNorm, or each of its filters, so that all are equally
-    large; the network computes what it did. A codebook that all layers share then needs fewer values."""
+    """Before compression, rescale the weights in front of each BatchNorm, so that they have one size (root mean
+    square).
+    layer: one factor for each layer. filter: one factor for each filter. The outputs of the network stay the same, and
+        a
+    codebook that all layers share needs fewer values."""
 
     @field_validator("kwargs")
     @classmethod
@@ -112,93 +117,98 @@ class ModelConfig(_Frozen):
 
     @property
     def has_weights(self) -> bool:
-        """Whether weights are loaded from somewhere."""
+        """Whether weights are loaded, from timm or from a file."""
         return self.pretrained or self.checkpoint is not None
 
     @property
     def without_weights(self) -> ModelConfig:
-        """The same network, whose weights come from elsewhere."""
+        """The configuration of the same network without a source of weights."""
         return self.model_copy(update={"pretrained": False, "checkpoint": None, "ema": False, "new_head": False})
 
 
 class DataConfig(_Frozen):
-    """Which images, and how they are split and prepared; docs/data.md says what is accepted."""
+    """The images, and how they are split and prepared; docs/data.md describes all kinds of data."""
 
     name: Literal["digits", "parquet", "imagefolder", "torchvision", "webdataset", "huggingface"] = "imagefolder"
-    """digits: scikit-learn's, embedded. imagefolder: `train/CLASS/*` and `val/CLASS/*` under `root`. parquet,
-    webdataset: Parquet or tar files under `root`. torchvision: `dataset` by class name. huggingface: `dataset` by its
-    name on the hub, or a folder `root` in any layout that Hugging Face's `datasets` reads."""
+    """Kind of data. digits: the handwritten digits that come with scikit-learn. imagefolder: `train/CLASS/*` and
+    `val/CLASS/*` under `root`. parquet, webdataset: Parquet files or tar files under `root`. torchvision: the data set
+    of torchvision that `dataset` names. huggingface: a data set that `dataset` names on the hub, or a folder `root` in
+    any layout that Hugging Face's `datasets` reads."""
     root: str | None = None
-    """Folder of the data, or `s3://` and `hf://` for parquet and webdataset. `${NAME}` is an environment variable;
-    `${PWFN_DATA}` falls back to `../shared/data`."""
+    """Folder of the data; for parquet and webdataset also an address that begins with `s3://` or `hf://`. `${NAME}` is
+    replaced by the environment variable NAME; if PWFN_DATA is not set, `${PWFN_DATA}` is `../shared/data`."""
     dataset: str | None = None
-    """torchvision: class name in torchvision.datasets, with a variant after a slash where the set has some (CIFAR100,
-    EMNIST/letters). huggingface: name on the hub, with a revision after an at sign (uoft-cs/cifar10@main)."""
+    """torchvision: name of a class in torchvision.datasets, and after a slash the variant of sets that have several
+    (CIFAR100, EMNIST/letters). huggingface: name on the hub, optionally with a revision (uoft-cs/cifar10@main)."""
     subset: str | None = None
-    """Which configuration of a Hugging Face data set that has several."""
+    """Name of the configuration, for a Hugging Face data set that has several."""
     cache: str | None = None
-    """Folder for the Arrow files that `datasets` makes of Parquet and tar files; None takes its own
-    (HF_DATASETS_CACHE, else ~/.cache/huggingface/datasets)."""
+    """Folder for the Arrow files that `datasets` makes from Parquet and tar files. None: the default of `datasets`
+    (HF_DATASETS_CACHE, or ~/.cache/huggingface/datasets)."""
     image_column: str | None = None
-    """Column of the images; None takes the only one there is."""
+    """Name of the column with the images; None: the only such column."""
     label_column: str | None = None
-    """Column of the labels; None takes the only one there is."""
+    """Name of the column with the labels; None: the only such column."""
     train_split: str | None = None
-    """Name of the training split, or of its folder under `root`; None finds train or training."""
+    """Name of the training split, or of its folder under `root`; None: the split called train, training or similar."""
     validation_split: str | None = None
-    """Name of the split that the search sees. None takes the official validation split where there is a test split
-    beside it, else holds images out of the training split. The training split's name: hold out in any case."""
+    """Name of the split on which the search measures accuracy. None: the official validation split if the data has a
+    test split too, else images held out of the training split. With the name of the training split, images are always
+    held out of it."""
     test_split: str | None = None
-    """Name of the split that is measured at the end. None takes test or testing, else the official validation split."""
+    """Name of the split that is measured at the end. None: the split called test, testing or similar, else the
+    official validation split."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the training images held out for the search, where no split serves for that; it never sees the test
-    images."""
+    """Share of the training images that is held out for the search if no split is used for it. The search never sees
+    the test images."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the training images held out as test images, by a draw that is the same for every seed, where the data
-    has no test split. None takes 0.2 for sets that come without one (digits, EuroSAT), and refuses other data."""
+    """Share of the training images that is held out as test images if the data has no test split; they are the same for
+    every seed. None: 0.2 for data sets that are published without one (digits, EuroSAT); other data is refused."""
     split_seed: int | None = None
-    """Seed of the validation split; None takes the seed of the study, so that all its trials share one split."""
+    """Seed that decides which images are held out for validation. None: the seed of the study, so that all its trials
+    use the same images."""
     train_images: Count | None = None
-    """Use only this many training images, drawn by the split seed, each class its share; None uses all."""
+    """Number of training images to use, drawn at random by the split seed, from each class its share; None: all."""
     validation_images: Count | None = None
-    """Use only this many validation images, drawn likewise; None uses all."""
+    """Number of validation images to use, drawn in the same way; None: all."""
     test_images: Count | None = None
-    """Use only this many test images, drawn likewise; None uses all."""
+    """Number of test images to use, drawn in the same way; None: all."""
     class_order: Literal["natural", "lexical"] | None = None
-    """Order of classes that are known by name only (folders, text labels). natural: 2 before 10, as timm's reader.
-    lexical: by character, as torchvision's. None is lexical; where the two differ, weights are loaded and nothing
-    names their classes, the order has to be chosen."""
+    """Order in which classes that are given by names (folders, text labels) get their numbers. natural: 2 before 10, as
+    in timm. lexical: character by character, as in torchvision. None: lexical, but it is refused if the two orders
+    differ, weights are loaded, and nothing names the classes of the weights; then choose one."""
     class_map: str | None = None
-    """File that gives each class its number: a name per line, as timm's `--class-map`, or JSON (a list of names, or
-    name to number). Takes the place of `class_order`, and may name classes of which there is no image."""
+    """File that gives each class its number, instead of `class_order`: one name per line, as timm's `--class-map`, or
+    JSON (a list of names, or an object with a number for each name). It may name classes that have no images."""
     channels: Literal[1, 3] | None = None
-    """1: grey, 3: colour; every image is converted. None: colour for image files; for small sets colour unless all
-    their images are grey."""
+    """1: grey, 3: colour; all images are converted. None: 3 for image files; for small data sets 1 if all their images
+    are grey, else 3."""
     exif_orientation: bool = False
-    """Turn photos as their EXIF record says. timm and torchvision do not, so pretrained networks did not see that."""
+    """Rotate photos as their EXIF data says. timm and torchvision do not, so pretrained networks have not seen that."""
     image_size: Count | None = None
-    """Side of the network's input in pixels; None takes the network's own."""
+    """Width and height of the network's input in pixels; None: the network's own."""
     use_test_size: bool = False
-    """Take timm's input size and crop for testing, where a network has other ones than for training."""
+    """Use timm's input size and crop for testing a network, if they differ from those for training it."""
     interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest", "box", "hamming"] | None = None
-    """Filter of the resizing; None takes the network's."""
+    """Filter with which images are resized; None: the network's own."""
     crop_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the resized image that the central crop keeps, timm's crop_pct; None takes the network's."""
+    """Share of the resized image's side that the central crop keeps (timm's crop_pct); None: the network's own."""
     crop_mode: Literal["center", "squash", "border"] | None = None
-    """timm's: center keeps the shape and cuts what is outside, squash changes the shape, border pads. None takes the
-    network's."""
+    """How an image becomes square, as in timm. center: keep its proportions and cut off the longer sides. squash:
+    change its proportions. border: keep its proportions and add a border. None: the network's own."""
     augmentation: Literal["none", "flip", "crop_flip"] = "flip"
-    """Training images: flip mirrors at random. crop_flip also crops at random: a random resized crop, or for sets that
-    are held in memory a shift by up to 1/8 of the side."""
+    """Random changes of training images. flip: mirror them left to right with probability 1/2. crop_flip: also crop
+    them: a random resized crop, or a shift by up to 1/8 of the side if the images are held in memory."""
     in_memory: bool | None = None
-    """Decode once and hold the prepared images on the device. None does so for small images (sides up to 96) from
-    anything but image files."""
+    """Decode all images once and keep them, prepared, in the memory of the device. None: only if they are small (sides
+    up to 96 pixels) and do not come from image files."""
     broken_images: Literal["refuse", "skip"] = "refuse"
-    """An image that cannot be decoded ends the trial, or is left out (in training, another takes its place)."""
+    """What happens when an image cannot be decoded. refuse: the trial ends. skip: the image is left out; in training,
+    another one takes its place."""
     loader_workers: Annotated[int, Field(ge=0)] = 4
-    """Processes that decode images, per training worker, where they are not held in memory."""
+    """Number of processes for each training worker that decode images, if these are not held in memory."""
     loader_timeout: Positive = 300.0
-    """Seconds for which a batch is waited for, with loader_workers above 0; then the trial fails."""
+    """Seconds that the trial waits for a batch from its `loader_workers`, if there are any, before it fails."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> DataConfig:
@@ -230,82 +240,84 @@ class DataConfig(_Frozen):
 
 
 class OptimizationConfig(_Frozen):
-    """One optimiser and its batches."""
+    """An optimiser, its learning rate and its batches."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
     """SGD with momentum, or Adam (betas 0.9, 0.999)."""
     lr: Positive = 0.001
-    """Learning rate."""
+    """Learning rate at the start of the schedule."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    """Within a round: constant, or a half cosine down to zero."""
+    """constant: the learning rate stays. cosine: it falls to zero along half a cosine. The schedule of `training`
+    starts again in every round (with qat in every stage)."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD; Adam ignores it."""
     weight_decay: NonNegative = 1e-4
-    """L2 penalty, added to the gradient of weights that are not fixed."""
+    """Factor of the L2 penalty, which is added to the gradient of everything that is trained."""
     clip_norm: Positive | None = 1.0
-    """Largest norm of the gradient; a larger gradient is scaled down to it. None never scales."""
+    """Largest norm of the gradient; a larger gradient is scaled down to this norm. None: no limit."""
     batch_size: Count = 128
-    """Images per step over all workers together."""
+    """Number of images per training step, over all workers together."""
 
 
 class BaselineConfig(OptimizationConfig):
-    """How the float network is trained before compression; it is trained once, and every trial starts from it."""
+    """Training of the float network before compression; it happens once, and every trial starts from its result."""
 
     epochs: Annotated[int, Field(ge=0)] = 0
-    """Number of epochs; 0 takes the network as it was loaded."""
+    """Number of epochs; 0: use the network as it was loaded."""
     allow_chance: bool = False
-    """Go on although a network that was loaded is hardly better than chance, which otherwise ends the study: mostly its
-    classes are in another order."""
+    """Continue although the loaded network is hardly better than chance. Otherwise this ends the study: in most cases
+    the network has its classes in another order than the data."""
 
 
 class TrainingConfig(OptimizationConfig):
-    """Training between two fixings."""
+    """Training of a trial: before each fixing, and after the last one."""
 
     start_epochs: Annotated[int, Field(ge=0)] = 1
-    """Epochs before the first fixing."""
+    """Number of epochs before the first fixing."""
     start_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Share of the batches that an epoch of the first round uses; PWFN trains on 5 % there."""
+    """Share of the batches that an epoch of the first round uses; 0.05 as in PWFN."""
     rest_epochs: Annotated[int, Field(ge=0)] = 3
-    """Epochs before each later fixing."""
+    """Number of epochs before each later fixing."""
     steps_per_epoch: Count | None = None
-    """Stop an epoch after this many steps, for short trials; None uses all images."""
+    """Largest number of training steps in an epoch, for short trials; None: no limit."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is autocast: weights, gradients and the optimiser's state stay float32."""
+    """bfloat16: the network computes in bfloat16 (autocast); weights, gradients and optimiser state stay float32."""
     distillation: Fraction = 0.0
-    """Weight of the distance from the float network's predictions in the loss; the labels have the rest. A network that
-    already fits its training images learns little from their labels."""
+    """Weight, in the loss, of the divergence from the float network's predictions; the cross-entropy of the labels has
+    the rest. A network that already fits its training images learns little from their labels."""
     temperature: Positive = 1.0
-    """Temperature of both predictions in that distance; at a higher one, unlikely classes count for more."""
+    """Temperature of both predictions in `distillation`; the higher it is, the more unlikely classes count."""
     settle_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs of training after the last fixing, for all that is not fixed: norm layers, and the values of a codebook
-    that is free, each of which moves together with all weights at it."""
+    """Number of epochs after the last fixing (with qat after each stage), for methods that train. They train what is
+    not fixed, such as norm layers. With qat, and with pwfn unless `codebook: lattice`, they also train the shared
+    values, each together with all its weights."""
 
 
 class EvaluationConfig(_Frozen):
-    """How accuracy is measured."""
+    """Measuring of accuracy."""
 
     batch_size: Count = 512
-    """Images per forward pass."""
+    """Number of images per forward pass."""
     recalibrate_bn: bool = True
-    """Estimate BatchNorm's statistics again, without noise, before a network with fixed weights is measured."""
+    """Estimate BatchNorm's statistics again, without weight noise, before a whole compressed network is measured."""
     recalibration_images: Count = 4096
-    """Number of training images for that estimate, augmented as in training."""
+    """Number of training images for `recalibrate_bn`, augmented as in training."""
     ensemble_draws: Annotated[int, Field(ge=0)] = 0
-    """Number of posterior draws over whose mean prediction the test accuracy is measured too; the exported file then
-    keeps the sigmas. 0 does neither."""
+    """Number of networks drawn from the posterior (PWFN only). The test accuracy of their mean prediction is measured
+    too, and the exported file keeps the sigmas. 0: neither."""
 
 
 class ResourcesConfig(_Frozen):
-    """What one trial occupies on the cluster."""
+    """The resources that one trial uses on the cluster."""
 
     workers: Count = 1
-    """Number of data-parallel processes. A single one is the trial's own process; several are workers of Ray Train."""
+    """Number of data-parallel processes. 1: the trial's own process. More: workers of Ray Train."""
     cpus_per_worker: Positive = 1
-    """Number of CPUs of each worker, and of the threads that torch uses there."""
+    """Number of CPUs for each worker, and of the threads that torch uses in it."""
     gpus_per_worker: NonNegative = 0
-    """Number of GPUs of each worker; with a fraction several small trials share one."""
+    """Number of GPUs for each worker; below 1, several small trials share one GPU."""
     custom: dict[str, Positive] = {}
-    """Ray's custom resources per worker, to choose nodes of a mixed cluster, e.g. {a100: 1}."""
+    """Ray's custom resources for each worker, to choose nodes of a mixed cluster, for example {a100: 1}."""
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> ResourcesConfig:
@@ -315,68 +327,74 @@ class ResourcesConfig(_Frozen):
 
 
 class PwfnConfig(_Frozen):
-    """PWFN: learned weight noise decides how far each weight may move to a shared sum of powers of two."""
+    """PWFN: how far each weight may move to a shared sum of powers of two depends on learned weight noise."""
 
     name: Literal["pwfn"] = "pwfn"
     fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = PWFN_FRACTIONS
     """Cumulative share of the weights fixed after each round: increasing, the last one 1."""
     regularization: Literal["linear", "exponential", "linear_on_grad"] = "linear"
-    """Form of the regulariser that keeps sigma from collapsing to zero."""
+    """Form of the regulariser, which keeps the sigmas (the size of the noise of each weight) from shrinking to zero."""
     regularization_strength: NonNegative = 2.0**-11
-    """Factor of the regulariser, the paper's lambda."""
+    """Strength of the regulariser, the paper's lambda."""
     sigma_target: Positive = 0.05
-    """Sigma up to which the regulariser pulls, the paper's S; also the largest initial sigma."""
+    """Sigma up to which the regulariser acts, the paper's S, in units of weights; also the largest initial sigma."""
     b: Annotated[int, Field(ge=1, le=20)] = 7
-    """The smallest non-zero value of the codebook is 2^-b."""
+    """The smallest positive value of the codebook is 2^-b."""
     start_sigma: Positive = 1.0
-    """Radius of the first round: how many sigmas a weight may move."""
+    """Radius of the first round: the number of its own sigmas that a weight may move to a value."""
     end_sigma: Positive = 1.0
-    """Radius of the last round; rounds between are spaced evenly."""
+    """Radius of the last round; between the first and the last round it changes evenly."""
     radius_growth: Annotated[float, Field(gt=1)] = 2.0
-    """Factor by which a round widens its radius when no free weight is within reach of any value."""
+    """Factor by which the radius grows within a round when no value reaches a free weight any more (see `growth`)."""
     max_order: Annotated[int, Field(ge=1, le=8)] = 4
-    """Largest number of powers of two that sum to one value."""
+    """Largest number of powers of two that are summed to one value."""
     growth: Literal["alternate", "radius_first", "nearest"] = "alternate"
-    """What follows when nothing is left within reach. alternate: one more power of two and a wider radius in turn (the
-    paper). radius_first: up to 8 times the first radius before a second power of two, as sums of several make most of
-    the values. nearest: no wider radius; weights beyond it go to the nearest value there is, since the last ones of a
-    round, often its largest, otherwise make values of their own."""
+    """What happens in a round when no value reaches a free weight any more. alternate: in turn, sums may have one more
+    power of two, and the radius grows (the paper). radius_first: the radius grows up to 8 times the first one before
+    sums may have a second power of two, because most of the values are such sums. nearest: sums may have more powers of
+    two, but the radius does not grow. Weights that are still needed go to the nearest value that exists; otherwise the
+    last weights of a round, often the largest, would get values of their own."""
     codebook: Literal["lattice", "free", "kmeans"] = "lattice"
-    """lattice: sums of powers of two, cheap to multiply by. free: after each fixing every value but zero moves to the
-    mean of its weights, for users who want few values rather than cheap ones. With `recluster: free` it moves once,
-    when its first weights are fixed. kmeans: `num_values` values from which all weights together are least far, in
-    sigmas squared, found anew in each round; those nearest to theirs are fixed first. The lattice's fields (b,
-    max_order, radius, growth, zero_rule, recluster) then have no meaning."""
+    """lattice: values are sums of powers of two, which are cheap to multiply by. free: after each fixing every value
+    except zero moves to the mean of its weights, for users who want few values and do not need cheap ones; with
+    `recluster: free` it moves only once, when its first weights are fixed. kmeans: each round finds `num_values` values
+    with the least sum of squared distances to all weights, in sigmas, and fixes the weights nearest to their values
+    first. With kmeans, the fields of the lattice (b, start_sigma, end_sigma, radius_growth, max_order, growth,
+    zero_rule, recluster) have no meaning; only `fixed_weights: live` still uses start_sigma and end_sigma."""
     num_values: Annotated[int, Field(ge=1, le=4096)] = 16
-    """Largest number of distinct values; used with `codebook: kmeans` only."""
+    """Largest number of distinct values with `codebook: kmeans`; other codebooks ignore it."""
     zero_rule: bool = True
-    """Weights below 2^-b count as being at distance zero from the value zero."""
+    """Whether weights with a magnitude below 2^-b count as being at distance zero from the value zero."""
     sigma_join: Literal["std_mu", "mean_sigma", "keep_the_same_divide_by_2", "keep_the_same_divide_by_10",
                         "allow_retraining"] = "std_mu"  # fmt: skip
-    """How the new sigma of weights is computed that were just fixed to one value together."""
+    """The sigma of weights after a round fixed them to one value together. std_mu: the standard deviation of these
+    weights. mean_sigma: the root mean square of their sigmas. keep_the_same_divide_by_N: each one's own sigma, divided
+    by N. allow_retraining: each one's own sigma, which is trained further."""
     recluster: Literal["all", "free"] = "all"
-    """all: every round assigns all weights anew, so a weight fixed earlier may get another value. free: weights fixed
-    earlier keep their value."""
+    """all: every round assigns all weights again, so that a weight fixed earlier may get another value. free: weights
+    fixed earlier keep their value."""
     fixed_weights: Literal["hold", "live"] = "hold"
-    """hold: a fixed weight keeps its value until a later fixing gives it another one (the paper). live: it keeps its
-    latent weight as well. That trains on, by the gradient of what the weight shows, within the round's radius (from
-    `start_sigma` to `end_sigma`, with every codebook), in the weight's own sigmas, of where it was when fixed. In each
-    step the weight shows that value of the last fixing which is nearest to it, after the very last one, too, for
-    `training.settle_epochs`. Needs `recluster: all`."""
+    """hold: a fixed weight keeps its value until a later fixing gives it another one (the paper). live: behind its
+    value a fixed weight keeps a latent weight, which is trained further by the gradient of the value. In each training
+    step the weight has the value of the last fixing that is nearest to its latent weight. The latent weight stays
+    within the round's radius (from `start_sigma` to `end_sigma`, with every codebook), times the weight's sigma, of the
+    point where it was when it was fixed. This also holds after the last fixing, for `training.settle_epochs`. Needs
+    `recluster: all`."""
     noise: bool = True
-    """Draw weights from the posterior in training; without it this is plain training between fixings."""
+    """Whether training draws the weights from the posterior; if not, training is plain, without noise."""
     prior: bool = True
-    """Whether the initial sigma follows `sigma_init`; if not, it is 1e-4 everywhere."""
+    """Whether `sigma_init` gives the initial sigmas; if not, all are 1e-4."""
     sigma_init: Literal["paper", "fisher"] = "paper"
-    """paper: the farther a weight is from its two powers of two, the larger. fisher: the less the predictions depend on
-    a weight, the larger (Laplace posterior, from `fisher_images`): distance to a power of two says where a weight would
-    like to go, not whether it may."""
+    """paper: the farther a weight is from the powers of two on both sides of it, the larger is its initial sigma.
+    fisher: the less the predictions depend on a weight, the larger is its initial sigma (a Laplace posterior, estimated
+    from `fisher_images`); the distance to a power of two does not say how much a move costs."""
     fisher_images: Count = 500
     """Number of training images, without augmentation, from which the Fisher information is estimated."""
     sigma_scale: Positive = 0.0025
-    """Initial sigma at the 75 % quantile of a tensor."""
+    """The 75 % quantile of the initial sigmas of each tensor, in units of the weights."""
     alternate: bool = False
-    """Train mu in the first half of each epoch's steps and sigma in the second, rather than both together."""
+    """In each round, train the weights for all epochs and then their sigmas for as many epochs. If not, both train
+    together, in half the steps."""
 
     @field_validator("sigma_join", mode="before")
     @classmethod
@@ -401,7 +419,11 @@ class PwfnConfig(_Frozen):
 
 
 def check_fractions(fractions: tuple[float, ...]) -> None:
-    """Raise ValueError unless the cumulative fractions strictly increase and end at 1."""
+    """Check that the cumulative fractions strictly increase and end at 1.
+
+    Raises:
+        ValueError: they do not.
+    """
     if fractions[-1] != 1 or any(later <= earlier for earlier, later in pairwise(fractions)):
         raise ValueError(f"fractions must increase and end at 1.0, but got {list(fractions)}")
 
@@ -411,22 +433,24 @@ WFN_FRACTIONS = (0.3, 0.6, 0.8, 0.9, 0.95, 0.975, 0.99, 0.9975, 0.999, 1.0)
 
 
 class WfnConfig(_Frozen):
-    """WFN: weights move by a bounded relative distance to a geometric grid, written as few powers of two."""
+    """WFN: weights move by a limited relative distance to a geometric grid of sums of few powers of two."""
 
     name: Literal["wfn"] = "wfn"
     fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = WFN_FRACTIONS
     """Cumulative share of the weights fixed after each round: increasing, the last one 1."""
     delta: Annotated[float, Field(ge=0.001, lt=1)] = 0.01
-    """Relative distance that weights may move on average in the last round; ten times as far in the first of ten. It
-    also spaces the grid, which has about ln(largest weight / zero_distance) / delta values."""
+    """Mean relative distance that weights may move in the last round. In the n-th round before the last it is n + 1
+    times as much. It also determines the spacing of the grid, which has about ln(largest weight / zero_distance) /
+    delta values."""
     zero_distance: Annotated[float, Field(ge=2.0**-20, lt=1)] = 2.0**-7
-    """Weights smaller than this may become zero; also the grid's smallest positive value."""
+    """Weights with a smaller magnitude may become zero; also the smallest positive value of the grid."""
     include_norm: bool = False
-    """Also fix the scale and shift of norm layers."""
+    """Whether the scales and shifts of norm layers are fixed too."""
     regularization_ratio: NonNegative = 0.4
-    """Size of the pull towards the codebook, as a share of the cross-entropy."""
+    """Size of the penalty that pulls weights towards the codebook, as a share of the cross-entropy."""
     temperature: Annotated[float, Field(ge=0.001, le=10)] = 0.05
-    """Temperature of the softmin that weighs the centres in the penalty, in units of relative distance."""
+    """Temperature of the softmin over the values in that penalty, as a relative distance; the lower it is, the more
+    only the nearest values count."""
 
     @model_validator(mode="after")
     def _fractions_increase_to_one(self) -> WfnConfig:
@@ -435,121 +459,131 @@ class WfnConfig(_Frozen):
 
 
 class AlphabetConfig(_Frozen):
-    """An alphabet of 2^bits + 1 evenly spaced levels around zero (GPFQ follow-up, section 3).
+    """An alphabet of 2^bits + 1 evenly spaced levels around zero (Zhang et al., arXiv 2201.11113, section 3).
 
-    Biases share their layer's where it reaches them, else they have one of as many levels up to the largest bias.
+    The biases of a layer have the alphabet of its weights if it reaches the largest bias; otherwise they have one with
+    as many levels, up to the largest bias.
     """
 
     bits: Annotated[int, Field(ge=1, le=12)] = 4
-    """2^bits + 1 levels; 1 is the ternary alphabet."""
+    """The alphabet has 2^bits + 1 levels; 1 is the ternary alphabet."""
     scale: Positive = 1.0
-    """Factor on the radius, the papers' C."""
+    """Factor by which the radius is multiplied, the papers' C."""
     radius: Literal["percentile", "median"] = "percentile"
-    """percentile: mean over neurons of the `percentile` quantile of |weight|. median: that of a layer's |weight|."""
+    """The largest level before `scale`. percentile: the mean over neurons of the `percentile` quantile of |weight|.
+    median: the median of |weight| in the layer."""
     percentile: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """The quantile that `radius: percentile` takes, in (0, 1]; 1 takes the largest |weight| of each neuron."""
+    """The quantile for `radius: percentile`, in (0, 1]; 1 is the largest |weight| of each neuron."""
     shared_alphabet: bool = False
-    """One radius for the whole network, so that all layers share their values; else one per layer."""
+    """Whether the whole network has one radius, so that all layers have the same values; if not, each has its own."""
 
 
 class GpfqConfig(AlphabetConfig):
-    """GPFQ: greedy path-following quantisation after training, layer by layer on a small calibration set."""
+    """GPFQ: greedy path-following quantisation of a trained network, layer by layer, on a small calibration set."""
 
     name: Literal["gpfq"] = "gpfq"
     calibration_images: Count = 1024
-    """Number of training images, without augmentation, whose activations path following uses."""
+    """Number of training images, without augmentation, on whose activations the layers are quantised."""
     rounding: Literal["nearest", "stochastic"] = "nearest"
-    """How a number becomes a level: the nearest one, or one of its two neighbours at random, without bias."""
+    """nearest: a number becomes the nearest level. stochastic: it becomes the level below or above it at random, so
+    that the mean is the number itself."""
     sparsify: Literal["none", "l1", "l0"] = "none"
-    """l1 shrinks the argument by `threshold`; l0 sends it to zero up to `threshold` and gives the other levels
-    that offset. Weights only."""
+    """Makes weights sparse, not biases. l1: every number is reduced by `threshold` in magnitude before it is rounded.
+    l0: numbers up to `threshold` in magnitude become zero, and all other levels are shifted outwards by `threshold`."""
     threshold: NonNegative = 0.0
-    """Threshold of `sparsify`, in units of the weights; `sparsify: none` ignores it."""
+    """Threshold of `sparsify`, in units of the weights; unused with `sparsify: none`."""
     order: Literal["natural", "activation"] = "natural"
-    """The order in which features are quantised: as they are stored, or those with the largest inputs first."""
+    """Order in which the features of a layer are quantised. natural: as they are stored. activation: those with the
+    largest inputs first."""
     max_gram_features: Count = 8192
-    """Layers with more features are done sample by sample, on as many samples, instead of by their Gram matrices."""
+    """Layers with more features are quantised on this many samples of their inputs, instead of with Gram matrices of
+    all samples, to save memory."""
 
 
 class MsqConfig(AlphabetConfig):
-    """MSQ: nearest rounding to GPFQ's alphabet, its memoryless baseline."""
+    """MSQ: rounding to the nearest level of GPFQ's alphabet, the baseline of GPFQ."""
 
     name: Literal["msq"] = "msq"
 
 
 class KmeansConfig(_Frozen):
-    """K-means of the trained weights: exact, in one dimension, without any training."""
+    """K-means of the trained weights, computed exactly, without further training."""
 
     name: Literal["kmeans"] = "kmeans"
     num_values: Annotated[int, Field(ge=1, le=4096)] = 16
-    """Most distinct values, per tensor where `scope` is tensor. Zero is not kept among them."""
+    """Largest number of distinct values, with `scope: tensor` for each tensor. Zero need not be one of them."""
     scope: Literal["network", "tensor"] = "network"
-    """One codebook for the whole network, or one for each tensor."""
+    """network: one codebook for the whole network. tensor: one codebook for each tensor."""
     weighting: Literal["plain", "fisher"] = "plain"
-    """plain: the least squared error. fisher: weighted by how much the predictions change with each weight."""
+    """What the values minimise. plain: the squared error of the weights. fisher: the squared error, weighted by how
+    much the predictions change with each weight."""
     fisher_images: Count = 500
     """Number of training images, without augmentation, from which the Fisher information is estimated."""
     max_order: Annotated[int, Field(ge=1, le=8)] | None = None
-    """Move each centre to the nearest sum of at most this many powers of two, then each weight to the nearest of
-    those; centres that meet are one value. None leaves them."""
+    """Round each value to the nearest sum of at most this many powers of two, then move each weight to the nearest of
+    these sums; values with the same sum become one. None: no rounding."""
 
 
 QAT_STAGES = (16, 8, 4, 3, 2)
-"""One training, five networks: each stage goes on from the weights of the one before it, with fewer values."""
+"""Numbers of values in the stages of qat by default."""
 
 
 class QatConfig(_Frozen):
-    """Straight-through training of one codebook for the whole network: no weight is fixed before a stage ends.
+    """Straight-through training of one codebook for the whole network; no weight is fixed before a stage ends.
 
-    Every weight keeps a latent value; the network sees the codebook's value for it. The gradient of what is seen goes
-    to the latent weight unchanged, the mean over a value's weights to the value.
+    Behind every weight there is a latent weight; the network sees a value of the codebook in its place. The gradient of
+    this value is used for the latent weight without change. A value moves by the mean gradient of its weights.
     """
 
     name: Literal["qat"] = "qat"
     num_values: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Values of the codebook, in one stage: short for `stages` of one number. Give one of the two."""
+    """Number of values of the codebook, for training in a single stage; instead of `stages`."""
     stages: tuple[Annotated[int, Field(ge=1, le=256)], ...] = ()
-    """Values of the codebook in each stage, falling. Each stage ends in a whole network, which is measured; the next
-    one starts from k-means of the latent weights. Neither this nor `num_values`: 16, 8, 4, 3, 2."""
+    """Number of values of the codebook in each stage, each smaller than the one before. Each stage ends in a whole
+    network, which is measured and kept; the next stage starts from k-means of the latent weights. If neither this nor
+    `num_values` is given: 16, 8, 4, 3, 2."""
     stage_rounds: Annotated[tuple[Count, ...], Field(min_length=1)] = (3,)
-    """Rounds of each stage, or one number for all. A round trains `training.rest_epochs` epochs (the first one
-    `start_epochs`, with the share `start_fraction` of the steps), and is measured and kept; it changes nothing in the
-    training, so that few long rounds and many short ones end alike but for the images' order."""
+    """Number of rounds in each stage, or one number for all stages. A round trains for `training.rest_epochs` epochs,
+    and is then measured and kept. (The very first round trains for `training.start_epochs` epochs, with the share
+    `training.start_fraction` of their steps.) Rounds do not change the training: few long rounds give the same result
+    as many short ones, except for the order of the images."""
     later_lr_ratio: Positive = 0.7
-    """Learning rate of every stage after the first, as a share of `training.lr`. Each stage has its own schedule."""
+    """Learning rate of all stages after the first, as a share of `training.lr`. Each stage has its own schedule."""
     values: Literal["free", "powers_of_two"] = "free"
-    """free: any number. powers_of_two: sums of at most `max_order` powers of two, the smallest 2^-b: multiplication is
-    that many shifts."""
+    """free: a value may be any number. powers_of_two: a value is a sum of at most `max_order` powers of two, the
+    smallest 2^-b; a multiplication by it needs as many shifts."""
     max_order: Annotated[int, Field(ge=1, le=4)] = 2
-    """Most powers of two that one value may sum, with `values: powers_of_two`."""
+    """Largest number of powers of two that are summed to one value; used with `values: powers_of_two`."""
     b: Annotated[int, Field(ge=1, le=20)] = 7
-    """The smallest power of two is 2^-b, with `values: powers_of_two`."""
+    """The smallest power of two is 2^-b; used with `values: powers_of_two`."""
     zero: bool = False
-    """Whether one value of the codebook is exactly zero and stays zero during training."""
+    """Whether one value of the codebook is exactly zero during the whole training."""
     rate_strength: NonNegative = 0.0
-    """lambda: a weight takes the value with the least importance * (w - c)^2 / mean(w^2) + lambda * bits(c), bits(c)
-    being -log2 of the share of the weights that have c. 0: the nearest value. The larger, the fewer bits per weight."""
+    """lambda: a weight w takes the value c with the least importance * (w - c)^2 / mean(w^2) + lambda * bits(c), where
+    bits(c) is -log2 of the share of the weights that have c. The larger lambda is, the fewer bits per weight are
+    needed.
+    0: a weight takes the nearest value."""
     weighting: Literal["plain", "fisher"] = "fisher"
-    """Importance of a weight where values are chosen for the latent weights: at the start of each stage, and with
-    `rate_strength` in each step. plain: all alike. fisher: how much the predictions change with the weight."""
+    """Importance of a weight when values are chosen: at the start of each stage, and with `rate_strength` in each
+    training step. plain: 1 for all weights. fisher: how much the predictions change with the weight."""
     fisher_images: Count = 500
     """Number of training images, without augmentation, from which each stage estimates the Fisher information."""
     values_lr_ratio: NonNegative = 0.3
-    """Learning rate of the values, as a share of the weights'; 0: they stay where k-means put them."""
+    """Learning rate of the values, as a share of that of the weights; 0: they stay as k-means chose them."""
     gradual_start: Fraction = 0.0
-    """Share of the first stage's steps in which the network goes over from the latent weights to their values, evenly;
-    0: it sees the values from the first step on."""
+    """Share of the training steps of the first stage in which the network goes over evenly from the latent weights to
+    their values. 0: it sees the values from the first step on."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Values of the codebook in each stage."""
+        """Number of values of the codebook in each stage."""
         if self.num_values is not None:
             return (self.num_values,)
         return self.stages or QAT_STAGES
 
     @property
     def rounds_of_stages(self) -> tuple[int, ...]:
-        """Rounds of each stage."""
+        """Number of rounds in each stage."""
         return self.stage_rounds * len(self.sizes) if len(self.stage_rounds) == 1 else self.stage_rounds
 
     @model_validator(mode="after")
@@ -585,11 +619,11 @@ class TrialConfig(_Frozen):
     evaluation: EvaluationConfig = EvaluationConfig()
     resources: ResourcesConfig = ResourcesConfig()
     seed: int = 0
-    """Seeds everything random in this trial but the split; a sweep derives it from the study's seed."""
+    """Seed of everything random in this trial except the split; a sweep derives it from the seed of the study."""
 
     @property
     def split_seed(self) -> int:
-        """Seed of the split, and of weights that are not loaded: the study's, or a lone trial's own."""
+        """Seed of the split and of random weights: `data.split_seed`, which a study sets, else the trial's own seed."""
         return self.seed if self.data.split_seed is None else self.data.split_seed
 
     @property

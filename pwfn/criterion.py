@@ -1,4 +1,4 @@
-"""What training minimises: the cross-entropy of the labels, and the distance from the float network's predictions."""
+"""The losses of training: cross-entropy of the labels, and its mix with a divergence from the float network."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 
 def cross_entropy_of_labels(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy, a scalar, of logits `(batch, classes)` and the labels of these images."""
+    """Mean cross-entropy, a scalar, of logits `(batch, classes)` and labels `(batch,)`; `images` is not used."""
     return cross_entropy(logits, labels)
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """Cross-entropy of the labels, and divergence from a teacher's predictions (Hinton et al. 2015, arXiv 1503.02531).
+    """Cross-entropy of the labels plus divergence from a teacher's predictions (Hinton et al. 2015, arXiv 1503.02531).
 
-    A network that already fits its training images learns little from their labels. The float network's prediction for
-    each image, class by class, tells it how to stay close to the float network.
+    A network that already fits its training images learns little from their labels. The float network's probabilities
+    of all classes, image by image, tell it how to stay close to the float network.
     """
 
     teacher: nn.Module
+    """The float network, in evaluation mode."""
     weight: float
     """Weight of the divergence, in [0, 1]; the cross-entropy has the rest."""
     temperature: float
-    """T: both predictions are softmax(logits / T), and the divergence counts T^2 times, so that its gradient keeps its
-    size."""
+    """T: both predictions are softmax(logits / T). The divergence is multiplied by T^2, so that the size of its
+    gradient does not depend much on T."""
 
     def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss, a scalar, of logits `(batch, classes)` for these images."""
+        """Return the mean loss, a scalar, of logits `(batch, classes)` for images and their labels."""
         with torch.no_grad():
             wanted = log_softmax(self.teacher(images).float() / self.temperature, dim=1)
         given = log_softmax(logits.float() / self.temperature, dim=1)
@@ -40,5 +41,5 @@ class Distillation:
 
 
 def teacher_of(network: nn.Module) -> nn.Module:
-    """Copy a network in its present state, in evaluation mode and without gradients."""
+    """Return a copy of a network in its present state, in evaluation mode and without gradients."""
     return copy.deepcopy(network).eval().requires_grad_(False)

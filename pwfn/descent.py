@@ -1,4 +1,4 @@
-"""Gradient descent on one flat buffer, parts of which may be held still."""
+"""Gradient descent on one flat buffer, parts of which may be held fixed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from pwfn.replicas import Replicas
 
 
 class Descent:
-    """A fresh optimiser on `values`, a flat `(num_values,)` buffer, and its `gradient`.
+    """A new optimiser for one flat buffer, with its learning rate schedule.
 
-    Where `held` (bool, same shape) is true nothing moves: the gradient is zeroed before clipping, weight decay is
-    added by us where nothing is held, and the optimiser starts without momentum, so that SGD and Adam both update by
-    exactly zero there. One step reduces, holds, clips, decays and updates, each in one operation on the buffer.
+    Entries that are held do not change: their gradient is set to zero before clipping, no weight decay is added to it,
+    and the optimiser starts without momentum, so that SGD and Adam update them by exactly zero. One step averages the
+    gradient over the replicas, holds, clips, decays and updates, with few operations on the whole buffer.
 
-    `lr_factors` cuts the buffer into consecutive pieces, (length, factor on the learning rate) each; None is one piece.
+    Args:
+        values: the buffer, `(num_values,)`.
+        gradient: of the buffer, `(num_values,)`.
+        config: of the optimiser.
+        num_steps: number of steps in the schedule.
+        replicas: those that take the steps together.
+        held: the entries that must not change, bool `(num_values,)`; None: none.
+        lr_factors: length and factor on the learning rate of consecutive pieces of the buffer; None: one piece with
+            factor 1.
     """
 
     def __init__(
@@ -43,11 +51,11 @@ class Descent:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update once from the gradient of this replica's images."""
+        """Update the values once; `gradient` must hold the gradient of this replica's images, and is overwritten."""
         self.replicas.mean_(self.gradient)
         self._hold()
         if self.config.clip_norm is not None:
-            # Scaled without asking for the norm's value, which would stop the GPU at every step.
+            # The CPU does not read the norm: it would have to wait for the GPU at every step.
             self.gradient.mul_((self.config.clip_norm / (self.gradient.norm() + 1e-6)).clamp(max=1))
         if self.config.weight_decay > 0:
             self._decay()
@@ -55,25 +63,25 @@ class Descent:
         self.scheduler.step()
 
     def state(self) -> dict[str, Tensor]:
-        """Copy to the CPU what another descent on the same buffers needs to go on from here."""
+        """Return copies, on the CPU, of the tensors that another descent on the same buffers needs to continue."""
         of_optimizer = {
             f"optimizer.{index}.{name}": tensor
             for index, tensors in self.optimizer.state_dict()["state"].items()
             for name, tensor in tensors.items()
-            if tensor is not None  # SGD's momentum before the first step
+            if tensor is not None  # SGD has no momentum before the first step
         }
         lrs = torch.tensor([group["lr"] for group in self.optimizer.param_groups], dtype=torch.float64)
         return copied({**of_optimizer, "num_steps_done": torch.tensor(self.scheduler.last_epoch), "lrs": lrs})
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned: the same steps follow, to the last bit."""
+        """Continue from what `state` returned; the following steps are the same to the last bit."""
         of_optimizer: dict[int, dict[str, Tensor]] = {}
         for key, tensor in state.items():
             if key.startswith("optimizer."):
                 _, index, name = key.split(".")
                 of_optimizer.setdefault(int(index), {})[name] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": of_optimizer})
-        # The schedule computes each learning rate from the one before.
+        # The schedule computes each learning rate from the previous one.
         for group, lr in zip(self.optimizer.param_groups, state["lrs"].tolist(), strict=True):
             group["lr"] = lr
         self.scheduler.last_epoch = int(state["num_steps_done"])
@@ -94,7 +102,7 @@ class Descent:
 def _groups(
     values: Tensor, gradient: Tensor, lr_factors: Sequence[tuple[int, float]], lr: float
 ) -> list[dict[str, object]]:
-    """Cut the buffer into the optimiser's groups, each with its learning rate."""
+    """Cut the buffer into parameter groups of the optimiser, each with its own learning rate."""
     lengths = [length for length, _ in lr_factors]
     pieces = zip(torch.split(values, lengths), torch.split(gradient, lengths), lr_factors, strict=True)
     groups: list[dict[str, object]] = []

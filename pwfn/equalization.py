@@ -1,9 +1,10 @@
-"""Makes layers equally large: rescales each layer before a BatchNorm in such a way that the network's outputs stay.
+"""Equalisation: rescales the weights in front of each BatchNorm to one size, without a change of the network's outputs.
 
-BatchNorm divides each channel by its standard deviation, so the size of a filter before it does not matter to the
-network. It matters to a codebook that all layers share, which must reach the largest weights of one layer and still
-resolve the smallest of another. When all layers are equally large, they use the same few values, and BatchNorm's own
-parameters take up the factors (as between the layers of Nagel et al. 2019, arXiv 1906.04721, section 4.1).
+BatchNorm divides each channel by its standard deviation, so that the size of a filter in front of it does not matter to
+the network. It matters to a codebook that all layers share: its values must reach the largest weights of one layer and
+still tell the smallest weights of another apart. When all layers have one size, they use the same few values. The
+parameters of BatchNorm compensate the factors. (Nagel et al. 2019, arXiv 1906.04721, section 4.1, rescale pairs of
+layers in the same way.)
 """
 
 from __future__ import annotations
@@ -19,22 +20,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pwfn.errors import UserError
 from pwfn.parameters import PRODUCT_LAYERS, is_bias, split_parameters
 
-DEAD = 0.1
-"""Filters below this share of their layer's size are nearly unused; they get their layer's factor, not to grow."""
+UNUSED_SHARE = 0.1
+"""A filter below this share of its layer's size is nearly unused. It gets the factor of its layer, because a factor of
+its own would make it as large as the others."""
 TOLERANCE = 1e-3
 """Largest change of the outputs, as a share of the largest output, that rounding can explain."""
 
 
 @torch.no_grad()
 def equalize_(network: nn.Module, images: Tensor, per: str) -> None:
-    """Rescale the layers that feed a BatchNorm to the size of those that feed none, in place.
+    """Rescale the layers whose output goes to a BatchNorm to the size of all other layers, in place.
 
-    A size is a root mean square. If every layer feeds a BatchNorm, all get the size of all weights together. A layer of
-    zeros only is not changed.
+    The size of some weights is their root mean square. If there are no other layers, all get the size of all weights
+    together. A layer or filter with only zeros is not changed.
 
     Args:
-        network: is left in evaluation mode.
-        images: `(batch, channels, height, width)`; the outputs for them must stay as they were.
+        network: it is put into evaluation mode.
+        images: `(batch, channels, height, width)`; the outputs for these images must not change.
         per: `layer` for one factor per layer, `filter` for one per output channel.
 
     Raises:
@@ -56,12 +58,15 @@ def equalize_(network: nn.Module, images: Tensor, per: str) -> None:
 
 
 def sizes(weight: Tensor, per: str) -> Tensor:
-    """Root mean square of each filter, `(filters,)`; with `per="layer"` that of the whole layer, for each filter."""
+    """Return the size by which the factor of each filter is computed, `(filters,)`.
+
+    With `per="layer"`, and for filters that are nearly unused, it is the size of the whole layer.
+    """
     of_layer = _size(weight)
     if per == "layer":
         return of_layer.expand(len(weight))
     of_filter = weight.flatten(1).square().mean(dim=1).sqrt()
-    return torch.where(of_filter > DEAD * of_layer, of_filter, of_layer)
+    return torch.where(of_filter > UNUSED_SHARE * of_layer, of_filter, of_layer)
 
 
 def _size(weights: Tensor) -> Tensor:
@@ -69,7 +74,7 @@ def _size(weights: Tensor) -> Tensor:
 
 
 def _target(network: nn.Module, rescaled: list[Any]) -> Tensor:
-    """Size of the weights, biases left out, of all other layers; of all layers if those have none."""
+    """Size of all weights, without biases, that are not among `rescaled`; if these are none or zero, of all weights."""
     fixable = split_parameters(network).fixable
     weights = [parameter for name, parameter in fixable.items() if parameter.ndim > 1 and not is_bias(name)]
     chosen = {id(weight) for weight in rescaled}
@@ -78,7 +83,7 @@ def _target(network: nn.Module, rescaled: list[Any]) -> Tensor:
 
 
 def _rescale_(layer: Any, norm: Any, factor: Tensor) -> None:
-    """Multiply each filter by its factor `(filters,)` and let the BatchNorm after it undo that."""
+    """Multiply each filter by its factor, `(filters,)`, and change the BatchNorm after it so that it undoes that."""
     spread = (norm.running_var + norm.eps).sqrt()
     layer.weight.mul_(factor.view(-1, *[1] * (layer.weight.ndim - 1)))
     if layer.bias is not None:
@@ -89,7 +94,10 @@ def _rescale_(layer: Any, norm: Any, factor: Tensor) -> None:
 
 
 def _normalised_layers(network: nn.Module, images: Tensor) -> Iterator[tuple[Any, Any]]:
-    """Find each layer whose output is the input of a BatchNorm, with that BatchNorm; both must run exactly once."""
+    """Find the pairs of a layer and a BatchNorm whose input is the layer's output.
+
+    Only pairs in which each runs exactly once for `images` are returned.
+    """
     runs: Counter[nn.Module] = Counter()
     outputs: list[tuple[nn.Module, Tensor]] = []
     pairs: list[tuple[nn.Module, nn.Module]] = []
@@ -111,5 +119,5 @@ def _normalised_layers(network: nn.Module, images: Tensor) -> Iterator[tuple[Any
 
 
 def _can_undo(module: nn.Module) -> bool:
-    """Whether this is a BatchNorm with a scale and running statistics."""
+    """Whether this is a BatchNorm with a scale and running statistics, which can undo the rescaling."""
     return isinstance(module, _BatchNorm) and module.affine and module.track_running_stats

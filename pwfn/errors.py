@@ -1,4 +1,4 @@
-"""The errors a user can cause; everything else is a defect of ours."""
+"""Errors that users or single trials can cause; any other exception is a defect of this program."""
 
 from __future__ import annotations
 
@@ -7,44 +7,45 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Input that cannot be used; the message says where, what was found and what is allowed.
+    """Input that cannot be used; the message says where it is, what was found and what is allowed.
 
-    The commands print it as one line and exit with status 2; a sweep ends with it, since every further trial would
-    meet the same input.
+    The commands print the message in one line and exit with status 2. A sweep ends with it, because all further trials
+    would have the same input.
     """
 
 
 class TrialError(Exception):
-    """One trial cannot go on (a loss that is not finite, no memory left); the sweep goes on without it."""
+    """One trial cannot continue (a loss that is not finite, no memory left); the sweep continues without it."""
 
     failure_class: str = "error"
+    """Kind of the failure, as it is recorded in the trial's row."""
 
 
 class LoaderError(TrialError):
-    """The processes that decode images died or hang: the machine's fault, not the trial's."""
+    """The processes that decode images died or do not answer; the machine caused it, not the trial."""
 
     failure_class = "loader"
 
 
 class NonFiniteLossError(TrialError):
-    """The training loss became NaN or infinite: the configuration diverges."""
+    """The training loss became NaN or infinite: training diverges with this configuration."""
 
     failure_class = "nan"
 
 
 class DivergedWeightsError(TrialError):
-    """The weights became NaN, infinite or absurdly large: the configuration diverges."""
+    """The weights became NaN, infinite or far too large: training diverges with this configuration."""
 
     failure_class = "nan"
 
 
 def first_line(error: Exception) -> str:
-    """Return what a library's exception says, in one line; its type where it says nothing."""
+    """Return the first line of an exception's message, or the name of its type if it has no message."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__
 
 
 def nearest_names(name: str, known: Iterable[str], *, count: int = 3) -> str:
-    """Return `; did you mean a, b?` with the known names most like a misspelt one, or nothing where none is like it."""
+    """Return `; did you mean a, b?` with the known names most similar to `name`; an empty text if none is."""
     by_lower = {right.lower(): right for right in known}
     matches = difflib.get_close_matches(name.lower(), list(by_lower), n=count, cutoff=0.5)
     return f"; did you mean {', '.join(by_lower[match] for match in matches)}?" if matches else ""

@@ -1,4 +1,4 @@
-"""How the user called the program, so that messages name other commands in the same form."""
+"""The way in which the user called the program, so that messages name other commands in the same way."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def command_line(command: str, *arguments: object) -> str:
-    """Write a command in the form in which this process was called, quoted so that it can be pasted into a shell.
+    """Write a command in the way in which this process was called, quoted so that it can be pasted into a shell.
 
-    That is `pwfn export --trial 0007`, or `python launchers/export.py --trial 0007` where a launcher of a checkout was
-    called; interpreter and folder are then the ones that were typed.
+    For example `pwfn export --trial 0007`. If a launcher of a checkout was called, it is `python launchers/export.py
+    --trial 0007`, with the interpreter and the folder that the user typed.
     """
     script = Path(sys.argv[0])
     if script.suffix == ".py" and script.absolute().parent.name == "launchers":

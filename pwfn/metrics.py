@@ -1,8 +1,8 @@
-"""The one list of what is measured of a compressed network: names, units, ranges, words and directions.
+"""The list of all metrics of a compressed network: names, units, ranges, labels and directions.
 
-Schema columns, objectives, constraints, pruning, tables, axes and the dashboard follow from it. To add a metric, add an
+Columns, objectives, constraints, pruning, tables, axes and the dashboard follow from this list. To add a metric, add an
 entry here and its computation: in `pwfn.codebook.CodebookMetrics` if it follows from the codebook, else where a trial
-is measured (`pwfn.trial.run`). This module imports nothing, so that a report on a laptop can read it too.
+is measured (`pwfn.trial.run`). This module imports nothing of ours, so that a report can use it on a laptop.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ Unit = Literal[
     "fraction", "values", "bits per weight", "powers of two", "mean powers of two", "bytes", "ratio", "seconds",
     "GPU seconds",
 ]  # fmt: skip
-"""What a number counts. Values, bytes and whole powers of two are whole numbers; all others are real."""
+"""Unit of a metric. Metrics in values, powers of two or bytes are whole numbers; all others are real."""
 
 Bound = Literal["min", "max", "max_drop"]
-"""A constraint's kind: at least, at most, or at most so far below the float network."""
+"""Kind of a constraint: at least, at most, or at most that much below the float network."""
 
 WHOLE: tuple[Unit, ...] = ("values", "powers of two", "bytes")
+"""Units of whole numbers."""
 LOW_COVERAGE = 0.95
-"""Below this share of the parameters, a count of values says little about the network, and that is said."""
+"""If less than this share of the parameters is compressed, reports say that the number of values tells little."""
 MOST_VALUES = 4096.0
-"""Upper end of the range of value counts for the hypervolume: 12 bits per index. More values than that are not few."""
+"""Upper end of the range of the number of values for the hypervolume; so many values need 12 bits per index."""
 
 
 @dataclass(frozen=True)
@@ -32,33 +33,33 @@ class Metric:
     """One number that is recorded of every trial."""
 
     name: str
-    """Name of its column."""
+    """Name of the metric and of its column."""
     unit: Unit
     label: str
-    """Its name on axes and in tables."""
+    """Name for readers, on axes and in tables."""
     description: str
-    """One sentence, stored with the column."""
+    """One sentence, which is stored with the column."""
     direction: Direction
-    """Which way is better."""
+    """Whether larger or smaller values are better."""
     low: float | None = None
-    """Lower end of the range of which the hypervolume is a share."""
+    """Lower end of the range for the hypervolume, which is given as a share of the whole range."""
     high: float | None = None
-    """Upper end of that range. Where an end is None, the range is that of the trials at hand."""
+    """Upper end of that range. If an end is None, it comes from the trials of the study."""
     log2: bool = False
-    """Whether distances count in factors of two: from 16 values to 8 saves a bit per weight, as from 512 to 256."""
+    """Whether distances count on a log2 scale: from 16 values to 8 saves one bit per weight, as from 512 to 256."""
     known: Literal["round", "end"] = "round"
-    """Whether every round has it, or only a trial that has ended."""
+    """Whether it is known after every round, or only when a trial has ended."""
     is_searchable: bool = True
-    """Whether a search may optimise or constrain it: neither test accuracies nor costs."""
+    """Whether a search may optimise or constrain it. Test accuracies and costs are not searchable."""
     has_float: bool = False
-    """Whether it is recorded of the float network too, as `float_NAME`."""
-    foretold_by: str | None = None
-    """The metric that tells, after a few rounds, more about this one's final value than it does itself. The weights
-    that are fixed first are the easy ones: their entropy says more about the final count than their own count does."""
+    """Whether it is also recorded for the float network, as `float_NAME`."""
+    predicted_by: str | None = None
+    """A metric whose value after a few rounds predicts the final value of this one better than its own value does: the
+    weights that are fixed first need few values, so that their entropy predicts the final number of values better."""
     heading: str | None = None
-    """Heading of its column in the table of a front; None leaves it out of that table."""
+    """Heading of its column in the table of a front; None: it is not in that table."""
     is_axis: bool = False
-    """Whether the report offers it as an axis besides the objectives."""
+    """Whether the report offers it as an axis, in addition to the objectives."""
 
 
 def _fraction(name: str, label: str, description: str, **more: bool | str) -> Metric:
@@ -74,10 +75,10 @@ _ALL = (
     _fraction("test_top5", "test top-5", "Top-5 test accuracy with shared values.", known="end", is_searchable=False),
     Metric("unique_values", "values", "distinct weight values",
            "Distinct values of the compressed weights, zero included.", "minimize", 1, MOST_VALUES, log2=True,
-           foretold_by="entropy_bits", heading="values", is_axis=True),
+           predicted_by="entropy_bits", heading="values", is_axis=True),
     Metric("unique_nonzero", "values", "distinct non-zero values",
            "Distinct values of the compressed weights, zero left out.", "minimize", 1, MOST_VALUES, log2=True,
-           foretold_by="entropy_nonzero_bits"),
+           predicted_by="entropy_nonzero_bits"),
     Metric("entropy_bits", "bits per weight", "entropy (bits per weight)",
            "Shannon entropy of the compressed weights' values, zero included.", "minimize", 0, 12, heading="entropy",
            is_axis=True),
@@ -101,21 +102,22 @@ _ALL = (
            "GPUs held times the time they were held, lost work included.", "minimize", log2=True, known="end",
            is_searchable=False),
 )  # fmt: skip
-"""A significand of float32 has 24 bits, hence no value has a higher order."""
+"""All metrics. Orders are at most 24, because a float32 significand has 24 bits."""
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
-"""All of them, by name, in the order of columns and tables."""
+"""All metrics by name, in the order of columns and tables."""
 
 
 def share_missed(kind: Bound, bound: float, value: float, of_float: float = 0.0) -> float:
-    """Say by what share of a bound a value misses it: at most 0 where the bound holds.
+    """Return by how much a value violates a bound, as a share of the limit; at most 0 if the bound holds.
 
-    Shares, so that what is missed of an accuracy and of a count can be added. Of a bound at 0 it is the difference. In
-    floating point 0.775 - 0.075 is a little more than 0.7; nine digits are kept, so that 0.7 is within 0.075 of 0.775.
+    It is a share so that violations of an accuracy and of a number of values can be added. If the limit is 0, it is the
+    difference itself. The difference is rounded to nine digits: in floating point 0.775 - 0.075 is a little more than
+    0.7, but a value of 0.7 must be allowed if it may be 0.075 below 0.775.
 
     Args:
         kind: of the bound.
-        bound: the limit itself; for `max_drop`, how far below the float network's value the limit lies.
+        bound: the limit; for `max_drop` how far the limit is below the float network's value.
         value: of the metric.
         of_float: the float network's value, for `max_drop`.
     """

@@ -1,10 +1,10 @@
-"""Names that are put together and taken apart: points, dotted fields, places of studies, compacted files.
+"""Names, and the functions that build and read them: of points, fields, folders of studies, and compacted files.
 
-A point is a whole network that a trial leaves, with a row and a file of its own. Most trials leave one. A trial that
-trains in stages leaves one for each stage: the last under the trial's own name, earlier ones under names such as
-`0007-s0`. Everything downstream speaks of points: fronts, reports, exports.
+A point is a whole network that a trial makes, with its own row and file. Most trials make one. A trial that trains in
+stages makes one in each stage: the last has the trial's own name, earlier ones have names such as `0007-s0`. Fronts,
+reports and exports work with points.
 
-This module imports nothing of ours, so that a report on a laptop can read it too.
+This module imports nothing of ours, so that a report can use it on a laptop.
 """
 
 from __future__ import annotations
@@ -14,27 +14,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 COMPACTED = "compacted-"
-"""Begins the name of a file that holds many trials."""
-
+"""The beginning of the name of a file that holds many trials."""
 
 BASELINE = "baseline"
-"""Marks a proposal that runs beside the search; its entry is the method's configuration."""
+"""The key that marks a proposal outside the search; its entry is the configuration of the method."""
 _POINT = re.compile(r"(?P<trial>.+?)(?:-r(?P<replicate>\d+))?(?:-s(?P<stage>\d+))?")
 
 
 class PointName(NamedTuple):
-    """What the name of a point says: `0007-r2-s0` is stage 0 of the second replicate of trial 0007."""
+    """The parts of a point's name: `0007-r2-s0` is stage 0 of the second replicate of trial 0007."""
 
     of_trial: str
-    """The trial that was proposed."""
+    """Name of the trial that was proposed."""
     replicate: int = 0
-    """Which of its seeds: 0 is the trial itself, replicates count from 1."""
+    """Number of the replicate, which has its own seed, counted from 1; 0 is the trial itself."""
     stage: int | None = None
-    """Which of its stages; None is the last one, which is the trial's own result."""
+    """Number of the stage, counted from 0; None is the last stage, the trial's own result."""
 
     @classmethod
     def read(cls, name: str) -> PointName:
-        """Take a name apart."""
+        """Read the name of a point, which must not be empty."""
         found = _POINT.fullmatch(name)
         assert found is not None, "any text with something in it is a name"
         stage = found["stage"]
@@ -42,7 +41,7 @@ class PointName(NamedTuple):
 
     @property
     def run(self) -> str:
-        """The name of the run that left the point: a trial, or one of its replicates."""
+        """Name of the run that made the point: a trial or one of its replicates."""
         return f"{self.of_trial}-r{self.replicate}" if self.replicate else self.of_trial
 
     def __str__(self) -> str:
@@ -50,17 +49,19 @@ class PointName(NamedTuple):
 
 
 def is_trial(name: str) -> bool:
-    """Whether a row's name is that of a trial, or a replicate, and not of one of its earlier stages."""
+    """Whether the name of a row is that of a trial or replicate, not of one of its earlier stages."""
     return PointName.read(name).stage is None
 
 
 def dotted(nested: Mapping[str, Any], depth: int | None = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name the leaves of nested mappings with dots: `{"method": {"b": 7}}` gives `("method.b", 7)`.
+    """Yield the dotted name and the value of each leaf of nested mappings.
+
+    `{"method": {"b": 7}}` gives `("method.b", 7)`.
 
     Args:
-        nested: the mappings; an empty one inside is a leaf.
-        depth: parts that a name has at most; a mapping below is a leaf. None goes down to the last one.
-        prefix: what all names begin with.
+        nested: the mappings; an empty mapping inside them is a leaf.
+        depth: largest number of parts of a name; a mapping at that depth is a leaf. None: no limit.
+        prefix: the beginning of all names.
     """
     for key, value in nested.items():
         if isinstance(value, Mapping) and value and depth != 1:
@@ -70,25 +71,28 @@ def dotted(nested: Mapping[str, Any], depth: int | None = None, prefix: str = ""
 
 
 def place_in(location: str, *names: str) -> str:
-    """Join a folder, local or a URI with options behind its `?`, and names below it."""
+    """Join a folder and names below it. The folder is local or a URI, whose options after a `?` stay at the end."""
     path, mark, options = _parted(location)
     return "/".join([path.rstrip("/"), *names]) + mark + options
 
 
 def parent_of(location: str) -> tuple[str, str]:
-    """Part a folder, local or a URI with options, into the folder that it lies in and its own name."""
+    """Split a folder into its parent folder and its own name. It is local or a URI, whose options the parent keeps."""
     path, mark, options = _parted(location)
     parent, _, name = path.rstrip("/").rpartition("/")
     return f"{parent or '.'}{mark}{options}", name
 
 
 def is_compacted(file: str) -> bool:
-    """Whether a file's name says that it holds many trials."""
+    """Whether a file, by its name, holds many trials."""
     return file.startswith(COMPACTED)
 
 
 def age(file: str) -> tuple[bool, str]:
-    """Sort files from the oldest to the newest word on a trial: compacted ones by their time, then single ones."""
+    """Sort key for the names of files with rows of trials, from the oldest to the newest rows.
+
+    Compacted files come first, by their time, then files of single trials.
+    """
     return not is_compacted(file), file
 
 

@@ -1,9 +1,9 @@
-"""Which parameters of a network share the codebook, and flat buffers behind them.
+"""The parameters of a network that share the codebook (the fixed set), and flat buffers that hold parameters.
 
 The fixed set is every weight and bias of the layers that sum products of weights and activations, first and last layer
-included (PWFN, section 3): convolutions, transposed ones too, linear layers, recurrent cells, attention with its
-biases. Everything else (norm layers, scales of a channel, tokens, embeddings) still trains but is never fixed.
-docs/networks.md has the whole list, and what it means for layers that compute their weights.
+included (PWFN, section 3): convolutions and transposed convolutions, linear layers, recurrent cells, and attention with
+its biases. All other parameters (norm layers, channel scales, tokens, embeddings) are trained but never fixed.
+docs/networks.md has the whole list, and says what it means for layers that compute their weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pwfn.errors import UserError
 
 PRODUCT_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-"""Layers of one weight whose first dimension counts outputs: what most of the methods' papers speak of."""
+"""Layers with one weight whose first dimension counts outputs; most of the methods' papers treat only these."""
 TRANSPOSED_LAYERS = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 FIXABLE_LAYERS = (
     *PRODUCT_LAYERS,
@@ -28,21 +28,22 @@ FIXABLE_LAYERS = (
     nn.RNNCellBase,
     nn.MultiheadAttention,
 )
-"""All of whose own parameters are in the fixed set; see also `is_mixture`."""
+"""Layers whose own parameters are all in the fixed set; see also `is_mixture`."""
 ATTENTION_BIASES = frozenset(
     {"attention_biases", "relative_position_bias_table", "q_bias", "k_bias", "v_bias", "mlp_bias",
      "duplicate_pooling_bias"}
 )  # fmt: skip
-"""Parameters of any other module that are added to sums of products, by their last name (timm's)."""
+"""Parameters of other modules that are added to sums of products: the last part of their names, as in timm."""
 RAW_WEIGHTS = frozenset(
     {"rel_pos_h", "rel_pos_w", "height_rel", "width_rel", "pos_emb", "w_g", "query_proj", "key_proj", "value_proj",
      "out_proj", "duplicate_pooling"}
 )  # fmt: skip
-"""Likewise those that activations are multiplied by: relative positions that queries meet, projections of attention."""
+"""Parameters of other modules that activations are multiplied by (relative positions, projections of attention): the
+last part of their names, as in timm."""
 NORM_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 MIN_SIGMA = 2.0**-30
-"""Smallest sigma of weight noise, of a posterior and of the sigmas in an exported file: it keeps the gradient of sigma
-alive without moving any weight in float32."""
+"""Smallest sigma of a posterior, also in exported files. With it, sigma still has a gradient, and the noise is too
+small to change any weight in float32."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,22 @@ class LeftOut:
     kind: str
     """Class of the module and name of the parameter (`VisionTransformer.pos_embed`); norm layers are one kind."""
     names: tuple[str, ...]
+    """Names of these parameters in the network."""
     num_parameters: int
+    """Number of weights in them, all together."""
 
 
 @dataclass(frozen=True)
 class ParameterSets:
-    """The parameters of a network by name, in registration order; shared ones once, under their first name."""
+    """The parameters of a network by name, in registration order.
+
+    A parameter that several modules share is listed once, under its first name.
+    """
 
     fixable: dict[str, nn.Parameter]
+    """The fixed set."""
     rest: dict[str, nn.Parameter]
+    """All others."""
 
     @property
     def num_fixable(self) -> int:
@@ -82,11 +90,11 @@ def split_parameters(network: nn.Module, *, include_norm: bool = False) -> Param
     """Split a network's parameters into the fixed set and the rest.
 
     Args:
-        network: any module with float32 parameters, or float64 ones to check gradients.
+        network: any module with float32 parameters, or with float64 ones to check gradients.
         include_norm: also put the scale and shift of norm layers into the fixed set (WFN's ImageNet runs).
 
     Raises:
-        UserError: no layer that could be fixed, or a parameter of another type.
+        UserError: the fixed set is empty, or a parameter has another data type.
     """
     layers = (*FIXABLE_LAYERS, *NORM_LAYERS) if include_norm else FIXABLE_LAYERS
     chosen = {
@@ -111,18 +119,18 @@ def is_fixable(module: nn.Module) -> bool:
 
 
 def is_mixture(module: nn.Module) -> bool:
-    """Whether this is timm's mixture of convolutions, known by its name: what only counts weights needs no timm."""
+    """Whether this is timm's mixture of convolutions (CondConv2d), recognised by its name: timm is not imported."""
     return type(module).__name__ == "CondConv2d" and hasattr(module, "weight_shape")
 
 
 def is_bias(name: str) -> bool:
-    """Whether a parameter of the fixed set, by its name, is added to a sum of products rather than a factor in it."""
+    """Whether a parameter of the fixed set with this name is added to sums of products and not a factor in them."""
     last = name.rpartition(".")[2]
     return last in ATTENTION_BIASES or "bias" in last
 
 
 def left_out(network: nn.Module, sets: ParameterSets) -> list[LeftOut]:
-    """List what does not share the codebook, kind by kind, the kind with most parameters first."""
+    """List the parameters that do not share the codebook, grouped by kind, the kind with the most parameters first."""
     kinds: dict[str, list[str]] = {}
     for name in sets.rest:
         owner, _, last = name.rpartition(".")
@@ -134,17 +142,17 @@ def left_out(network: nn.Module, sets: ParameterSets) -> list[LeftOut]:
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy tensors to the CPU, as a checkpoint keeps them."""
+    """Return copies of tensors on the CPU, under the same names."""
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 def buffers_of(network: nn.Module) -> dict[str, Tensor]:
-    """A network's buffers (BatchNorm's statistics) under the names that a checkpoint gives them."""
+    """Return a network's buffers (BatchNorm's statistics) under the names that they have in a saved state."""
     return {f"buffer.{name}": buffer for name, buffer in network.named_buffers()}
 
 
 def restore_buffers_(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give a network the buffers that a checkpoint holds."""
+    """Copy the buffers of a saved state into a network."""
     for name, buffer in buffers_of(network).items():
         buffer.copy_(state[name])
 
@@ -155,9 +163,10 @@ def shares_left_out(network: nn.Module, sets: ParameterSets) -> tuple[str, ...]:
 
 
 def in_pieces(*flats: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Cut flat tensors of one length alike, so that several operations on a piece cost a CPU one trip to memory.
+    """Cut flat tensors of one length into pieces at the same places.
 
-    What they take for themselves is freed piece by piece. A GPU gets pieces that keep it busy.
+    On a CPU a piece stays in the cache while several operations work on it; on a GPU pieces are large enough to keep it
+    busy. Temporary tensors are only as large as a piece.
     """
     size = 2**20 if flats[0].device.type == "cpu" else 2**24
     return zip(*(torch.split(flat, size) for flat in flats), strict=True)
@@ -166,14 +175,17 @@ def in_pieces(*flats: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def as_factor(mask: Tensor, like: Tensor) -> Tensor:
     """Return 1 where a bool mask is true and 0 elsewhere, in the type of `like`.
 
-    To multiply by it takes a CPU a fifth of the time of `masked_fill_`, which branches at every value; and torch makes
-    numbers from bytes faster than from bools.
+    On a CPU a multiplication by it takes a fifth of the time of `masked_fill_`, which has a branch for every value.
+    Torch converts bytes faster than bools, hence the view.
     """
     return mask.view(torch.uint8).to(like.dtype)
 
 
 def quantile(values: Tensor, q: float) -> Tensor:
-    """Linearly interpolated quantile over the last dimension, of any size; torch.quantile refuses more than 2^24."""
+    """Linearly interpolated quantile q in [0, 1] over the last dimension.
+
+    That dimension may have any size; torch.quantile refuses more than 2^24 numbers.
+    """
     size = values.shape[-1]
     position = q * (size - 1)
     below = math.floor(position)
@@ -183,17 +195,17 @@ def quantile(values: Tensor, q: float) -> Tensor:
 
 
 class FlatParameters:
-    """One buffer, and one for its gradient, behind many parameters of one type.
+    """One buffer that holds many parameters of one data type, and one that holds their gradients.
 
-    After construction each parameter is a view of `values` and its `.grad` a view of `gradient`, so that drawing
-    noise, clipping, reducing and updating are single operations on `(num_weights,)` whatever the number of layers.
-    Autograd adds into an existing `.grad` in place, which keeps the views; call `gradient.zero_()` before a backward
-    pass and never `zero_grad(set_to_none=True)`.
+    After construction each parameter is a view of `values` and its `.grad` is a view of `gradient`. Drawing noise,
+    clipping, reducing and updating are then single operations on `(num_weights,)`, whatever the number of layers.
+    Autograd adds to an existing `.grad` in place, so that it stays a view. Call `gradient.zero_()` before a backward
+    pass, and never `zero_grad(set_to_none=True)`.
 
     Args:
-        parameters: of one network, on one device; their values are kept.
-        values: where to put them, `(num_weights,)`; None allocates.
-        gradient: likewise for their gradient.
+        parameters: of one network, on one device; they keep their values.
+        values: the buffer to use, `(num_weights,)`; None makes one.
+        gradient: the buffer to use for their gradients, `(num_weights,)`; None makes one.
     """
 
     def __init__(

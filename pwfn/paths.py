@@ -13,14 +13,14 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def expand_path(text: str, field: str) -> Path:
-    """Fill `${NAME}` from the environment and `~` with the home folder.
+    """Replace `${NAME}` by the environment variable NAME and a leading `~` by the home folder.
 
     Args:
-        text: the path as written; `${PWFN_DATA}` falls back to `pwfn.config.shared_data_folder()`.
-        field: dotted name of the configuration's field, for the message.
+        text: the path as the user wrote it; `${PWFN_DATA}` is `pwfn.config.shared_data_folder()`.
+        field: name of the field of the configuration, for the message.
 
     Raises:
-        UserError: a variable that is not set.
+        UserError: a variable is not set.
     """
 
     def value(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Whether a server on the network can be reached, decided in seconds: libraries retry for a minute."""
+"""Finds out within seconds whether a server can be reached; libraries would try again for a minute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ PATIENCE_SECONDS = 3.0
 
 
 def answers(url: str) -> bool:
-    """Whether a server says anything at all in time; its name may take longer to look up than a timeout covers."""
+    """Whether a server answers within PATIENCE_SECONDS, even with an error.
+
+    The request runs in a thread, because the look-up of the server's name may take longer than the request's timeout.
+    """
     found: list[bool] = []
 
     def ask() -> None:

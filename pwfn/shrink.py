@@ -1,4 +1,4 @@
-"""Fewer values for a finished network: merged, recalibrated, trained a little if asked for, written and checked."""
+"""Fewer values for an exported network: they are merged, trained on request, recalibrated, written and checked."""
 
 from __future__ import annotations
 
@@ -32,47 +32,53 @@ from pwfn.task import Task
 from pwfn.training import Accuracy
 
 MAX_VALUES = 4096
-"""Most values that weights are merged into: of `kmeans_values`."""
+"""Largest number of values after merging, the limit of `kmeans_values`."""
 MAX_TRAINED_VALUES = 256
-"""Most values that are trained: of `QatConfig`."""
+"""Largest number of values that can be trained, the limit of `QatConfig`."""
 TRAINING = TrainingConfig(
     optimizer="adam", lr=1e-3, lr_schedule="cosine", weight_decay=0.0, distillation=1.0, temperature=2.0
 )
-"""How stages train: towards the predictions of the network that was given."""
+"""How each smaller network is trained: towards the predictions of the network in the given file."""
+NO_SIGMAS = "the sigmas of the file are left out of the smaller ones: they say how far its own values may move"
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for."""
+    """The smaller networks that the user asks for."""
 
     sizes: tuple[int, ...]
-    """Values of each smaller network, falling."""
+    """Number of values of each smaller network, each smaller than the one before."""
     out: Path
-    """Folder of the files."""
+    """Folder of the new files."""
     weighting: Literal["plain", "fisher"] = "plain"
-    """Importance of a weight where values are merged; fisher needs data."""
+    """Importance of weights when values are merged; fisher needs data."""
     epochs: int = 0
-    """Training of each stage; needs data."""
+    """Number of epochs for which each smaller network is trained; more than 0 needs data."""
     batch_size: int = 512
-    """Images per pass when nothing is trained."""
+    """Number of images per forward pass, except in training."""
     device: str | torch.device = "cpu"
 
 
 @dataclass(frozen=True)
 class Shrunk:
-    """A network of the row: the one that was given, or a smaller one."""
+    """One network of the series: the given one, or a smaller one."""
 
     path: Path
     report: FileReport
     accuracy: Accuracy | None
-    """On the test images; None without data."""
+    """Accuracy on the test images; None without data."""
+    left_out: str = ""
+    """A sentence that says what the given file has and the smaller ones do not; empty if they have all of it."""
 
 
 def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
-    """Measure an exported network, then write smaller ones, each made from the one before; yield each when it is there.
+    """Measure an exported network, then write smaller ones, each made from the one before.
+
+    Each network is yielded when its file is written.
 
     Raises:
-        UserError: a file, data or a wish that cannot be; no file of the stage that failed is left.
+        UserError: the file, the data or the wish cannot be used, or a new file fails its check; such a file is removed.
+        NonFiniteLossError, DivergedWeightsError: the loss or a weight became NaN or infinite in training.
     """
     contents = read_contents(path)
     with naming(path):
@@ -84,10 +90,12 @@ def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
     images = None if data is None else TestImages(data, network, batch_size=wish.batch_size, class_names=names)
     _check_folder(wish.out, [place_of(path, wish.out, size) for size in wish.sizes])
     task = None if data is None or images is None else _task(network, data, images, contents, wish)
-    yield Shrunk(path, report, None if images is None else evaluate_mean(network, images))
+    accuracy = None if images is None else evaluate_mean(network, images)
+    yield Shrunk(path, report, accuracy, NO_SIGMAS if contents.sigmas else "")
+    latent = SharedWeights(task.parameter_sets, QatConfig(stages=wish.sizes)) if task and wish.epochs > 0 else None
     for size in wish.sizes:
-        if task is not None and wish.epochs > 0:
-            _train_(task, size, _importance(task, wish), wish.epochs)
+        if task is not None and latent is not None:
+            _train_(task, latent, size, _importance(task, wish), wish.epochs)
         else:
             merge_([dict(network.named_parameters())[name] for name in contents.fixed], size, _importance(task, wish))
         if task is not None:
@@ -97,12 +105,12 @@ def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
 
 @torch.no_grad()
 def merge_(parameters: Sequence[nn.Parameter], num_values: int, importance: FloatArray | None) -> None:
-    """Merge the values of all parameters together into fewer; the weights of one value stay together.
+    """Merge the values that all parameters share into fewer values; weights with equal values stay equal.
 
     Args:
-        parameters: whose values are merged.
-        num_values: how many there are afterwards.
-        importance: positive, of each weight in the order of the parameters, `(num_weights,)`; None weighs all alike.
+        parameters: those that share the values; changed in place.
+        num_values: number of values afterwards.
+        importance: positive, of each weight in the order of the parameters, `(num_weights,)`; None: all count alike.
     """
     weights = finite_array("the weights", torch.cat([parameter.flatten() for parameter in parameters]))
     merged = torch.from_numpy(nearest_values(weights, kmeans_values(weights, num_values, importance)))
@@ -111,15 +119,19 @@ def merge_(parameters: Sequence[nn.Parameter], num_values: int, importance: Floa
 
 
 def place_of(path: Path, out: Path, num_values: int) -> Path:
-    """Where the network of so many values goes: `NAME-16-values.pwfn.safetensors`."""
+    """Path of the file with so many values: `NAME-16-values.pwfn.safetensors`."""
     name = path.name.removesuffix(".safetensors").removesuffix(".pwfn")
     return out / f"{name}-{num_values}-values.pwfn.safetensors"
 
 
-def _train_(task: Task, num_values: int, importance: FloatArray | None, num_epochs: int) -> None:
-    """Merge the values and train them straight through; the latent weights begin as the values before the merging."""
+def _train_(
+    task: Task, weights: SharedWeights, num_values: int, importance: FloatArray | None, num_epochs: int
+) -> None:
+    """Choose values for the latent weights and train both as qat does.
+
+    The latent weights begin as the weights of the given file and continue from each smaller network to the next.
+    """
     num_steps = task.num_steps(TRAINING)
-    weights = SharedWeights(task.parameter_sets, QatConfig(num_values=num_values))
     weights.start_stage_(num_values, importance)
     descent = weights.descent(TRAINING, num_steps=num_epochs * num_steps, replicas=task.replicas)
     learner = StraightThroughLearner(task.network, weights, descent)
@@ -130,7 +142,7 @@ def _train_(task: Task, num_values: int, importance: FloatArray | None, num_epoc
 
 
 def _importance(task: Task | None, wish: Wish) -> FloatArray | None:
-    """How much each weight matters to the network as it stands, `(num_weights,)`; None weighs all alike."""
+    """Importance of each weight to the present network, `(num_weights,)`; None: all weights count alike."""
     if task is None or wish.weighting == "plain":
         return None
     fisher = task.fisher(QatConfig().fisher_images)
@@ -151,7 +163,7 @@ def _task(network: nn.Module, data: DataConfig, images: TestImages, contents: Co
 
 
 def _written(network: nn.Module, place: Path, source: Path, contents: Contents, images: TestImages | None) -> Shrunk:
-    """Write the network as it stands, load it again, and measure what was loaded."""
+    """Write the present network, load the file again, and measure the loaded network."""
     state: dict[str, Tensor] = stored_state(network)
     fixed = {name: state[name] for name in contents.fixed}
     rest = {name: tensor for name, tensor in state.items() if name not in fixed}
@@ -164,7 +176,11 @@ def _written(network: nn.Module, place: Path, source: Path, contents: Contents, 
 
 
 def _check_wish(wish: Wish, num_values: int, *, has_data: bool) -> None:
-    """Refuse what cannot be done, before anything is written."""
+    """Check the wish before anything is written.
+
+    Raises:
+        UserError: it cannot be fulfilled.
+    """
     sizes = " ".join(map(str, wish.sizes))
     if any(later >= earlier for earlier, later in pairwise(wish.sizes)):
         raise UserError(f"--values {sizes}: the counts must fall, each below the one before")
@@ -180,17 +196,26 @@ def _check_wish(wish: Wish, num_values: int, *, has_data: bool) -> None:
 
 
 def _check_fixed_set(contents: Contents, network: nn.Module, wish: Wish) -> None:
-    """Fisher information and training know the usual fixed set, in its order."""
+    """Check that Fisher information and training, if asked for, can be used: they work only on the usual fixed set.
+
+    Raises:
+        UserError: the file has another fixed set.
+    """
     usual = list(split_parameters(network).fixable)
     if list(contents.fixed) != usual and (wish.weighting == "fisher" or wish.epochs > 0):
+        other = sorted(set(usual).symmetric_difference(contents.fixed)) or ["the order"]
         raise UserError(
-            "other layers than convolutions and linear ones share its values, so it can only be merged: "
-            "use --weighting plain and --epochs 0"
+            f"its values are shared by other tensors than training would use ({other[0]}, {len(other)} in all), "
+            "so it can only be merged: use --weighting plain and --epochs 0"
         )
 
 
 def _check_folder(out: Path, places: Sequence[Path]) -> None:
-    """Make the folder, and see that files can be written there."""
+    """Make the folder and check that the files can be written there.
+
+    Raises:
+        UserError: the folder cannot be written, or a file exists already.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):

@@ -1,4 +1,4 @@
-"""What a method works on: a network, its data and the trial's configuration, with ways to train and to measure."""
+"""A task: the network, the data and the configuration that a method works with, and functions to train and measure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pwfn.seeds import derive_seed, generator
 from pwfn.training import Accuracy, Criterion, Learner, Waiting, evaluate, recalibrate_batchnorm, train_epoch
 
 EQUALIZED_IMAGES = 16
-"""Number of images on which the equalised network is compared with the network before."""
+"""Number of images on which the outputs before and after equalisation are compared."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Task:
     device: torch.device
     replicas: Replicas
     micro_batches: int = 1
-    """Number of parts in which each batch passes through the network; more than 1 if a batch does not fit in memory."""
+    """Number of parts in which a batch passes through the network; more than 1 if a batch does not fit into memory."""
     teacher: nn.Module | None = None
-    """Copy of the float network, if training shall stay close to its predictions; else None."""
+    """Copy of the float network for `training.distillation`; None without distillation."""
     waiting: Waiting = field(default_factory=Waiting)
-    """Counts the seconds for which training waits for batches."""
+    """Counts the seconds that training waits for batches."""
 
     @property
     def parameter_sets(self) -> ParameterSets:
@@ -44,14 +44,18 @@ class Task:
         return split_parameters(self.network, include_norm=self.config.include_norm)
 
     def ready(self) -> Task:
-        """Prepare the float network for compression: equalise it, keep a copy as teacher, if configured."""
+        """Prepare the float network for compression: equalise it and keep a copy as teacher, if so configured.
+
+        Raises:
+            UserError: the network cannot be equalised (`equalize_`).
+        """
         if self.config.model.equalize != "none":
             [(images, _)] = self.data.batches("train", batch_size=EQUALIZED_IMAGES, max_images=EQUALIZED_IMAGES)
             equalize_(self.network, images, self.config.model.equalize)
         return replace(self, teacher=teacher_of(self.network)) if self.config.training.distillation > 0 else self
 
     def generator(self, *purpose: int | str) -> torch.Generator:
-        """Make a generator for a purpose: different on each replica, the same again after an interruption."""
+        """Make a generator for a purpose; its seed differs between replicas, and is the same after an interruption."""
         return generator(self.device, self.config.seed, *purpose, self.replicas.rank)
 
     def measure(self, split: str) -> Accuracy:
@@ -60,19 +64,32 @@ class Task:
         return evaluate(self.network, batches, precision=self.config.training.precision, replicas=self.replicas)
 
     def batches(self, split: str, *, batch_size: int, max_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of this replica's share of a split, in file order and without augmentation."""
+        """Return batches of this replica's share of a split, in file order and without augmentation.
+
+        `batch_size` is for one replica, before micro-batches divide it; `max_images` is for all replicas.
+        """
         rank, world_size = self.replicas.rank, self.replicas.world_size
         batch_size = max(1, batch_size // self.micro_batches)
         return self.data.batches(split, batch_size=batch_size, max_images=max_images, rank=rank, world_size=world_size)
 
     def fisher(self, num_images: int) -> Tensor:
-        """Estimate on training images how much each weight matters, `(num_weights,)`, in its present state."""
+        """Estimate the Fisher information of each weight of the network on training images, `(num_weights,)`."""
         batches = self.batches("train", batch_size=self.config.evaluation.batch_size, max_images=num_images)
         return diagonal_fisher(self.network, batches, generator=self.generator("fisher"), replicas=self.replicas)
 
     def train_epoch(self, learner: Learner, *, num_steps: int, label: str, batch_size: int) -> float:
-        """Train one epoch of `num_steps` global batches, shuffled and augmented by `label`; return the mean loss."""
-        # Dropout and the like draw from torch's global generator.
+        """Train one epoch and return the mean loss.
+
+        Args:
+            learner: the network and the way in which it is trained.
+            num_steps: number of batches of the epoch.
+            label: names the epoch in messages; seeds its order of images, augmentation and dropout.
+            batch_size: images per step, over all replicas together.
+
+        Raises:
+            NonFiniteLossError: the loss became NaN or infinite.
+        """
+        # Dropout draws from torch's global generator.
         torch.manual_seed(derive_seed(self.config.seed, "layers", label, self.replicas.rank))
         batches = self.data.train_batches(
             batch_size=batch_size,
@@ -94,7 +111,7 @@ class Task:
     def train_epochs(
         self, learner: Learner, labels: Iterable[str], *, num_steps: int, batch_size: int
     ) -> Iterator[float]:
-        """Train an epoch of `num_steps` global batches for each label; yield the mean loss of each as it ends."""
+        """Train an epoch for each label, as `train_epoch` does; yield the mean loss of each when it ends."""
         for label in labels:
             yield self.train_epoch(learner, num_steps=num_steps, label=label, batch_size=batch_size)
 
@@ -105,14 +122,14 @@ class Task:
         return Distillation(self.teacher, training.distillation, training.temperature)
 
     def num_steps(self, optimization: OptimizationConfig) -> int:
-        """Number of steps in a whole epoch, before `steps_per_epoch` limits it."""
+        """Number of training steps in an epoch over all images; `steps_per_epoch` is not considered."""
         return self.data.num_steps(optimization.batch_size)
 
     def recalibrate(self) -> bool:
         """Estimate BatchNorm's statistics again if the configuration says so; return whether that was done.
 
-        It uses augmented images, as in training: plain images cost a ResNet-20 two points (docs/log.md, "On which
-        images should BatchNorm be recalibrated?").
+        The images are augmented as in training: without augmentation a ResNet-20 lost two points of accuracy
+        (docs/log.md, "On which images should BatchNorm be recalibrated?").
         """
         evaluation = self.config.evaluation
         if not evaluation.recalibrate_bn:
@@ -129,7 +146,10 @@ class Task:
 
 
 def epochs_and_steps(training: TrainingConfig, index: int, steps_per_epoch: int) -> tuple[int, int]:
-    """Return the number of epochs of round `index`, and of steps in each; the first round sees only a share."""
+    """Return the number of epochs of round `index` and of steps in each of them.
+
+    `steps_per_epoch` is the number of steps in an epoch over all images; the first round uses only a share of them.
+    """
     if training.steps_per_epoch is not None:
         steps_per_epoch = min(steps_per_epoch, training.steps_per_epoch)
     if index > 0:

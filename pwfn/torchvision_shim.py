@@ -1,10 +1,10 @@
-"""Makes `import torchvision` (and so `import timm`) work beside a torch without CUDA. Import this before either.
+"""Makes `import torchvision` (and so `import timm`) work with a torch that has no CUDA. Import this before either.
 
-PyPI's Linux wheels of torchvision are built for CUDA. Beside a CPU build of torch their compiled operators cannot be
-loaded; torchvision tolerates that everywhere but at `nms` and `qnms`, whose Python registrations name operators that
-then do not exist. Declaring the two schemas is enough: transforms, datasets, models and all of timm work, only the
-compiled operators themselves (`torchvision.ops.nms`, `torchvision.io`) stay missing. Where the operators load, this
-module changes nothing.
+PyPI's Linux wheels of torchvision are built for CUDA. With a CPU build of torch their compiled operators cannot be
+loaded. torchvision tolerates that except for `nms` and `qnms`, because its Python code registers functions for these
+operators, which do not exist then. If their two schemas are declared, transforms, datasets, models and all of timm
+work; only the compiled operators themselves (`torchvision.ops.nms`, `torchvision.io`) are missing. If the operators can
+be loaded, this module changes nothing.
 
 Checked with torchvision 0.28 and 0.29 over torch 2.13.
 """
@@ -27,7 +27,7 @@ def _missing_operators() -> list[str]:
 
 
 def _load_compiled_operators() -> None:
-    """Try what torchvision's own import tries first; a library loaded twice is loaded once."""
+    """Load torchvision's library as its own import does; to load it again later has no effect."""
     spec = importlib.util.find_spec("torchvision")  # finds the package without importing it
     folders = spec.submodule_search_locations if spec is not None else None
     for folder in folders or ():

@@ -1,4 +1,4 @@
-"""One epoch, one evaluation, one estimate of BatchNorm's statistics; nothing else."""
+"""Training for one epoch, measuring accuracy, and estimating BatchNorm's statistics."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 """Images, float32 `(batch, channels, height, width)`, and labels, int64 `(batch,)`, on the network's device."""
 
 Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Mean loss, a scalar, of logits `(batch, classes)` for images and their labels."""
+"""Takes logits `(batch, classes)`, the images and their labels, and returns the mean loss, a scalar."""
 
 STEPS_BETWEEN_CHECKS = 50
-"""Steps between two checks of the losses: seldom enough to cost nothing, often enough to stop a diverged trial."""
+"""Number of training steps between two checks of the losses; at each check the CPU waits for a GPU."""
 
 
 class Learner:
-    """A network with its way to learn: all parameters alike, as they are; methods learn in other ways."""
+    """A network and the way in which it is trained: here plain gradient descent; methods override parts of it."""
 
     def __init__(self, network: nn.Module, descent: Descent) -> None:
         self.network = network
         self.descent = descent
 
     def prepare(self) -> None:
-        """Set the weights for the next forward pass and clear the gradients."""
+        """Clear the gradients before the next forward pass; methods also set the weights here."""
         self.descent.gradient.zero_()
 
     def penalty(self, loss: Tensor) -> Tensor:
-        """Return what is added to this loss, a scalar: nothing."""
+        """Return the penalty that is added to the loss, a scalar; here zero."""
         return torch.zeros_like(loss)
 
     def step(self) -> None:
@@ -46,10 +46,12 @@ class Learner:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares in [0, 1] of images whose class is the most likely one, and is among the five most likely."""
+    """Shares of images, in [0, 1]."""
 
     top1: float
+    """Share of images whose true class has the highest score."""
     top5: float
+    """Share of images whose true class is among the five highest scores."""
 
 
 def train_epoch(
@@ -64,12 +66,12 @@ def train_epoch(
 ) -> float:
     """Train on every batch once and return the mean loss over all replicas.
 
-    With several micro-batches, each batch passes through the network in that many parts, whose gradients add up to that
-    of the batch; only BatchNorm computes its statistics part by part.
+    With several micro-batches, each batch passes through the network in that many parts. Their gradients add up to the
+    gradient of the batch; only BatchNorm's statistics are those of the parts.
 
     Raises:
-        NonFiniteLossError: the loss became NaN or infinite; names `label` (which epoch) and the step. All replicas
-            raise together.
+        NonFiniteLossError: the loss became NaN or infinite; names the step and `label`, the epoch. All replicas raise
+            it together.
     """
     network = learner.network.train()
     losses: list[Tensor] = []
@@ -91,7 +93,7 @@ def train_epoch(
 def _backward(
     learner: Learner, images: Tensor, labels: Tensor, *, criterion: Criterion, num_images: int, precision: str
 ) -> Tensor:
-    """Add the gradient of these images' share in the mean loss over `num_images`, and return that share."""
+    """Add the gradient of a part of a batch of `num_images` images; return its share of the mean loss."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         loss = criterion(learner.network(images), images, labels)
     loss = loss + learner.penalty(loss)
@@ -114,10 +116,10 @@ def _check_finite(losses: list[Tensor], replicas: Replicas, label: str) -> float
 
 @torch.inference_mode()
 def evaluate(network: nn.Module, batches: Batches, *, precision: str, replicas: Replicas) -> Accuracy:
-    """Measure the accuracy over all batches of all replicas, in evaluation mode; NaN for no image.
+    """Measure the accuracy over all batches of all replicas, in evaluation mode; NaN if there are no images.
 
-    If classes have exactly the same score, the true class is ranked behind the others, so that a network whose outputs
-    are all equal (or NaN) does not look accurate.
+    Among classes with exactly the same score the true class counts as the last, so that a network whose outputs are all
+    equal, or NaN, does not seem accurate.
     """
     network.eval()
     hits: Tensor | None = None
@@ -133,14 +135,14 @@ def evaluate(network: nn.Module, batches: Batches, *, precision: str, replicas: 
 def evaluate_ensemble(
     network: nn.Module, draw_: Callable[[], None], batches: Batches, *, draws: int, replicas: Replicas
 ) -> Accuracy:
-    """Measure the mean prediction over several networks, the authors' second evaluation (PWFN, section 4).
+    """Measure the accuracy of the mean prediction over several draws of the weights (PWFN, section 4).
 
     Args:
-        network: in which they come one after the other.
-        draw_: gives the network the weights of the next one.
-        batches: of all images of this replica.
-        draws: networks per image.
-        replicas: whose images count together.
+        network: is left with the weights of the last draw.
+        draw_: gives the network the weights of the next draw.
+        batches: all images of this replica.
+        draws: number of draws for each batch.
+        replicas: the accuracy is that over the images of all replicas.
     """
     network.eval()
     hits: Tensor | None = None
@@ -155,7 +157,7 @@ def evaluate_ensemble(
 
 
 def _accuracy(hits: Tensor | None, network: nn.Module, replicas: Replicas) -> Accuracy:
-    """Turn the hits and images of this replica, int64 `(3,)`, into the accuracy of all; NaN for no image."""
+    """Compute the accuracy over all replicas from this replica's `count_hits`, or from None if it had no images."""
     if hits is None:
         hits = torch.zeros(3, dtype=torch.int64, device=next(network.parameters()).device)
     top1, top5, num_images = replicas.sum_(hits).tolist()
@@ -163,18 +165,21 @@ def _accuracy(hits: Tensor | None, network: nn.Module, replicas: Replicas) -> Ac
 
 
 def count_hits(scores: Tensor, labels: Tensor) -> Tensor:
-    """Count top-1 hits, top-5 hits and images, int64 `(3,)`, for scores `(images, classes)`; see `evaluate` on ties."""
+    """Count top-1 hits, top-5 hits and images, int64 `(3,)`, for scores `(images, classes)`; ties as in `evaluate`."""
     true = scores.gather(1, labels[:, None])
-    rank = scores.shape[1] - 1 - (scores < true).sum(dim=1)  # classes not strictly worse; NaN is never worse
+    rank = scores.shape[1] - 1 - (scores < true).sum(dim=1)  # other classes that do not score less, or are NaN
     return torch.stack([(rank < 1).sum(), (rank < 5).sum(), torch.ones_like(rank).sum()])
 
 
 @torch.no_grad()
 def recalibrate_batchnorm(network: nn.Module, batches: Batches, *, replicas: Replicas) -> bool:
-    """Estimate BatchNorm's running statistics again as the plain mean over these batches of training images.
+    """Estimate BatchNorm's running statistics again, as the mean over these batches of training images.
 
-    Returns whether the network has any. Needed after weights were fixed: the statistics were gathered under weight
-    noise and from weights that have since moved.
+    This is needed after weights were fixed, because the statistics were collected under weight noise and with weights
+    that have changed since.
+
+    Returns:
+        Whether the network has a BatchNorm with running statistics.
     """
     layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not layers:
@@ -183,7 +188,7 @@ def recalibrate_batchnorm(network: nn.Module, batches: Batches, *, replicas: Rep
     network.eval()
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # torch's spelling of "mean over all batches"
+        layer.momentum = None  # for torch this means the mean over all batches
         layer.train()
     for images, _ in batches:
         network(images)
@@ -195,16 +200,16 @@ def recalibrate_batchnorm(network: nn.Module, batches: Batches, *, replicas: Rep
 
 
 class Waiting:
-    """Counts the seconds for which training waits for batches: decoding, augmentation, copies that it has to wait for.
+    """Counts the seconds that training waits for batches: for decoding, augmentation and copies.
 
-    On a GPU the work on batches that lie there is queued, not waited for, and counts as training.
+    Work that a GPU does on batches in its own memory is queued, so that nothing waits for it; it counts as training.
     """
 
     def __init__(self) -> None:
         self._seconds = 0.0
 
     def counted(self, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the same batches, and count what each took to come."""
+        """Yield the same batches, and count the seconds until each arrives."""
         iterator = iter(batches)
         while True:
             start = time.perf_counter()
@@ -215,13 +220,13 @@ class Waiting:
             yield batch
 
     def lap(self) -> float:
-        """Return the seconds since construction or the last lap."""
+        """Return the seconds counted since construction or the last lap."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
 
 class Stopwatch:
-    """Seconds since the last lap, with the device's queue emptied first so that its work counts."""
+    """Measures elapsed seconds; it first waits until a GPU has finished its queued work."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -1,4 +1,4 @@
-"""Local files that are there whole or not at all, whatever happens to the process that writes them."""
+"""Local files that exist either completely or not at all, even if the process that writes them is killed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".tmp"
-"""Ends the hidden name under which a file is written before it is moved into place."""
+"""Ending of the hidden name under which a file is written before it is renamed."""
 
 
 @contextmanager
 def written_beside(path: Path, content: bytes) -> Iterator[Path]:
-    """Write and sync a file under a hidden name beside its place; move it there when the context ends well.
+    """Write a file under a hidden name in the same folder; rename it to `path` when the context ends without an error.
 
-    Neither a kill nor a full disk leaves a part under the final name; an earlier file stays until then.
+    Neither a kill nor a full disk leaves a part of the file at `path`. An earlier file stays there until the renaming.
+
+    Yields:
+        The path of the hidden file.
 
     Raises:
-        OSError: it cannot be written or moved.
+        OSError: the file cannot be written or renamed.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
     try:
@@ -32,10 +35,10 @@ def written_beside(path: Path, content: bytes) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole, in the place of an earlier one.
+    """Write a file completely or not at all; an earlier file is replaced.
 
     Raises:
-        OSError: it cannot be written; an earlier file is as it was.
+        OSError: it cannot be written; an earlier file is unchanged then.
     """
     with written_beside(path, content):
         pass

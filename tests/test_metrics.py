@@ -25,7 +25,7 @@ def test_a_metric_is_a_column_of_a_trial_and_of_a_round_where_it_is_known_there(
     assert TRIALS.field(name).metadata[b"unit"].decode() == metric.unit
     assert TRIALS.field(name).metadata[b"description"].decode() == metric.description
     assert (name in ROUNDS.names) == (metric.known == "round")
-    assert metric.foretold_by is None or METRICS[metric.foretold_by].known == "round"
+    assert metric.predicted_by is None or METRICS[metric.predicted_by].known == "round"
 
 
 def test_every_unit_can_be_written():

@@ -1,7 +1,8 @@
-"""The commands of `pwfn`: declared here, each with its options and what it runs in the module of its name beside.
+"""The list of `pwfn`'s commands. Each has a module of its name in this package.
 
-Such a module has `parse(parser, arguments)` and `run(options)`, and imports what takes long only when it runs: help and
-misspelt options are answered at once. `options.command_line` is what the user typed. Errors end here, in one line.
+Such a module has `parse(parser, arguments)` and `run(options)`. It imports slow packages only inside `run`, so that
+help and misspelt options are answered at once. `options.command_line` is the command as the user typed it. Errors that
+a user can cause are printed here, in one line.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
-    """Run one command; return its exit code: 2 for what a user can mend, said in one line, 130 or 143 for a signal."""
+    """Run one command and return its exit code: 2 for an error that the user can correct, 130 or 143 after a signal."""
     command = import_module(f"pwfn.commands.{name}")
     parser = argparse.ArgumentParser(prog=command_line(name), description=COMMANDS[name])
     options: argparse.Namespace = command.parse(parser, arguments)
@@ -57,13 +58,16 @@ def run(name: str, arguments: Sequence[str]) -> int:
 
 
 def _errors_of_users() -> tuple[type[Exception], ...]:
-    """The library's, and the report's where that package was imported at all, which takes seconds."""
+    """Return the types of errors that users can cause.
+
+    Those of `analysis` belong to them only if the command imported it; to import it here would take seconds.
+    """
     analysis = sys.modules.get("analysis")
     return (UserError, analysis.AnalysisError) if analysis is not None else (UserError,)
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Parse what stands before a command's own options."""
+    """Make the parser of the name of the command and the options before it."""
     width = max(map(len, COMMANDS))
     lines = (f"  {name:{width}}  {summary}" for name, summary in COMMANDS.items())
     parser = argparse.ArgumentParser(

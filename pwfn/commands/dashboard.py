@@ -1,6 +1,6 @@
-"""Shows a study in optuna-dashboard, while its sweep runs or after: `pwfn dashboard --study digits`.
+"""Shows a study in optuna-dashboard, during its sweep or later: `pwfn dashboard --study digits`.
 
-Needs the extra: `python -m pip install 'pwfn[dashboard]'`. Everything is read from the results folder.
+It needs optuna-dashboard: `python -m pip install 'pwfn[dashboard]'`. It only reads the results folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measures an exported network: accuracy, values, sizes, and its posterior's ensemble where sigmas were kept.
+"""Measures an exported network: accuracy, values and sizes, and the ensemble of its posterior if the file has sigmas.
 
 pwfn evaluate model.pwfn.safetensors --data digits
 pwfn evaluate model.pwfn.safetensors --data imagefolder --data-root /data/imagenet
@@ -17,7 +17,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     """Read the command line."""
     parser.add_argument("file", type=Path, help="written by `export`, or models/*.safetensors of a study")
     parser.add_argument("--ensemble-draws", type=at_least(0), default=20, metavar="N",
-                        help="networks drawn from the posterior, where its sigmas were kept (default: 20)")  # fmt: skip
+                        help="networks drawn from the posterior, if the file has its sigmas (default: 20)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of these draws (default: 0)")
     add_data_options(parser, "the images to measure on")
     add_device_options(parser)

@@ -1,4 +1,4 @@
-"""The options that `export` and `evaluate` share; named as the fields of `DataConfig`."""
+"""Options that several commands share. Those of the data are named after the fields of `DataConfig`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ DATA_FIELDS = {
     "class_map": "data_class_map",
     "test_images": "data_test_images",
 }
-"""Fields of `DataConfig` beside its name, and their options."""
+"""Fields of `DataConfig`, except `name`, with the names of their options."""
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
-    """Make the type of an option that takes whole numbers from `lowest` on."""
+    """Make the argparse type of an option that takes whole numbers not below `lowest`."""
 
     def number(text: str) -> int:
         if not text.isdecimal() or int(text) < lowest:
@@ -37,7 +37,7 @@ def at_least(lowest: int) -> Callable[[str], int]:
 
 
 def add_data_options(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add `--data` and its companions."""
+    """Add `--data`, further options of the data and `--batch-size`; the help shows `what`, the use of the images."""
     group = parser.add_argument_group("data", what)
     names = get_args(DataConfig.model_fields["name"].annotation)
     group.add_argument("--data", choices=names, help="kind of data set (default with --data-root: imagefolder)")
@@ -58,10 +58,10 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 
 
 def data_from(options: argparse.Namespace) -> DataConfig | None:
-    """Build the data's configuration; None where no data was named.
+    """Build the configuration of the data; None if the options name no data.
 
     Raises:
-        UserError: a combination that `DataConfig` does not allow; names the option.
+        UserError: values that `DataConfig` does not allow; names the option.
     """
     given: dict[str, Any] = {field: getattr(options, option) for field, option in DATA_FIELDS.items()}
     if options.data is None and given["root"] is None:
@@ -75,12 +75,12 @@ def data_from(options: argparse.Namespace) -> DataConfig | None:
 
 
 def device_from(options: argparse.Namespace) -> torch.device:
-    """Return the device to measure on.
+    """Return the device to compute on.
 
     Raises:
-        UserError: no such device.
+        UserError: there is no such device.
     """
-    import torch  # late: --help and a misspelt option need not wait for it
+    import torch  # imported here, so that --help and misspelt options are answered at once
 
     name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:

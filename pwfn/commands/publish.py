@@ -1,7 +1,7 @@
-"""Copies what a report needs of studies into a few small files: `pwfn publish --study digits --out DIR`.
+"""Copies what a report needs of studies to a few small files: `pwfn publish --study digits --out DIR`.
 
-Study.json, and the rows of trials, rounds and codebooks in one Parquet file each; no networks. `pwfn report
---results DIR --study digits` reads the copy like the original.
+The copy has study.json and one Parquet file each for the rows of trials, rounds and codebooks; it has no networks.
+`pwfn report --results DIR --study digits` reads it like the original.
 """
 
 from __future__ import annotations

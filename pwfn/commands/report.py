@@ -1,8 +1,8 @@
-"""Reports a sweep, while it runs or after: `pwfn report --study digits`.
+"""Reports a sweep, during it or later: `pwfn report --study digits`.
 
-With `--watch`, makes the report again whenever trials have ended, until all have: load the page again in the browser.
+With `--watch` it makes the report again whenever trials have ended, until all have; reload the page in the browser.
 
-Needs neither torch nor ray: copy the results folder to a laptop and run it there.
+It needs neither torch nor ray, so that it also runs on a laptop to which the results folder was copied.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _watch(folders: Sequence[str], out: str, seconds: float) -> None:
-    """Print a line for each report, until the studies or the user's patience end."""
+    """Make the report again and again, and print a line for each, until all trials have ended or Ctrl-C."""
     import analysis
 
     with suppress(KeyboardInterrupt):

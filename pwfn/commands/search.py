@@ -1,10 +1,10 @@
-"""Search for the Pareto front of a space: how few values at what accuracy.
+"""Searches a space for its Pareto front: how few values at what accuracy.
 
 pwfn search --space digits.yaml
 pwfn search --space deit.yaml --address auto --set data.root=/data/imagenet
 pwfn search --space digits.yaml --study longer --trials 200 --warm-start results/digits --confirm 2
 
-The same command again goes on where the results folder stands.
+The same command, given again, continues an interrupted search from the results folder.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
 
 
 def run(options: argparse.Namespace) -> int:
-    """Search, or show the plan; return the exit code, 130 where a second Ctrl-C came."""
+    """Search, or show the plan; return the exit code: 0, or 130 if a second Ctrl-C stopped it."""
     from rich.console import Console
 
     from pwfn.space.space import SearchSpace
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def plan(space: SearchSpace, options: argparse.Namespace) -> list[PlanRow]:
-    """List what would run."""
+    """List the rows of the plan, which says what would run."""
     from pwfn.space.space import PlanRow
 
     rows = space.plan()
@@ -110,7 +110,7 @@ def plan(space: SearchSpace, options: argparse.Namespace) -> list[PlanRow]:
 
 
 def show_plan(name: str, plan_rows: list[PlanRow], console: Console) -> None:
-    """Print what would run."""
+    """Print the plan."""
     from rich.table import Table
 
     table = Table(title=f"Plan of {name}", title_justify="left", show_header=False, show_lines=False)
@@ -122,7 +122,11 @@ def show_plan(name: str, plan_rows: list[PlanRow], console: Console) -> None:
 
 
 def _understand(space: SearchSpace, console: Console) -> None:
-    """Print what is understood of each float network's data and weights; raises what would stop the trials."""
+    """Print how each float network's data and weights are understood.
+
+    Raises:
+        UserError: an error that would also stop the trials.
+    """
     from pwfn.trial.understood import format_understood, understand  # imports torch, after the plan is shown
 
     for config in space.float_networks():
@@ -144,11 +148,17 @@ def check_temp_dir(folder: str | None, address: str | None) -> None:
     try:
         tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
-        raise UserError(f"--ray-temp-dir {folder}: {existing} is not a folder that can be written to: {error}") from None
+        raise UserError(
+            f"--ray-temp-dir {folder}: {existing} is not a folder that can be written to: {error}"
+        ) from None
 
 
 def check_data(configs: Sequence[TrialConfig], console: Console) -> None:
-    """Look at every image of the data of some configurations."""
+    """Decode every image of the configurations' data, once per data set, and list the broken ones.
+
+    Raises:
+        UserError: the data cannot be opened, or has broken images that are not to be skipped.
+    """
     from pwfn.data.check import check_images
     from pwfn.trial.run import open_data
 
@@ -157,7 +167,7 @@ def check_data(configs: Sequence[TrialConfig], console: Console) -> None:
 
 
 def _search(space: SearchSpace, options: argparse.Namespace, console: Console) -> None:
-    """Search, then print the front and what to do with it."""
+    """Search, then print the front, the report's path and the command that exports a point."""
     with stopping.at_once("stopped before the search began"):
         from pwfn.sweep.cluster import prepare_environment
 
@@ -206,9 +216,13 @@ def finish(results: str, study: str, console: Console) -> None:
 
 
 def suggestion(study: Study) -> str | None:
-    """Name the front's trial with the fewest values within a point of the float network, or of all if none is.
+    """Name the trial of the front to export: that with the fewest values among those at most one point below float.
 
-    Seeds of one configuration count by their mean, so that none is named for its luck.
+    If all are further below the float network, it is the one with the fewest values of all. Several seeds of one
+    configuration count as one by their mean, so that no trial is named because its seed was lucky.
+
+    Returns:
+        The name of the trial; None if the front is empty.
     """
     import analysis
 

@@ -1,4 +1,4 @@
-"""Makes smaller files of an exported network: its values merged into ever fewer ones, each file checked and measured.
+"""Makes smaller files of an exported network by merging its values into fewer and fewer ones; checks each file.
 
 pwfn shrink model.pwfn.safetensors --values 16 8 4
 pwfn shrink model.pwfn.safetensors --values 16 8 4 --data digits --epochs 2 --out smaller
@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
         if index == 0:
             if data is None:
                 print("no data: values are merged only; BatchNorm is not recalibrated, accuracy not measured")
+            if shrunk.left_out:
+                print(shrunk.left_out)
             print(ROW.format("values", "entropy", "bytes", "accuracy", "file"))
         print(_row(shrunk), flush=True)
     return 0

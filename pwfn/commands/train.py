@@ -1,4 +1,4 @@
-"""Run one trial by hand: the same code, records and files as a trial of a search.
+"""Runs one trial by hand, with the same code, records and files as a trial of a search.
 
 pwfn train --space digits.yaml --set method.b=5 training.lr=0.003
 pwfn train --study digits --trial 0007        again, with the same seed

@@ -1,4 +1,4 @@
-"""The loop of every method, and what it yields: train, fix, measure, record."""
+"""The loop that every method runs through, train, fix, measure, and the record that it yields after each round."""
 
 from __future__ import annotations
 
@@ -16,74 +16,81 @@ from pwfn.task import Task
 from pwfn.training import Accuracy, Stopwatch
 
 State = Mapping[str, Tensor]
-"""What a method needs to go on after a round, in another process."""
+"""Tensors from which another process can go on after a round, by name."""
 
 
 @dataclass(frozen=True)
 class Fixing:
-    """What one fixing did."""
+    """The result of fixing weights in one round."""
 
     num_fixed: int
-    """Weights that are fixed now, those of earlier rounds included."""
+    """Number of weights that are fixed now, those of earlier rounds included."""
     codebook: Codebook
-    """Their values."""
+    """Values and counts of these weights."""
     numbers: Mapping[str, float] = field(default_factory=dict)
-    """What else the method records of this round, by names of its own; they are stored beside the common columns."""
+    """Further numbers of this round, by names that the method chooses; they are stored beside the common columns."""
     untreated_layers: tuple[str, ...] = ()
-    """Layers that the method could not treat as it should and rounded to the nearest value instead."""
+    """Names of layers that the method could not treat in its own way and rounded to the nearest value instead."""
 
     @classmethod
     def of_all(cls, network: nn.Module, *, untreated_layers: tuple[str, ...] = ()) -> Fixing:
-        """Describe a network whose whole fixed set is fixed."""
+        """Describe a network in which the whole fixed set has its final values."""
         weights = torch.cat([parameter.flatten() for parameter in split_parameters(network).fixable.values()])
         return cls(weights.numel(), Codebook.of(weights), untreated_layers=untreated_layers)
 
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One round: its measured numbers, which become a row, and what a later process needs to go on from here."""
+    """One round: the numbers measured, which become a row, and a way to save the method's state after it."""
 
     round: int
-    """Counts from 0."""
+    """Number of this round; the first is 0."""
     num_rounds: int
     stage: int
-    """Which of a trial's networks this round works on: counts from 0, with one for most methods."""
+    """Number of the stage that this round belongs to; the first is 0. Each stage ends in a whole network. Most methods
+    have one stage."""
     is_whole: bool
-    """Whether the network is whole now, every weight fixed and BatchNorm recalibrated: a result, if not the last."""
+    """Whether the network is whole now: every weight has its value and BatchNorm is recalibrated. It is a result, even
+    if further stages follow."""
     fraction: float
     """Cumulative share of the weights that is fixed after this round."""
     fixing: Fixing
     metrics: CodebookMetrics
-    """Of the fixed weights."""
+    """Metrics of the codebook of the fixed weights."""
     coverage: float
     """Share of all parameters that the method fixes in the end."""
     before: Accuracy
-    """On the validation images, before this fixing."""
+    """Accuracy on the validation images before this fixing."""
     after: Accuracy
-    """On the validation images, after it."""
+    """Accuracy on the validation images after this fixing."""
     test_before: Accuracy | None
-    """On the test images, before a fixing that leaves a whole network; None in other rounds."""
+    """Accuracy on the test images before a fixing that leaves a whole network; None in other rounds."""
     recalibrated_bn: bool
+    """Whether BatchNorm's statistics were estimated again in this round."""
     ensemble_test_top1: float | None
-    """Of the mean prediction over posterior draws; only of a whole network, where asked for."""
+    """Top-1 test accuracy of the mean prediction over posterior draws; None unless the network is whole and the
+    configuration asks for it."""
     train_loss: float | None
-    """Mean over the round's steps before the fixing, penalty included; None where nothing was trained."""
+    """Mean loss over the round's training steps before the fixing, penalty included; None if nothing was trained."""
     train_seconds: float
+    """Elapsed seconds of training, settling included."""
     data_seconds: float
-    """Those of `train_seconds` in which training waited for batches."""
+    """The part of `train_seconds` in which training waited for batches."""
     fix_seconds: float
+    """Elapsed seconds of the fixing and of BatchNorm's recalibration."""
     eval_seconds: float
+    """Elapsed seconds of measuring accuracies."""
     state: Callable[[], State] = field(repr=False)
-    """Copies the method's state; to be called before the next round begins, if at all."""
+    """Copies the method's state after this round. Call it before the next round begins."""
 
     @property
     def is_last(self) -> bool:
-        """Whether the network is final."""
+        """Whether this is the last round."""
         return self.round == self.num_rounds - 1
 
     @property
     def summary(self) -> str:
-        """One line for people."""
+        """One line for the log."""
         return (
             f"round {self.round + 1}/{self.num_rounds} fixed {100 * self.fraction:.4g}% "
             f"values {self.metrics.unique_values} of {self.coverage:.1%} of the parameters "
@@ -92,10 +99,10 @@ class RoundRecord:
 
 
 class Method(ABC):
-    """A way to give the weights of `task.network` few distinct values, a growing fraction in each round.
+    """A method gives the weights of `task.network` few distinct values, a larger share of them in each round.
 
-    Built for one trial and used for one run. Every random draw follows from the trial's seed and the round, so that a
-    run that was interrupted ends like one that was not.
+    An object is built for one trial and runs once. Every random draw follows from the trial's seed and the round, so
+    that an interrupted run, continued, ends with the same network as an uninterrupted one.
     """
 
     def __init__(self, task: Task, fractions: Sequence[float] = (1.0,)) -> None:
@@ -105,52 +112,52 @@ class Method(ABC):
 
     @property
     def num_stages(self) -> int:
-        """Whole networks that a run leaves, one for each stage."""
+        """Number of stages, and so of whole networks that a run makes."""
         return self.stage(len(self.fractions) - 1) + 1
 
     def stage(self, index: int) -> int:
-        """Which of its networks round `index` works on; counts from 0."""
+        """Return the number of the stage that round `index` belongs to; both count from 0."""
         return 0
 
     def is_whole(self, index: int) -> bool:
-        """Whether round `index` leaves a whole network, to be finished and measured as a result."""
+        """Whether round `index` ends in a whole network, which is then settled and measured as a result."""
         return index == len(self.fractions) - 1
 
     @abstractmethod
     def fix(self, index: int) -> Fixing:
-        """Fix `fractions[index]` of all weights, in the network too."""
+        """Fix `fractions[index]` of all weights and write their values to the network."""
 
     def train(self, index: int) -> float | None:
-        """Train before the fixing of round `index`; return the mean loss, None where nothing was trained.
+        """Train before the fixing of round `index`; return the mean loss, or None if nothing was trained.
 
-        Leaves the network as it is to be measured.
+        Afterwards the network must have the weights that are measured before the fixing.
         """
         return None
 
     def settle(self, fixing: Fixing) -> Fixing:
-        """Train what is not fixed once the network is whole; return what its fixing is now."""
+        """Train what may still change when the network is whole; return the fixing with its values as they are then."""
         return fixing
 
     def state(self) -> State:
-        """Copy to the CPU what `load_state` needs to go on after the last fixing."""
+        """Return copies, on the CPU, of the tensors that `load_state` needs to go on after the last fixing."""
         return {}
 
     def load_state(self, state: State) -> None:  # noqa: B027  (a method of one round has nothing to go on from)
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
 
     def sigmas(self) -> Mapping[str, Tensor] | None:
-        """Sigma of each parameter by its name, where it is to be kept beside the final weights."""
+        """Sigma of each parameter by its name, to be stored beside the final weights; None to store none."""
         return None
 
     def ensemble_test_top1(self) -> float | None:
-        """Test accuracy of the mean prediction over posterior draws; None for a method without a posterior."""
+        """Top-1 test accuracy of the mean prediction over posterior draws; None if the method does not measure it."""
         return None
 
 
 def run_rounds(method: Method, state: State | None = None) -> Iterator[RoundRecord]:
-    """Run the rounds that are left after `state`, all of them for None, and yield a record of each.
+    """Run the rounds that follow `state`, or all rounds if it is None, and yield a record of each.
 
-    After the last record the network holds its final weights, BatchNorm recalibrated where the configuration says so.
+    After the last record the network has its final weights, and BatchNorm is recalibrated if the configuration says so.
     """
     task, num_rounds = method.task, len(method.fractions)
     first_round = 0

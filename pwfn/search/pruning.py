@@ -24,8 +24,8 @@ from pwfn.space.constraints import total_violation
 from pwfn.space.declaration import PruningConfig
 from pwfn.space.space import SearchSpace
 
-FORETOLD_BY = {name: metric.foretold_by for name, metric in METRICS.items() if metric.foretold_by is not None}
-"""What stands for a metric after a few rounds."""
+PREDICTED_BY = {name: metric.predicted_by for name, metric in METRICS.items() if metric.predicted_by is not None}
+"""Metrics that are compared in the place of others while a trial runs, as they predict the final values better."""
 RUNG_SPACING = 3
 """Each rung comes after this many times as many rounds as the one before."""
 
@@ -105,7 +105,7 @@ class Referee:
             return None
         rung = Rung(row["method"], row["round"], row["fraction"])
         values = minimized_objectives(
-            row, {FORETOLD_BY.get(name, name): direction for name, direction in self.objectives.items()}
+            row, {PREDICTED_BY.get(name, name): direction for name, direction in self.objectives.items()}
         )
         self._standings[rung][row["trial_id"]] = Standing(row["number"], values, self.violation(row))
         return rung

@@ -72,10 +72,33 @@ def test_one_seed_decides_nothing(record: Record, tmp_path: Path) -> None:
     assert text.endswith("Nothing smaller of pwfn is within 1 point.")
 
 
-def test_a_baseline_with_more_values_is_none(record: Record, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tests", "decision"),
+    [([0.95, 0.951, 0.952], "beats"), ([0.99, 0.991, 0.992], "not decided"), ([0.96, 0.97, 0.98], "not decided")],
+)
+def test_where_every_baseline_has_more_values_only_a_win_decides(
+    tests: list[float], decision: str, record: Record, tmp_path: Path
+) -> None:
+    rows = [
+        *seeds(3, 16, 0.985, [0.97, 0.971, 0.972]),
+        *seeds(20, 20, 0.97, tests, "kmeans"),
+        *seeds(30, 40, 0.98, [0.3, 0.4, 0.5], "kmeans"),
+    ]
+    record("digits", rows)
+    [(_, series)] = panels([analysis.load(str(tmp_path / "results" / "digits"))])
+    found = answer(series[:1], 0.01)
+    assert found is not None
+    result = compare(found, series[1:])
+    assert result.decision == decision
+    assert result.baseline is not None
+    assert result.baseline.num_values == 20
+    assert "the smallest baseline, kmeans (20 values, trial t3)" in " ".join(verdict(series))
+
+
+def test_a_baseline_without_result_is_none(record: Record, tmp_path: Path) -> None:
     rows = [
         {**configured(3), "unique_values": 16, "val_top1": 0.985, "test_top1": 0.97},
-        {**configured(4, method="kmeans"), "unique_values": 17, "val_top1": 0.98, "test_top1": 0.97},
+        {**configured(4, method="kmeans"), "state": "failed"},
     ]
     assert "not decided, because no baseline with at most 16 values has finished." in said(record, tmp_path, rows)
 

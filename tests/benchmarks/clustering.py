@@ -1,4 +1,4 @@
-"""How fast one clustering round is, and how much memory it takes, in one run on one machine.
+"""Measures the time and memory of one clustering round, in one run on one machine.
 
     python tests/benchmarks/clustering.py                         1e5, 1e6, 5.7e6 and 25e6 weights (minutes, 2 GB)
     python tests/benchmarks/clustering.py --sizes 1e5 1e6 --threads 2
@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +29,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "methods" / "pwfn" / "clustering"))
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
-from printed import hardware
+from printed import conditions
 from slow_clustering import slow_cluster_round
 
 from pwfn.config import PWFN_FRACTIONS, PwfnConfig
@@ -58,8 +56,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"{hardware(arguments.device)}; {arguments.threads} thread(s); Python {platform.python_version()},", end=" ")
-    print(f"torch {torch.__version__}, numpy {np.__version__}; load {os.getloadavg()[0]:.1f} before the start")
+    print(conditions(arguments.device, arguments.threads))
     print("".join(f"{name:>14}" for name in COLUMNS))
     print("".join(f"{unit:>14}" for unit in UNITS))
     for num_weights in arguments.sizes:
@@ -68,7 +65,7 @@ def main() -> None:
 
 
 def row(num_weights: int, device: torch.device) -> str:
-    """Ten rounds at one size; times are summed, memory is that of the hungriest round."""
+    """Measure ten rounds at one size; memory is the largest of any round."""
     mu, sigma = (tensor.to(device) for tensor in realistic_weights(num_weights, seed=0))
     cluster_round(mu[:1000], sigma[:1000], fraction=1.0, **OPTIONS)  # loads kernels
     cluster_seconds = apply_seconds = sort_seconds = 0.0
@@ -88,20 +85,20 @@ def row(num_weights: int, device: torch.device) -> str:
 
 
 def compare_with_dense(num_weights: int) -> str:
-    """One round of both implementations; they must agree."""
+    """Run one round of both implementations; exit if they differ."""
     mu, sigma = realistic_weights(num_weights, seed=1)
     options = {"fraction": 0.9, **OPTIONS}
     cpu = torch.device("cpu")
     slow_seconds, slow = timed(cpu, lambda: slow_cluster_round(mu.numpy(), sigma.numpy(), **options))
     fast_seconds, fast = timed(cpu, lambda: cluster_round(mu, sigma, **options))
-    if not np.array_equal(slow.step_of_weight, fast.step_of_weight.numpy()):
+    if not np.array_equal(slow.cluster_of_weight, fast.cluster_of_weight.numpy()):
         raise RuntimeError("the fast clustering differs from the dense one")
     ratio = slow_seconds / fast_seconds
     return f"dense C x N at {num_weights:,} weights, 90 % fixed: {slow_seconds:.3f} s, {ratio:.0f} times as long"
 
 
 def realistic_weights(num_weights: int, *, seed: int) -> tuple[Tensor, Tensor]:
-    """mu and sigma of a network's size and shape of distribution."""
+    """Draw mu and sigma with the size and the distribution of a network's weights."""
     generator = torch.Generator().manual_seed(seed)
     mus, sigmas = [], []
     for layer, std in enumerate(np.linspace(0.02, 0.1, NUM_LAYERS)):
@@ -119,7 +116,7 @@ def realistic_weights(num_weights: int, *, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def timed(device: torch.device, work: Callable[[], Result]) -> tuple[float, Result]:
-    """How long a call takes, in seconds, a GPU's work included, and what it returns."""
+    """Return the seconds that a call takes, a GPU's work included, and its result."""
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     synchronize(device)
     start = clock()
@@ -134,7 +131,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def reset_peak_bytes(device: torch.device) -> int:
-    """Forget the peak of memory and return what is held now."""
+    """Reset the peak of memory and return the memory in use now."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
@@ -148,7 +145,7 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def resident_bytes(field: str) -> int:
-    """A memory figure of this process as Linux reports it."""
+    """Return a field of this process's memory as Linux reports it, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 

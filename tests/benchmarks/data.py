@@ -1,4 +1,4 @@
-"""How long it takes to open data and to wait for it: ratios to the plainest way, in one run.
+"""Measures how long opening data and waiting for it takes, as a ratio to the simplest way, in one run.
 
 python tests/benchmarks/data.py --files 1330000
 python tests/benchmarks/data.py --files 130000 --parquet ../shared/data/cifar10
@@ -45,7 +45,7 @@ def make_files(root: Path, num_files: int) -> None:
 
 
 def walk(root: Path) -> list[str]:
-    """List files in order, as torchvision's ImageFolder does at its core."""
+    """List files in order, as torchvision's ImageFolder does."""
     return [
         f"{place}/{name}"
         for part in ("train", "val")
@@ -71,7 +71,7 @@ def folder(num_files: int) -> None:
 
 
 def parquet(root: str) -> None:
-    """Compare with decoding every image of the table by Pillow, one after another, which nobody can do without."""
+    """Compare with decoding every image of the table by Pillow, one after another: no way can take less."""
 
     def plain() -> None:
         for part in ("train", "test"):

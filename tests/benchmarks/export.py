@@ -45,7 +45,7 @@ MEGABYTE = 2**20
 
 
 def fixed_names(state: State) -> list[str]:
-    """Weights of convolutions and linear layers, and biases of linear layers."""
+    """Names of the weights of convolutions and linear layers, and of the biases of linear layers."""
     linear = {name.removesuffix("weight") for name, tensor in state.items() if tensor.ndim == 2}
     return [name for name, t in state.items() if t.ndim > 1 or (name.endswith("bias") and name[:-4] in linear)]
 
@@ -59,7 +59,7 @@ def cluster(state: State, num_values: int) -> State:
 
 
 def payload_bytes(content: bytes) -> int:
-    """Bytes of a file without names, shapes, metadata, checksum and envelope: what other coders are compared on."""
+    """Bytes of a file without names, shapes, metadata, checksum and envelope, for the comparison with other coders."""
     unpacked = unpack(content, read_envelope(content))
     records = [replace(each, coding=Coding(Kind.STORED)) for each in unpacked.layout.records if each.role != Role.PART]
     bare = write_layout(replace(unpacked.layout, palettes=(), tables=(), records=tuple(records)))
@@ -67,12 +67,12 @@ def payload_bytes(content: bytes) -> int:
 
 
 def entropies(tensors: Iterable[torch.Tensor]) -> float:
-    """Bytes of each tensor at its own entropy, summed."""
+    """Sum over tensors of the bytes that each needs at its own entropy."""
     return sum(entropy_bits(Codebook.of(tensor).counts) * tensor.numel() / 8 for tensor in tensors)
 
 
 def general_coders() -> dict[str, Callable[[bytes], bytes]]:
-    """Compressors of bytes by name, as far as they are installed."""
+    """Compressors by name, those that are installed."""
     coders: dict[str, Callable[[bytes], bytes]] = {"xz": lambda content: lzma.compress(content, preset=9)}
     if find_spec("brotli"):
         import brotli
@@ -106,7 +106,7 @@ def nncodec_bytes(python: str, weights: State, values: np.ndarray) -> int:
 
 
 def network_row(state: State, label: str, num_values: int, python: str | None) -> list[str]:
-    """Payload of the clustered weights under every coder, and the whole file beside version 1's."""
+    """Bytes of the clustered weights with every coder, and of the whole file in this version and in version 1."""
     from version1_encoder import encode as encode_version1
 
     state = cluster(state, num_values)
@@ -148,7 +148,7 @@ def grouped(weights: torch.Tensor, kind: str) -> torch.Tensor:
 
 
 def grouped_row(state: State, kind: str) -> list[str]:
-    """A network with a codebook per channel: the file, and the zip and xz of its float32."""
+    """Bytes of a network with a codebook per channel: its file, and its float32 weights with zip and xz."""
     state = state | {name: grouped(state[name], kind) for name in fixed_names(state) if state[name].ndim > 1}
     content = encode_state(state, {}, {})
     if any(not torch.equal(tensor, state[name]) for name, tensor in load_state(content).items()):
@@ -183,7 +183,7 @@ def draw_layers(num_weights: int, kind: str) -> dict[str, np.ndarray]:
 
 
 def speed_row(kind: str, num_weights: int) -> list[str]:
-    """Seconds and memory of encoding and decoding, in a process of its own."""
+    """Seconds and memory of encoding and decoding, in a separate process."""
     torch.set_num_threads(1)
     state = {name: torch.from_numpy(array) for name, array in draw_layers(num_weights, kind).items()}
     found, contents = [], []
@@ -201,7 +201,7 @@ def speed_row(kind: str, num_weights: int) -> list[str]:
 
 
 def memory_peak() -> float:
-    """Peak resident memory in MB since it was last forgotten (Linux)."""
+    """Peak of resident memory in MB since the peak was last reset (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 

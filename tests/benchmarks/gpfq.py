@@ -1,4 +1,4 @@
-"""What GPFQ and MSQ keep of two networks' accuracy, beside the published numbers.
+"""Measures the accuracy of two networks after GPFQ and MSQ, beside the published numbers.
 
     PWFN_DATA=/path/to/data python tests/benchmarks/gpfq.py                 both tables; minutes on a GPU, long on a CPU
     PWFN_DATA=/path/to/data python tests/benchmarks/gpfq.py mnist           the MLP 500-300, ternary; trains it first
@@ -50,7 +50,7 @@ VARIANTS: list[dict[str, object]] = [
     {"shared_alphabet": True},
 ]
 PUBLISHED_MNIST = {2: (95.48, 93.30), 3: (97.39, 90.69), 4: (97.34, 72.85), 5: (96.93, 60.00)}
-"""By C: GPFQ and MSQ, ternary."""
+"""Published accuracies with ternary alphabets, GPFQ and MSQ, for each C."""
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def mnist_table(folder: Path, device: torch.device, *, test_images: int, calibration_images: int) -> None:
-    """Ternary alphabets of growing radius on the MLP."""
+    """Print the table of the MLP: ternary alphabets of growing radius."""
     task, weights = mnist_mlp(folder, device, test_images=test_images)
     print(f"\nMNIST, MLP 500-300, {test_images} test images, {calibration_images} calibration images")
     print(f"float {100 * task.measure('test').top1:.2f}")
@@ -87,7 +87,7 @@ def mnist_table(folder: Path, device: torch.device, *, test_images: int, calibra
 
 
 def cifar10_table(folder: Path, device: torch.device, *, test_images: int, calibration_images: int) -> None:
-    """Three and four bits on the pretrained ResNet-20."""
+    """Print the table of the pretrained ResNet-20: three and four bits."""
     task, weights = cifar_resnet20(folder, device, test_images=test_images, recalibration_images=calibration_images)
     print(f"\nCIFAR-10, ResNet-20, {test_images} test images, {calibration_images} calibration images")
     print(f"float {100 * task.measure('test').top1:.2f}", end="")
@@ -145,7 +145,7 @@ def cifar_resnet20(
 def quantized_accuracy(
     task: Task, weights: Mapping[str, Tensor], method: GpfqConfig | MsqConfig
 ) -> tuple[float, float, float]:
-    """Quantise a copy of the float network; top-1 without and with recalibrated BatchNorm, and the share of zeros."""
+    """Quantise the float network; return top-1 without and with recalibrated BatchNorm, and the share of zeros."""
     config = task.config.model_copy(update={"method": method})
     network = open_task(config, ModelConfig(name=config.model.name), task.device, task.replicas).network
     network.load_state_dict(dict(weights))

@@ -1,4 +1,4 @@
-"""What k-means keeps of a pretrained network's accuracy, and what it costs in time and memory.
+"""Measures the accuracy of a pretrained network after k-means, and the time and memory of k-means.
 
     PWFN_DATA=/path/to/data python tests/benchmarks/kmeans.py accuracy         ResNet-20, all 10,000 test images
     PWFN_DATA=/path/to/data python tests/benchmarks/kmeans.py accuracy --test-images 2000 --seeds 3
@@ -18,7 +18,6 @@ Speed is for the weights of `clustering.py` and 16 and 64 values, each time besi
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from clustering import peak_bytes, realistic_weights, reset_peak_bytes
-from printed import hardware
+from printed import conditions
 
 from pwfn.config import DataConfig, KmeansConfig, ModelConfig, TrialConfig, shared_data_folder
 from pwfn.methods.kmeans.method import Kmeans
@@ -60,8 +59,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"{hardware(arguments.device)}; {arguments.threads} thread(s); Python {platform.python_version()},", end=" ")
-    print(f"torch {torch.__version__}, numpy {np.__version__}")
+    print(conditions(arguments.device, arguments.threads))
     if arguments.table == "speed":
         speed_table(arguments.sizes)
         return
@@ -71,7 +69,7 @@ def main() -> None:
 
 
 def accuracy_table(arguments: argparse.Namespace) -> None:
-    """One row per number of values, the float network's first."""
+    """Print the float network's row, then one row per number of values."""
     print(f"CIFAR-10, ResNet-20, {arguments.test_images:,} test images, Fisher information of", end=" ")
     print(f"{arguments.fisher_images:,} training images, {arguments.seeds} seed(s), equalize: {arguments.equalize}")
     print("values" + "     plain      BN   known" + "    fisher      BN   known")
@@ -86,19 +84,19 @@ def accuracy_table(arguments: argparse.Namespace) -> None:
 
 
 def row(accuracies: Sequence[float]) -> str:
-    """In percent."""
+    """Format accuracies in percent."""
     return "  " + "".join(f"{100 * top1:8.2f}" for top1 in accuracies)
 
 
 def quantized(weighting: str, num_values: int, arguments: argparse.Namespace, *, seed: int) -> tuple[float, float]:
-    """Top-1 of the network with k-means's values, as in `measure`."""
+    """Measure the network with the values of k-means, as `measure` does."""
     task = open_network(weighting, num_values, arguments, seed=seed)
     Kmeans(task).fix(0)
     return measure(task, arguments.test_images)
 
 
 def measure(task: Task, num_images: int) -> tuple[float, float]:
-    """Top-1 as the network is, and with BatchNorm recalibrated."""
+    """Return the top-1 accuracy of the present network, and of the network with BatchNorm recalibrated."""
     as_it_is = top1(task, num_images)
     task.recalibrate()
     return as_it_is, top1(task, num_images)
@@ -124,13 +122,13 @@ def open_network(weighting: str, num_values: int, arguments: argparse.Namespace,
 
 
 def top1(task: Task, num_images: int) -> float:
-    """On the first test images."""
+    """Measure top-1 accuracy on the first test images."""
     batches = islice(task.batches("test", batch_size=500), -(-num_images // 500))
     return evaluate(task.network, batches, precision="float32", replicas=task.replicas).top1
 
 
 def speed_table(sizes: Sequence[int]) -> None:
-    """One row per size, number of values and weighting."""
+    """Print one row per size, number of values and weighting."""
     print(f"{'weights':>12}{'values':>8}{'weighting':>11}{'k-means':>10}{'sort':>9}{'ratio':>8}{'extra':>9}")
     print(f"{'s':>41}{'s':>9}{'B/w':>17}")
     for size in sizes:
@@ -147,12 +145,12 @@ def speed_table(sizes: Sequence[int]) -> None:
 
 
 def share(weights: np.ndarray, num_values: int, importance: np.ndarray | None) -> np.ndarray:
-    """The values of all weights."""
+    """Return the value of every weight."""
     return nearest_values(weights, kmeans_values(weights, num_values, importance))
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of a call."""
+    """Return the elapsed seconds of a call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""The share of a sweep's slots and time in which trials really compress networks, and where the rest goes.
+"""Measures in which share of a sweep's slots and time trials compress networks, and what the rest is used for.
 
     python tests/benchmarks/occupancy.py                                        the digits sweep, two slots
     python tests/benchmarks/occupancy.py --space cifar10.yaml --slots 8 --set resources.gpus_per_worker=0.25
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def account(store: ResultsStore, num_slots: int, began: float, ended: float) -> dict[str, float]:
-    """Divide slots times seconds; the shares of the parts but `training`, which is inside `rounds`, sum to 1."""
+    """Divide slots times seconds into shares, which sum to 1; `training` is part of `rounds` and not counted."""
     trials: list[dict[str, Any]] = store.read_trials()
     rounds = store.read_all_rounds()
     first = min(row["started_at"].timestamp() for row in trials)

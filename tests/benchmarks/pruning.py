@@ -1,4 +1,4 @@
-"""What pruning with several objectives saves, and what it costs: the front's hypervolume against training seconds.
+"""Measures what pruning with several objectives saves and costs: training seconds, and hypervolume of the front.
 
     python tests/benchmarks/pruning.py                       live: whole searches with and without pruning, five seeds
     python tests/benchmarks/pruning.py --replay RESULTS      recorded: what rules would have done to those searches
@@ -41,9 +41,9 @@ from pwfn.trial.rows import Row, commit
 RULES = [(1, 2.0), (2, 2.0), (3, 2.0), (3, 3.0), (4, 2.0), (5, 2.0)]
 """Grace rounds and reduction factors that are replayed."""
 SLOTS = 2
-"""Trials at once in a replay."""
+"""Number of trials that run at the same time in a replay."""
 ORDERS = 20
-"""Orders of arrival per recorded search."""
+"""Number of orders of arrival that are drawn for each recorded search."""
 COLUMNS = "hypervolume kept | by fewer trials, as many seconds | seconds spent | trials pruned"
 PHASES = ("train_seconds", "fix_seconds", "eval_seconds")
 
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def show_live(arguments: argparse.Namespace, results: str) -> None:
-    """Search with and without pruning, and print what each seed gave."""
+    """Search with and without pruning, and print the results of each seed."""
     config = PruningConfig()
     if arguments.pruning is not None:
         grace, factor = arguments.pruning
@@ -129,7 +129,7 @@ def summary(outcomes: Sequence[Sequence[float]]) -> list[str]:
 
 
 class Recorded:
-    """A search without pruning: its learning curves, what they cost and what they led to."""
+    """A search without pruning: the learning curves, seconds and results of its trials."""
 
     def __init__(self, store: ResultsStore) -> None:
         study = store.read_study()
@@ -146,23 +146,23 @@ class Recorded:
         self.whole = self.share(self.final["trial_id"])
 
     def share(self, trial_ids: Iterable[str]) -> float:
-        """The hypervolume of some trials, as a share of that of all."""
+        """Return the hypervolume of some trials as a share of that of all trials."""
         chosen = self.final[self.final["trial_id"].isin(list(trial_ids))]
         return hypervolume(chosen, self.space.objectives, self.final).share / self.whole
 
     def seconds_of(self, rounds: Iterable[Row]) -> float:
-        """What rounds take."""
+        """Return the seconds that rounds take."""
         return sum(self.seconds_of_round[row["round"]] for row in rounds)
 
     def first_trials(self, order: Iterable[int], seconds: float) -> set[str]:
-        """Which trials a search without pruning would have run to their ends in so many seconds."""
+        """Return the trials that a search without pruning would have completed in so many seconds."""
         curves = [self.curves[index] for index in order]
         ends = np.cumsum([self.seconds_of(curve) for curve in curves])
         return {curve[0]["trial_id"] for curve, end in zip(curves, ends, strict=True) if end <= seconds}
 
 
 def replay(search: Recorded, config: PruningConfig, seed: int) -> tuple[float, float, float, float]:
-    """Replay a search in an order drawn anew; return shares: hypervolume with and without pruning, seconds, pruned."""
+    """Replay a search in a random order; return shares: hypervolume with and without pruning, seconds, pruned."""
     order = [int(index) for index in np.random.default_rng(seed).permutation(len(search.curves))]
     space = search.space
     referee = Referee(config, space.objectives, lambda row: total_violation(space.constraints, row))
@@ -172,7 +172,7 @@ def replay(search: Recorded, config: PruningConfig, seed: int) -> tuple[float, f
 
 
 def run_side_by_side(search: Recorded, order: Sequence[int], referee: Referee) -> tuple[set[str], float]:
-    """Let trials run as they were recorded; return those that ran to their end, and the seconds spent."""
+    """Replay recorded trials with a pruning rule; return those that were completed, and the seconds spent."""
     waiting = list(reversed(order))
     ended: set[str] = set()
     spent, num_started = 0.0, 0
@@ -200,7 +200,7 @@ def run_side_by_side(search: Recorded, order: Sequence[int], referee: Referee) -
 
 
 def complete(store: ResultsStore) -> pd.DataFrame:
-    """The rows of the trials that ran to their end."""
+    """Return the rows of the completed trials."""
     rows = pd.DataFrame(store.read_trials())
     return rows[rows["state"] == "complete"]
 

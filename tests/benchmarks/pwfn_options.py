@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -23,16 +22,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
-import numpy as np
 import torch
-from printed import hardware, spread, standard_error
+from printed import conditions, spread, standard_error
 
 from pwfn.config import TrialConfig
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
 from pwfn.trial.decision import Decision
-from pwfn.trial.rows import Row, Trial, commit
+from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import run_trial
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -70,8 +68,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    print(f"{hardware('cpu')}; 1 thread; Python {platform.python_version()}, torch {torch.__version__},", end=" ")
-    print(f"numpy {np.__version__}; commit {commit()}; {arguments.seeds} seeds")
+    print(f"{conditions()}; {arguments.seeds} seeds")
     with tempfile.TemporaryDirectory() as folder:
         spaces = [SearchSpace.load("digits", arguments.set, seed=seed) for seed in range(arguments.seeds)]
         varied = [f"{name}={value}" for name, value in setting(spaces[0], arguments.setting).items()]

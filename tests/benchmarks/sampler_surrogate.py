@@ -1,4 +1,4 @@
-"""Which sampler finds the better front on a surrogate: trees that foretell trials instead of training.
+"""Compares samplers on a surrogate: trees that predict the results of trials, instead of training.
 
     python launchers/search.py --space pwfn_cifar10.yaml --study recorded --trials 80 --set search.sampler=random
     python tests/benchmarks/sampler_surrogate.py results/recorded --seeds 10 --trials 64
@@ -6,7 +6,7 @@
 From the recorded trials of a random search (of several with different seeds, where several are given), extremely
 randomised trees (Geurts et al. 2006) learn each metric after each round. Then each contestant searches the same space
 with the same code as a real sweep, but a trial's rounds are what the trees say, without noise, and take the median
-seconds of that round. So whole searches take seconds, for many seeds; how well the trees foretell trials that they have
+seconds of that round. So whole searches take seconds, for many seeds; how well the trees predict trials that they have
 not seen is printed first. What they cannot show: luck of training, and what lies beyond the recorded trials.
 `samplers.py` compares by real searches.
 """
@@ -32,7 +32,7 @@ from sklearn.model_selection import cross_val_predict
 
 from pwfn.results.store import ResultsStore
 from pwfn.search.proposer import Proposer
-from pwfn.search.pruning import FORETOLD_BY, referee_of
+from pwfn.search.pruning import PREDICTED_BY, referee_of
 from pwfn.space.space import SearchSpace
 from pwfn.trial.rows import Row, commit
 
@@ -41,7 +41,7 @@ TREES = 100
 
 
 def main() -> None:
-    """Print how well the surrogate foretells, then the table of the contestants."""
+    """Print how well the surrogate predicts, then the table of the contestants."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY", help="folder, its trials drawn at random")
     parser.add_argument("--seeds", type=int, default=10)
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 class Surrogate:
-    """Foretells the rounds of a trial from its parameters.
+    """Predicts the rounds of a trial from its parameters.
 
     Args:
         stores: of studies of one space with complete trials.
@@ -71,7 +71,7 @@ class Surrogate:
 
     def __init__(self, stores: Sequence[ResultsStore]) -> None:
         self.space = the_space(stores)
-        wanted = [*self.space.told_metrics, *(FORETOLD_BY.get(name, name) for name in self.space.objectives)]
+        wanted = [*self.space.told_metrics, *(PREDICTED_BY.get(name, name) for name in self.space.objectives)]
         recorded = [trial for store in stores for trial in complete_trials(store)]
         if len(recorded) < FOLDS:
             sys.exit(f"{len(recorded)} complete trials are too few to learn from: at least {FOLDS}")
@@ -87,13 +87,13 @@ class Surrogate:
         print(f"{len(curves)} trials of {len(self.rounds)} rounds recorded, {self.seconds.sum():.0f} s each")
 
     def held_out(self) -> dict[str, float]:
-        """Correlate the last round's metrics with what trees say that have not seen the trial."""
+        """Correlate the last round's metrics with the predictions of trees that have not seen the trial."""
         told = cross_val_predict(trees(), self._features, self._targets, cv=FOLDS)
         last = pd.DataFrame(self._targets[:, -len(self.metrics) :], columns=self.metrics)
         return last.corrwith(pd.DataFrame(told[:, -len(self.metrics) :], columns=self.metrics), method="spearman")
 
     def curve(self, params: dict[str, Any]) -> list[Row]:
-        """Rows of a trial's rounds."""
+        """Predict the rows of a trial's rounds."""
         [told] = self._trees.predict(self._encode([params]))
         values = told.reshape(len(self.rounds), -1)
         return [
@@ -106,7 +106,7 @@ class Surrogate:
 
 
 def the_space(stores: Sequence[ResultsStore]) -> SearchSpace:
-    """Read the space of studies that differ in nothing but their seeds."""
+    """Read the space of several studies, which may differ only in their seeds."""
     spaces = []
     for store in stores:
         card = store.read_study()
@@ -130,17 +130,17 @@ def complete_trials(store: ResultsStore) -> list[tuple[dict[str, Any], pd.DataFr
 
 
 def encode(settings: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Numbers as they are, one column for each choice; -1 for what a setting does not have."""
+    """Encode a setting: numbers as they are, choices as one column each, and -1 for fields that it does not have."""
     return pd.get_dummies(pd.DataFrame(list(settings)), dtype=float).fillna(-1).astype(float)
 
 
 def trees() -> ExtraTreesRegressor:
-    """Make an estimator that has learned nothing."""
+    """Make an estimator that is not trained yet."""
     return ExtraTreesRegressor(TREES, min_samples_leaf=2, random_state=0)
 
 
 def search(surrogate: Surrogate, space: SearchSpace, num_slots: int) -> pd.DataFrame:
-    """Search as a sweep does, by the clock of the recorded rounds; return the trials."""
+    """Search as a sweep does, but with predicted rounds and recorded times; return the trials."""
     proposer = Proposer(space)
     referee = referee_of(space)
     ended: list[Row] = []

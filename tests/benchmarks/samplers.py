@@ -1,12 +1,12 @@
-"""Which sampler finds the better front in as many seconds: hypervolume against training seconds, several seeds.
+"""Compares samplers by the hypervolume that they reach in equal training seconds, over several seeds.
 
     python tests/benchmarks/samplers.py                                          PWFN on the digits
     python tests/benchmarks/samplers.py --space pwfn_cifar10 --seeds 3 --set training.steps_per_epoch=3 ...
 
 Every contestant searches the same space from nothing (the space's start settings are left out), once per seed, on this
 machine. Seconds are those of the trials, pruned and failed ones included, in the order in which they ended; the
-columns are shares of the seconds of the cheapest search, so that each contestant has spent as much. Cells are mean +-
-standard deviation over the seeds.
+columns are shares of the seconds of the cheapest search, so that in a column all contestants have spent equal seconds.
+Cells are mean +- standard deviation over the seeds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     "random": {"sampler": "random"},
 }
 SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Of the seconds of the cheapest search."""
+"""Columns of the table, as shares of the seconds of the cheapest search."""
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def space_of(space: SearchSpace, contestant: str, seed: int, num_trials: int) ->
 
 
 def run(space: SearchSpace, results: str, contestant: str) -> pd.DataFrame:
-    """Run one search, or read it where it is kept; return its trials."""
+    """Run one search, or read its results if they are kept; return its trials."""
     from pwfn.sweep.sweep import search
 
     name = f"{contestant.replace(', ', '-')}-{space.search.seed}"
@@ -102,7 +102,7 @@ def show(found: dict[str, list[pd.DataFrame]], objectives: Objectives) -> None:
 
 
 def spent(trials: pd.DataFrame, seconds: float) -> pd.DataFrame:
-    """The trials that had ended when a search had spent so many seconds."""
+    """Return the trials that had ended when a search had spent so many seconds."""
     ordered = trials.sort_values(["finished_at", "number"])
     return ordered[np.cumsum(ordered["wall_seconds"].fillna(0)) <= seconds + 1e-6]
 

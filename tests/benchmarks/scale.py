@@ -43,7 +43,7 @@ MINUTES = (1, 5, 10, 30, 240)
 
 
 def main() -> None:
-    """Print what was measured, then what follows."""
+    """Print what was measured, then the sweeps that are simulated from it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--slots", type=int, default=1000)
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def measure_store() -> None:
-    """Write one trial as it writes itself, and count what is there then."""
+    """Write the files of one trial as a trial does, and print their number and sizes."""
     space, rng = SearchSpace.load("resnet"), np.random.default_rng(0)
     config = space.trial_config(space.start_settings()[0], 0)
     codebook = draw_codebook(rng)
@@ -90,7 +90,7 @@ def measure_store() -> None:
 
 
 def measure_proposals(sampler: str, num_trials: int, num_slots: int) -> dict[int, float]:
-    """Seconds of a proposal by the number of trials recorded, with all slots running."""
+    """Measure the seconds of a proposal by the number of recorded trials, while all slots run."""
     overrides = [f"search.sampler={sampler}"]
     space = SearchSpace.load("resnet", overrides, trials=2 * num_trials)
     at_random = Proposer(SearchSpace.load("resnet", ["search.sampler=random"], trials=2 * num_trials))
@@ -124,13 +124,13 @@ def measure_proposals(sampler: str, num_trials: int, num_slots: int) -> dict[int
 
 
 def draw_result(rng: np.random.Generator) -> dict[str, Any]:
-    """Some front: fewer values, less accuracy."""
+    """Draw a plausible result: with fewer values, less accuracy."""
     bits = rng.uniform(2, 8)
     return {"val_top1": float(0.7 - 0.1 * (8 - bits) ** 2 / 36 - rng.exponential(0.03)), "unique_values": int(2**bits)}
 
 
 def simulate(num_trials: int, num_slots: int, trial_seconds: float, proposal: dict[int, float], overhead: float) -> str:
-    """Run the trials on slots that one driver serves in turn; say what the slots did meanwhile."""
+    """Simulate trials on slots that one driver serves in turn; return how the slots were used."""
     rng = np.random.default_rng(0)
     known = sorted(proposal)
     waiting = [0.0] * num_slots  # when each slot became free

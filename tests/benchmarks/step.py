@@ -1,4 +1,4 @@
-"""What a training step of PWFN and of qat costs beside a step of the plain network, in one run on one machine.
+"""Compares a training step of PWFN and of qat with a step of the plain network, in one run on one machine.
 
     python tests/benchmarks/step.py                     on the CPU: two networks at 96 pixels, batch 64, one thread
     python tests/benchmarks/step.py --threads 2
@@ -17,8 +17,6 @@ import argparse
 import copy
 import dataclasses
 import gc
-import os
-import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +30,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
 from clustering import peak_bytes, reset_peak_bytes, timed
-from printed import hardware
+from printed import conditions
 
 from pwfn.config import ModelConfig, PwfnConfig, QatConfig, TrainingConfig
 from pwfn.descent import Descent
@@ -44,7 +42,6 @@ from pwfn.models import build_network
 from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.training import Learner, train_epoch
-from pwfn.trial.rows import commit
 
 NUM_CLASSES = 1000
 CONFIG = TrainingConfig()
@@ -52,14 +49,14 @@ CONFIG = TrainingConfig()
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured on one kind of machine."""
+    """The sizes with which one kind of machine is measured."""
 
     models: tuple[str, ...]
     image_size: int
     batch_size: int
     precisions: tuple[str, ...]
     steps: int
-    """In one turn; several where a single one is shorter than the clock's noise."""
+    """Number of steps in one turn; several if a single one is shorter than the noise of the clock."""
     limit: float
 
 
@@ -73,7 +70,7 @@ SETTINGS = {
 
 
 class PlainStep:
-    """The usual way to train: gradients per tensor, torch's clipping and optimiser."""
+    """A learner that trains in the usual way: gradients per tensor, torch's clipping and optimiser."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -96,7 +93,7 @@ class PlainStep:
 
 
 def pwfn_step(network: nn.Module, share_fixed: float) -> PosteriorLearner:
-    """PWFN's step in the paper's setting, with a random share of the weights fixed."""
+    """Make the learner of PWFN in the paper's setting, with a random share of the weights fixed."""
     posterior = Posterior(network, PwfnConfig())
     generator = torch.Generator(posterior.mu.device).manual_seed(0)
     posterior.fixed.copy_(torch.rand(posterior.num_weights, device=generator.device, generator=generator) < share_fixed)
@@ -107,7 +104,7 @@ def pwfn_step(network: nn.Module, share_fixed: float) -> PosteriorLearner:
 
 
 def qat_step(network: nn.Module, **config: Any) -> StraightThroughLearner:
-    """The step of straight-through training, from k-means on."""
+    """Make the learner of straight-through training, at the start of a stage."""
     method = QatConfig(weighting="plain", **config)
     sets = split_parameters(network)
     weights = SharedWeights(sets, method)
@@ -122,7 +119,7 @@ VARIANTS: dict[str, tuple[Callable[[nn.Module], Learner], float]] = {
     "qat, 16 values": (lambda network: qat_step(network, num_values=16), 3.0),
     "qat, 64 values, rate": (lambda network: qat_step(network, num_values=64, rate_strength=0.02), 3.0),
 }
-"""What is measured: how the learner is made, and the float32 numbers per weight that it may hold."""
+"""The steps that are measured: how the learner is made, and how many float32 numbers per weight it may keep."""
 
 
 def main() -> None:
@@ -141,8 +138,7 @@ def main() -> None:
     setting = SETTINGS[device.type]
     changes = {"limit": arguments.limit, "batch_size": arguments.batch_size}
     setting = dataclasses.replace(setting, **{name: value for name, value in changes.items() if value is not None})
-    print(f"{hardware(arguments.device)}; {arguments.threads} thread(s); Python {platform.python_version()},", end=" ")
-    print(f"torch {torch.__version__}, commit {commit()}; load {os.getloadavg()[0]:.1f} before the start")
+    print(conditions(arguments.device, arguments.threads))
     print(f"{setting.image_size} pixels, batch {setting.batch_size}; ratio: median, smallest to largest turn\n")
     print("| network | precision | step | plain ms | its ms | ratio | held | peak |\n|" + "---|" * 8)
     missed = False
@@ -154,7 +150,7 @@ def main() -> None:
 
 
 def measure(name: str, precision: str, device: torch.device, setting: Setting, num_turns: int) -> bool:
-    """Print the rows of one network and return whether a limit is missed."""
+    """Print the rows of one network and return whether a limit is exceeded."""
     model = ModelConfig(name=name)
     network = build_network(model, num_classes=NUM_CLASSES, in_channels=3, image_size=setting.image_size, seed=0)
     generator = torch.Generator().manual_seed(0)
@@ -199,7 +195,7 @@ def measure(name: str, precision: str, device: torch.device, setting: Setting, n
 
 
 def live_bytes() -> int:
-    """Memory of all tensors that exist, each storage once."""
+    """Return the bytes of all tensors that exist, each storage counted once."""
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if type(thing) in (Tensor, nn.Parameter)]
     tensors += [tensor.grad for tensor in tensors if tensor.is_leaf and tensor.grad is not None]

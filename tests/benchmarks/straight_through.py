@@ -1,4 +1,4 @@
-"""What sigma, noise and gradual fixing add to plain straight-through training, at equal steps: values, bits, accuracy.
+"""Measures what sigma, noise and gradual fixing add to plain straight-through training with equally many steps.
 
     python tests/benchmarks/straight_through.py --results results/straight_through                    the digits
     PWFN_DATA=/path/to/data python tests/benchmarks/straight_through.py --space qat_cifar10 \
@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,21 +26,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
-import numpy as np
 import torch
-from printed import hardware
+from printed import conditions
 from pwfn_options import cells, run
 
 from pwfn.config import TrialConfig
 from pwfn.results.store import ResultsStore
 from pwfn.space.space import SearchSpace
-from pwfn.trial.rows import Row, commit
+from pwfn.trial.rows import Row
 
 ROUNDS = 9
 SETTLING = 2
 FRACTIONS = [0.5, 0.8, 0.92, 0.97, 0.99, 0.997, 1.0]
 ANYWHERE = 1e6
-"""A radius, in sigmas, that holds no weight back."""
+"""A radius, in sigmas, that is too large to limit any weight."""
 
 PWFN: dict[str, Any] = {
     "name": "pwfn", "fractions": FRACTIONS, "codebook": "kmeans", "sigma_init": "fisher",
@@ -74,8 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    print(f"{hardware('cpu')}; 1 thread; Python {platform.python_version()}, torch {torch.__version__},", end=" ")
-    print(f"numpy {np.__version__}; commit {commit()}; {arguments.seeds} seeds; {arguments.space}", *arguments.set)
+    print(f"{conditions()}; {arguments.seeds} seeds; {arguments.space}", *arguments.set)
     spaces = [SearchSpace.load(arguments.space, arguments.set, seed=seed) for seed in range(arguments.seeds)]
     stores = [ResultsStore(arguments.results, f"seed{seed}") for seed in range(arguments.seeds)]
     for num_values in arguments.values:
@@ -90,7 +87,7 @@ def main() -> None:
 
 
 def configured(space: SearchSpace, method: Mapping[str, Any], num_values: int) -> TrialConfig:
-    """The space's first setting with another method; every row trains as many steps."""
+    """Return the space's first setting with the method of a row; all rows train equally many steps."""
     config = space.trial_config(space.start_settings()[0], 0).model_dump(mode="json")
     config["method"] = {**method, "num_values": num_values}
     epochs = config["training"]["rest_epochs"]
@@ -103,7 +100,7 @@ def configured(space: SearchSpace, method: Mapping[str, Any], num_values: int) -
 
 
 def recorded(config: TrialConfig, number: int, store: ResultsStore) -> Row:
-    """The row of a trial: read where it was run before with this very configuration, else run."""
+    """Return the row of a trial: read it if the trial was run before with the same configuration, else run it."""
     store.create()
     row = store.read_trial(str(number))
     if row is not None and TrialConfig.model_validate_json(row["config_json"]) == config:

@@ -1,4 +1,4 @@
-"""What a sweep costs beyond its trials: seconds per trial between the end of one and the start of the next.
+"""Measures the overhead of a sweep: the seconds from the end of a trial to the start of the next.
 
     python tests/benchmarks/sweep.py                     200 trials, then 50 more with 2,000 recorded
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def run(results: str, sampler: str, num_trials: int) -> float:
-    """Search, or go on; return the CPU seconds of this process."""
+    """Start or continue a search; return the CPU seconds of this process."""
     before = time.process_time()
     prepare_environment(local=True)  # before Ray is imported
     from pwfn.sweep.sweep import search
@@ -91,7 +91,7 @@ def report(store: ResultsStore, first: int, cpu_seconds: float, label: str) -> f
 
 
 def grow(store: ResultsStore, num_recorded: int) -> None:
-    """Copy trials of the study until so many are recorded."""
+    """Copy trials of the study until the wanted number is recorded."""
     rows = store.read_trials()
     proposals: list[dict[str, Any]] = store.read_proposals()
     for number in range(len(rows), num_recorded):

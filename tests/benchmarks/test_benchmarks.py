@@ -1,4 +1,4 @@
-"""Every benchmark runs, at a size that takes a moment, and prints its table."""
+"""Every benchmark runs at a small size and prints its table."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ SMALL_SPACE = (*SMALL_DIGITS, "search.max_concurrent=1")
 
 HERE = {
     "data": (["--files", "27000"], rf"27,000 files: listing takes {NUMBER} of os.walk, the fingerprint {NUMBER}"),
-    "kmeans speed": (["--sizes", "2e4"], rf"20,000 +16 +plain( +{NUMBER}){{4}}"),
+    "kmeans speed": (["--sizes", "5e3"], rf"5,000 +16 +plain( +{NUMBER}){{4}}"),
     "pwfn_options": (
         ["--seeds", "1", "--options", "growth: nearest", "--set", *SMALL_DIGITS],
         rf"growth: nearest +{NUMBER} +{NUMBER}",
@@ -31,6 +31,10 @@ HERE = {
     "scale": (
         ["--trials", "200", "--slots", "20", "--samplers", "tpe", "random"],
         rf"trials of 1 min: {NUMBER} h, {NUMBER} per hour, slots used \d+%",
+    ),
+    "stages": (
+        ["--seeds", "1", "--values", "4", "2", "--rounds", "1", "--set", *SMALL_DIGITS],
+        rf"one each, twice as many +{NUMBER} +[+-]{NUMBER} +{NUMBER} +{NUMBER}\n",
     ),
     "step": (
         ["--models", "test_resnet", "--turns", "1", "--batch-size", "4", "--limit", "1000"],
@@ -42,7 +46,10 @@ HERE = {
     ),
     "wfn": (["--sizes", "2e4"], rf"20,000( +{NUMBER}){{10}}"),
 }
-"""What runs in this process, so that torch is imported once: options, and what the output must have."""
+"""Benchmarks that run in this process, so that torch is imported once: options, and a pattern in the output."""
+
+LONGEST = {"step", "wfn", "data"}
+"""Those of `HERE` that take more than a few seconds."""
 
 DATA = {
     "kmeans accuracy": (
@@ -54,7 +61,7 @@ DATA = {
         rf"order activation( +{NUMBER}){{3}}",
     ),
 }
-"""What needs real data."""
+"""Benchmarks that need real data."""
 
 CLUSTER = {
     "occupancy": (
@@ -70,15 +77,15 @@ CLUSTER = {
         rf"live, grace 1, factor 2:(.|\n)*\| 5 \| 2 \| {NUMBER} \|",
     ),
 }
-"""What starts Ray."""
+"""Benchmarks that start Ray."""
 
 PARTS = {"printed", "nncodec_size", "version1_encoder"}
-"""Files that benchmarks use."""
+"""Files that benchmarks use and that are no benchmarks themselves."""
 
 
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
-    """Take back what a benchmark sets for its process."""
+    """Undo the settings that a benchmark makes for its process."""
     num_threads, disabled = torch.get_num_threads(), logging.root.manager.disable
     yield
     torch.set_num_threads(num_threads)
@@ -102,7 +109,7 @@ def run_apart(benchmark: str, options: list[str]) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-@pytest.mark.parametrize("name", HERE)
+@pytest.mark.parametrize("name", [pytest.param(each, marks=[pytest.mark.slow] * (each in LONGEST)) for each in HERE])
 def test_a_small_run_prints_its_table(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""What a step of WFN's pull and a round of its assignment cost, in one run on one machine.
+"""Measures a step of WFN's pull and a round of its assignment, in one run on one machine.
 
     python tests/benchmarks/wfn.py                      1e5, 1e6 and 1.1e7 weights on one thread
     python tests/benchmarks/wfn.py --device cuda
@@ -12,8 +12,6 @@ all centres stand beside it. `needed` is how many nearest centres the worst of 1
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +25,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "methods" / "wfn"))
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
 
+from clustering import synchronize
+from printed import conditions
 from slow_wfn import slow_expected_distances
 
 from pwfn.config import WFN_FRACTIONS, TrainingConfig
@@ -53,8 +53,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"{arguments.device}; {arguments.threads} thread(s); Python {platform.python_version()},", end=" ")
-    print(f"torch {torch.__version__}; load {os.getloadavg()[0]:.1f} before the start")
+    print(conditions(arguments.device, arguments.threads))
     print("".join(f"{name:>14}" for name in COLUMNS))
     print("".join(f"{unit:>14}" for unit in UNITS))
     for num_weights in arguments.sizes:
@@ -66,12 +65,12 @@ def main() -> None:
 
 
 def grid(weights: Tensor) -> dict[str, float]:
-    """The ends of the grid."""
+    """Return the smallest value and the upper end of the grid, as arguments of `centres`."""
     return {"zero_distance": ZERO_DISTANCE, "largest": float(weights.abs().max())}
 
 
 def pull_columns(weights: Tensor, values: np.ndarray) -> tuple[str, ...]:
-    """One step of the pull, of the full softmin and of Adam."""
+    """Measure one step of the pull, of the full softmin and of Adam."""
     pull = Pull(values, temperature=0.05, device=weights.device, **grid(weights))
     ours = seconds(lambda: pull(weights), weights.device)
     full = None
@@ -99,7 +98,7 @@ def pull_columns(weights: Tensor, values: np.ndarray) -> tuple[str, ...]:
 
 
 def num_needed(values: np.ndarray, weight: float) -> int:
-    """How many nearest values a truncated softmin needs for a relative error of 1e-4: the reason for a table."""
+    """Count the nearest values that a truncated softmin needs for a relative error of 1e-4."""
     distance = np.sort(np.abs(weight - values) / abs(weight))
     share = np.exp(-distance / 0.05)
     partial = (share * distance).cumsum() / share.cumsum()
@@ -107,7 +106,7 @@ def num_needed(values: np.ndarray, weight: float) -> int:
 
 
 def assignment_columns(weights: Tensor) -> tuple[str, ...]:
-    """Ten rounds without training."""
+    """Measure ten rounds without training."""
     sort = seconds(lambda: weights.sort(), weights.device)
     fixed, values, num_groups = torch.zeros_like(weights, dtype=torch.bool), set(), 0
     synchronize(weights.device)
@@ -126,7 +125,7 @@ def assignment_columns(weights: Tensor) -> tuple[str, ...]:
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Median time of a few runs after some that load kernels and make the allocator keep its memory."""
+    """Return the median time of a few runs, after some warm-up runs."""
     times = []
     for _ in range(NUM_WARM_UPS + REPETITIONS):
         synchronize(device)
@@ -135,12 +134,6 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
         synchronize(device)
         times.append(time.perf_counter() - start)
     return float(np.median(times[NUM_WARM_UPS:]))
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device's queue."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Environments that have what pwfn depends on, but not pwfn."""
+"""Environments that have what pwfn depends on, but not pwfn; and a network with few values for export and shrink."""
 
 import os
 import subprocess
@@ -8,6 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+from pwfn.config import DataConfig, ModelConfig
+from pwfn.export.evaluation import TestImages
+from pwfn.models import build_network
+from pwfn.parameters import split_parameters
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +43,21 @@ def make_environment(tmp_path_factory: pytest.TempPathFactory, without_pwfn: dic
         return python
 
     return make
+
+
+@pytest.fixture(scope="session")
+def network() -> nn.Module:
+    """A network for the digits, trained for a moment, then rounded to some hundred values."""
+    network = build_network(ModelConfig(name="digits_cnn"), num_classes=10, in_channels=1)
+    images = TestImages(DataConfig(name="digits", split_seed=0), network, batch_size=512).data
+    pixels, labels = next(images.batches("train", batch_size=600))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    network.train()
+    for _ in range(25):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(pixels), labels).backward()
+        optimizer.step()
+    with torch.no_grad():
+        for parameter in split_parameters(network).fixable.values():
+            parameter.copy_((parameter * 64).round() / 64 + 0.0)
+    return network.eval()

@@ -24,24 +24,6 @@ CONFIG = TrialConfig(model=ModelConfig(name="digits_cnn"), data=DataConfig(name=
 export, evaluate = (functools.partial(run, name) for name in ("export", "evaluate"))
 
 
-@pytest.fixture(scope="module")
-def network():
-    """A network that was trained for a moment, then rounded to few values."""
-    network = build_network(ModelConfig(name="digits_cnn"), num_classes=10, in_channels=1)
-    images = TestImages(CONFIG.data, network, batch_size=512).data
-    pixels, labels = next(images.batches("train", batch_size=600))
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    network.train()
-    for _ in range(25):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(pixels), labels).backward()
-        optimizer.step()
-    with torch.no_grad():
-        for parameter in split_parameters(network).fixable.values():
-            parameter.copy_((parameter * 32).round() / 32 + 0.0)
-    return network.eval()
-
-
 @pytest.fixture
 def store(tmp_path, network):
     store = ResultsStore(str(tmp_path / "results"), "digits")

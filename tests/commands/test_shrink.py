@@ -22,20 +22,9 @@ shrink = functools.partial(run, "shrink")
 
 
 @pytest.fixture(scope="module")
-def content():
-    """The file of a network that was trained for a moment, then rounded to some hundred values."""
-    network = build_network(ModelConfig(name="digits_cnn"), num_classes=10, in_channels=1)
-    pixels, labels = next(TestImages(DATA, network, batch_size=512).data.batches("train", batch_size=600))
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    network.train()
-    for _ in range(25):
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(pixels), labels).backward()
-        optimizer.step()
-    with torch.no_grad():
-        for parameter in split_parameters(network).fixable.values():
-            parameter.copy_((parameter * 64).round() / 64 + 0.0)
-    return encode_network(network.eval(), describe_network(network, metrics={"val_top1": 0.5}))
+def content(network):
+    """The file of an exported network."""
+    return encode_network(network, describe_network(network, metrics={"val_top1": 0.5}))
 
 
 @pytest.fixture
@@ -96,6 +85,24 @@ def test_with_data_the_row_has_the_accuracy_of_the_file(file, tmp_path, capsys, 
         metadata = read_contents(smaller(out, size)).metadata
         assert metadata.metrics == {"test_top1": accuracy}  # nothing that was true of the larger network only
         assert metadata.provenance["shrunk_from"] == file.name
+
+
+def test_sigmas_are_left_out_and_that_is_said(tmp_path, capsys):
+    network = build_network(ModelConfig(name="digits_cnn"), num_classes=10, in_channels=1)
+    sigmas = {name: torch.full_like(each, 0.01) for name, each in split_parameters(network).fixable.items()}
+    file = tmp_path / "net.pwfn.safetensors"
+    file.write_bytes(encode_network(network, describe_network(network), sigmas=sigmas))
+    assert shrink([str(file), "--values", "8", "--device", "cpu"]) == 0
+    assert "the sigmas of the file are left out" in capsys.readouterr().out
+    assert not read_contents(smaller(tmp_path, 8)).sigmas
+
+
+def test_later_stages_go_on_from_the_latent_weights(file, tmp_path):
+    options = ["--data", "digits", "--device", "cpu", "--out", str(tmp_path / "new"), "--epochs", "1"]
+    assert shrink([str(file), "--values", "8", "3", *options]) == 0
+    eight, three = (weights_of(smaller(tmp_path / "new", size)) for size in (8, 3))
+    of_value = [three[eight == value].unique().numel() for value in eight.unique()]
+    assert max(of_value) > 1  # weights that shared one of the eight may part again: their latent values differ
 
 
 def test_training_beats_merging_alone(file, tmp_path, capsys):

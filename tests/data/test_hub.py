@@ -202,15 +202,20 @@ def test_images_of_any_kind(tmp_path: Path, kind: str) -> None:
     _check(opened(tmp_path, channels=3))
 
 
+def write_both(root: Path, pictures: list[bytes]) -> None:
+    """Write pictures of two classes in turn, for training and test: as Parquet files, and as image files in `files`."""
+    for part in ("train", "test"):
+        write_parquet(root / f"{part}.parquet", pictures, [row % 2 for row in range(len(pictures))])
+        for row, content in enumerate(pictures):
+            folder = root / "files" / part / str(row % 2)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{row}.png").write_bytes(content)
+
+
 def test_images_of_different_sizes_are_prepared_as_a_folders(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pictures = [png(rng.integers(0, 255, (20 + row, 30, 3))) for row in range(8)]
-    for part in ("train", "test"):
-        write_parquet(tmp_path / f"{part}.parquet", pictures, [0, 1] * 4)
-        for row, content in enumerate(pictures):
-            folder = tmp_path / "files" / part / str(row % 2)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{row}.png").write_bytes(content)
+    write_both(tmp_path, pictures)
     preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, 16, crop_fraction=0.875)
     table_, files = (opened(root, name, image_size=16).prepare(preprocessing, CPU)
                      for root, name in ((tmp_path, "parquet"), (tmp_path / "files", "imagefolder")))  # fmt: skip
@@ -224,12 +229,7 @@ def test_large_square_images_are_cropped_whatever_holds_them(tmp_path: Path) -> 
     """256 pixels for a network of 224: Parquet used not to crop, 25 of 255 grey levels off."""
     rng = np.random.default_rng(0)
     pictures = [png(rng.integers(0, 255, (256, 256, 3))) for _ in range(4)]
-    for part in ("train", "test"):
-        write_parquet(tmp_path / f"{part}.parquet", pictures, [0, 1] * 2)
-        for row, content in enumerate(pictures):
-            folder = tmp_path / "files" / part / str(row % 2)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{row}.png").write_bytes(content)
+    write_both(tmp_path, pictures)
     preprocessing = Preprocessing((0.5,) * 3, (0.2,) * 3, 224, "bicubic", 0.875)
     found = []
     for root, name, held in (

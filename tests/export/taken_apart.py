@@ -1,4 +1,4 @@
-"""Files of version 2 taken apart and put together again, to edit what lies under the checksum."""
+"""Files taken apart and put together again, to edit what the checksum covers; and damaged files."""
 
 import zlib
 
@@ -25,3 +25,12 @@ def put_together(raw, sizes, rest, version=2):
     header = zlib.compress(raw, 9)
     numbers = b"".join(map(number, [len(header), len(raw), *sizes]))
     return envelop(bytes([version]) + numbers + header + rest)
+
+
+def flipped(content):
+    """Yield every file that differs from `content` in a single bit."""
+    for place in range(len(content)):
+        for bit in range(8):
+            damaged = bytearray(content)
+            damaged[place] ^= 1 << bit
+            yield bytes(damaged)

@@ -1,5 +1,6 @@
-"""Greedy path-following quantisation (GPFQ) of one layer after the other, and the alphabets it shares with MSQ.
+"""Greedy path-following quantisation (GPFQ), layer by layer, and its memoryless baseline MSQ with the same alphabets.
 
-Lybrand & Saab, A greedy algorithm for quantizing neural networks (JMLR 2021), and Zhang, Zhou & Saab, Post-training
-quantization for neural networks with provable guarantees (arXiv 2201.11113, the "follow-up" below).
+The paper: Lybrand & Saab, A greedy algorithm for quantizing neural networks (JMLR 2021, arXiv 2010.15979). The
+follow-up: Zhang, Zhou & Saab, Post-training quantization for neural networks with provable guarantees (arXiv
+2201.11113).
 """

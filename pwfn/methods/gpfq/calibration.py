@@ -1,4 +1,4 @@
-"""What path following needs of a layer's inputs, gathered over the calibration images batch by batch."""
+"""The inputs of a layer that path following needs, collected batch by batch over the calibration images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pwfn.methods.gpfq.path_following import Grams, Samples
 
 
 class Calibration:
-    """The float network, frozen as it is now, beside the one that is being quantised, and images for both.
+    """A copy of the float network, the network that is being quantised, and the images that both are run on.
 
-    Every layer makes its own pass over the images through both networks, up to the layer: the device holds one batch
-    and what is gathered, the host the images.
+    For every layer all images pass through both networks up to that layer. The device holds one batch and the sums or
+    samples that are collected; all images stay in the memory of the host.
 
     Args:
         network: to be quantised in place; it is put into evaluation mode.
@@ -41,10 +41,13 @@ class Calibration:
         return _call(self.network, layer, self.first_batch())
 
     def grams(self, layer: FixableLayer) -> Grams:
-        """Sum the Gram matrices over all samples; with a bias, the last feature is the constant 1.
+        """Sum the Gram matrices over all samples; for a layer with a bias the last feature is the constant 1.
 
-        The products of one piece of a batch are float32 and their sum is float64. On the trained ResNet-20 (4 bits, 500
-        images) all of the 268,346 levels are those that float64 products give, in half their time.
+        The matrix product of each piece of a batch is float32 and the sum of the products is float64. On the trained
+        ResNet-20 (4 bits, 500 images) this gave the same 268,346 levels as float64 products, in half the time.
+
+        Raises:
+            UserError: the layer did not run for some batch.
         """
         cross, gram = torch.zeros(2, 1, dtype=torch.float64, device=self.device)
         for float_inputs, inputs in self._pieces(layer):
@@ -53,9 +56,13 @@ class Calibration:
         return Grams(cross, gram)
 
     def samples(self, layer: FixableLayer, max_samples: int, generator: torch.Generator) -> Samples:
-        """Collect the samples themselves, the constant as in `grams`.
+        """Collect the samples themselves; for a layer with a bias the last feature is the constant 1.
 
-        Of more than about `max_samples` each piece of a batch gives an equal share, drawn at random on the CPU.
+        If there are more than `max_samples`, about that many are kept: the same share of each piece of a batch, drawn
+        at random by `generator`, which is on the CPU.
+
+        Raises:
+            UserError: the layer did not run for some batch.
         """
         share = min(1.0, max_samples / sum(inputs.shape[2] for _, inputs in self._pieces(layer)))
         kept = []
@@ -66,7 +73,7 @@ class Calibration:
         return Samples(*(torch.cat(parts, dim=2) for parts in zip(*kept, strict=True)))
 
     def _pieces(self, layer: FixableLayer) -> Iterator[tuple[Tensor, Tensor]]:
-        """Matching pieces of X and X~, `(groups, features, samples)`."""
+        """Pieces of X and X~ for the same samples, `(groups, features, samples)` (see `path_following`)."""
         for batch in self.batches:
             images = batch.to(self.device)
             calls = [_call(network, layer, images) for network in (self.original, self.network)]

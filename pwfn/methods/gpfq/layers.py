@@ -1,8 +1,8 @@
-"""The layers of a network as linear maps of their samples: in which order they run, and on what inputs.
+"""The layers of a network as linear maps of samples: the order in which they run, and their inputs.
 
-A layer is found by the call of torch's `linear` or `conv1d/2d/3d` that takes its weight, not by its module: so the
-inputs are those after any padding mode or "same" padding, and stride, padding, dilation and groups are those that
-really applied. A module that computes with something else than its weight (a standardised one) makes no such call.
+A layer's inputs are read from the call of torch's `linear` or `conv1d/2d/3d` that takes its weight, not from the call
+of its module. So they are the inputs after a module's own padding, and stride, padding, dilation and groups are those
+that were used. A module that computes with something other than its weight (a standardised weight) makes no such call.
 """
 
 from __future__ import annotations
@@ -21,34 +21,35 @@ from torch.overrides import TorchFunctionMode
 from pwfn.parameters import TRANSPOSED_LAYERS, is_bias, is_fixable, is_mixture, split_parameters
 
 CONVOLUTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
-"""Torch's convolutions and the dimensions of their images."""
+"""Torch's convolutions, each with the number of dimensions of its images."""
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 CHUNK_ELEMENTS = 2**23
-"""Numbers of one unrolled piece of a layer's inputs (32 MB); bounds memory whatever the batch."""
+"""Most numbers in one unrolled piece of a layer's inputs (32 MB), so that memory does not grow with the batch."""
 
 
 @dataclass(frozen=True)
 class FixableLayer:
-    """A module that owns parameters of the fixed set, and which of them are in it under its name."""
+    """A module that has parameters of the fixed set as its own."""
 
     name: str
+    """Name of the module in the network."""
     own: tuple[str, ...]
-    """`weight` and `bias` first, as far as they are its own; not one that it shares with an earlier layer."""
+    """Names of its parameters in the fixed set, `weight` and `bias` first; those of an earlier layer are left out."""
 
     def module(self, network: nn.Module) -> nn.Module:
         """Return its module in a network of this architecture."""
         return network.get_submodule(self.name)
 
     def parameters(self, network: nn.Module) -> list[nn.Parameter]:
-        """Return its own parameters in a network of this architecture."""
+        """Return the parameters that `own` names, in a network of this architecture."""
         return [self.module(network).get_parameter(name) for name in self.own]
 
     def rows(self, network: nn.Module) -> list[Tensor]:
-        """View its weights as `(neurons, features)`, those included that it shares; biases and tables are none.
+        """View each of its weights as `(neurons, features)`, also weights that it shares with other layers.
 
-        A mixture of experts has a row for each neuron of each expert, a transposed convolution one for each of its
-        output channels.
+        Biases and tables of attention biases are left out. A mixture of experts has a row for each neuron of each
+        expert, a transposed convolution one for each of its output channels.
         """
         module = self.module(network)
         own = dict(module.named_parameters(recurse=False))
@@ -61,19 +62,19 @@ class FixableLayer:
         return [weight.flatten(1) for weight in weights]
 
     def biases(self, network: nn.Module) -> Tensor:
-        """Join what is no row, `(numbers,)`: biases, and tables of attention that belong to no layer."""
+        """Join all of its parameters that `rows` leaves out, `(num_biases,)`."""
         own = dict(self.module(network).named_parameters(recurse=False))
         beside = [p.detach().flatten() for name, p in own.items() if self.is_beside_rows(network, name)]
         return torch.cat(beside) if beside else next(iter(own.values())).new_empty(0)
 
     def is_beside_rows(self, network: nn.Module, name: str) -> bool:
-        """Whether a parameter of its module is a bias, or anything else that is no matrix of weights."""
+        """Whether `rows` leaves a parameter of its module out: a bias, or anything else that is not a weight matrix."""
         module = self.module(network)
         return is_bias(name) or not is_fixable(module) or module.get_parameter(name).ndim < 2
 
 
 def fixable_layers(network: nn.Module) -> list[FixableLayer]:
-    """List the layers in registration order; together they own the fixed set, each parameter once."""
+    """List the layers in registration order; each parameter of the fixed set belongs to exactly one of them."""
     fixable = split_parameters(network).fixable
     layers = []
     for name, module in network.named_modules():
@@ -86,13 +87,13 @@ def fixable_layers(network: nn.Module) -> list[FixableLayer]:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of `linear` or a convolution: its parameters as they were passed, and its inputs."""
+    """The arguments of one call of `linear` or of a convolution."""
 
     weight: Tensor
     bias: Tensor | None
     inputs: Tensor
     num_dimensions: int
-    """Of a convolution's images; 0 for a linear layer."""
+    """Number of dimensions of a convolution's images; 0 for a linear layer."""
     stride: tuple[int, ...] = ()
     padding: tuple[int, ...] | str = ()
     dilation: tuple[int, ...] = ()
@@ -100,7 +101,7 @@ class LayerCall:
 
     @classmethod
     def of(cls, function: Callable[..., Tensor], args: Sequence[Any], kwargs: dict[str, Any]) -> LayerCall:
-        """Read the arguments of such a call."""
+        """Read the arguments of a call of `function`, which is `linear` or one of CONVOLUTIONS."""
         named = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
         n = CONVOLUTIONS.get(function, 0)
         padding = named.get("padding", 0)
@@ -117,7 +118,7 @@ class LayerCall:
 
     @property
     def num_features(self) -> int:
-        """Inputs of one neuron."""
+        """Number of inputs of one neuron."""
         return self.weight[0].numel()
 
     def matrices(self, weight: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class LayerCall:
         return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
 
     def samples(self) -> Iterator[Tensor]:
-        """Yield the samples in pieces `(groups, features, samples)`: image patches, tokens, or images as columns.
+        """Yield the samples in pieces `(groups, features, samples)`. A column is an image patch, a token or an image.
 
         `matrices(weight) @ samples` plus the bias is the output of the call.
         """
@@ -150,8 +151,8 @@ class LayerCall:
         return patches.reshape(len(images), self.groups, -1, *patches.shape[2:])
 
     def _margins(self) -> list[int]:
-        """Zeros before and after each dimension, the last dimension first as torch's `pad` wants it."""
-        if self.padding == "same":  # what is odd goes to the end
+        """Numbers of zeros before and after each dimension, the last dimension first, as torch's `pad` takes them."""
+        if self.padding == "same":  # an odd number has one zero more at the end
             totals = [d * (size - 1) for d, size in zip(self.dilation, self.weight.shape[2:], strict=True)]
             pairs = [(total // 2, total - total // 2) for total in totals]
         elif self.padding == "valid":
@@ -167,7 +168,7 @@ def _per_dimension(value: int | Sequence[int], num_dimensions: int) -> tuple[int
 
 
 class _Listener(TorchFunctionMode):
-    """Shows every call of `linear` or a convolution to a listener before it runs."""
+    """Calls `listen` with the arguments of every call of `linear` or of a convolution, before it runs."""
 
     def __init__(self, listen: Callable[[LayerCall], None]) -> None:
         super().__init__()
@@ -179,17 +180,20 @@ class _Listener(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Reached(Exception):  # noqa: N818  (no error: what was waited for)
-    """Ends a forward pass at the call that was waited for."""
+class _Reached(Exception):  # noqa: N818  (it is not an error)
+    """Ends a forward pass when the wanted call is reached."""
 
 
 def execution_order(
     network: nn.Module, layers: Sequence[FixableLayer], images: Tensor
 ) -> tuple[list[FixableLayer], list[FixableLayer]]:
-    """Sort layers by when they run; apart, in registration order, those that path following cannot treat.
+    """Part layers into those that path following can treat and those that it cannot.
 
-    Treated are layers that own a weight, with or without a bias and with nothing else, which exactly one call of
-    `linear` or a convolution takes as it is. The network runs once, in the mode it is in.
+    It can treat a layer whose own parameters are a weight, or a weight and a bias, if exactly one call of `linear` or
+    of a convolution takes the weight itself. The network runs once on `images`, in its present mode.
+
+    Returns:
+        The layers that can be treated, in the order in which they run, and the others, in registration order.
     """
     calls: list[LayerCall] = []
     with torch.no_grad(), _Listener(calls.append):
@@ -208,7 +212,7 @@ def _is_plain(layer: FixableLayer, own: Sequence[Tensor], call: LayerCall) -> bo
 
 
 def call_of(network: nn.Module, layer: FixableLayer, images: Tensor) -> LayerCall | None:
-    """Run a network up to a layer and return the layer's call; None if it is not reached."""
+    """Run a network on `images` up to a layer and return the layer's call; None if the layer does not run."""
     weight = layer.module(network).weight
     found: list[LayerCall] = []
 

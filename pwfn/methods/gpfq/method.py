@@ -20,16 +20,16 @@ from pwfn.task import Task
 
 log = logging.getLogger(__name__)
 
-
 NAMES_SHOWN = 10
+"""Most names of layers in a warning."""
 
 
 class Gpfq(Method):
     """Path-following quantisation of a task's network: one round that fixes all weights.
 
-    Layers are quantised in the order in which they run, each on its inputs in the float network and in the network
-    whose earlier layers are quantised already. Each replica does the same work on all calibration images with the same
-    draws, so that all end with the network that one alone would.
+    Layers are quantised in the order in which they run. Each uses its inputs in the float network and in the network
+    whose earlier layers are already quantised. All replicas do the same work, on all calibration images and with the
+    same random draws, so that all get the same network, whatever their number.
     """
 
     def __init__(self, task: Task) -> None:
@@ -39,7 +39,13 @@ class Gpfq(Method):
 
     @torch.no_grad()
     def fix(self, index: int) -> Fixing:
-        """Quantise every layer; those that path following cannot treat to the nearest level, before all others."""
+        """Quantise every layer.
+
+        Layers that path following cannot treat are rounded to the nearest level first, before all others.
+
+        Raises:
+            UserError: an alphabet has the radius 0, or a layer does not run for all images.
+        """
         network = self.task.network
         alphabets = layer_alphabets(network, self.config)
         calibration = Calibration(network, self._images())
@@ -54,14 +60,14 @@ class Gpfq(Method):
         return Fixing.of_all(network, untreated_layers=tuple(layer.name for layer in untreated))
 
     def _images(self) -> list[Tensor]:
-        """All calibration images, the same on every replica."""
+        """Batches of all calibration images, the same on every replica."""
         batches = self.task.data.batches(
             "train", batch_size=self.task.config.evaluation.batch_size, max_images=self.config.calibration_images
         )
         return [images for images, _ in batches]
 
     def _follow_path_(self, layer: FixableLayer, alphabets: LayerAlphabets, calibration: Calibration) -> None:
-        """Quantise one layer in place; its bias is the weight of a last feature that is always 1."""
+        """Quantise one layer in place; a bias counts as the weight of a further, last feature that is always 1."""
         call = calibration.first_call(layer)
         parameters = layer.parameters(self.task.network)
         weights = torch.cat([call.matrices(parameter) for parameter in parameters], dim=-1).double()
@@ -75,7 +81,7 @@ class Gpfq(Method):
             parameter.copy_(part.reshape(parameter.shape))
 
     def _quantizers(self, layer: FixableLayer, alphabets: LayerAlphabets, num_features: int) -> list[Quantize]:
-        """The quantiser of each weight of a neuron, then that of the bias, which is never made sparse."""
+        """Build a quantiser for each weight of a neuron, and for the bias, if any, one without `sparsify`."""
         draws = generator(self.task.device, self.task.config.seed, "rounding", layer.name)
         of_weight = quantizer(alphabets.weight, self.config, draws)
         of_bias = quantizer(alphabets.bias, self.config.model_copy(update={"sparsify": "none"}), draws)
@@ -98,6 +104,6 @@ class Gpfq(Method):
 
 
 def summary(layers: Sequence[FixableLayer]) -> str:
-    """Name the first of some layers, and count the others."""
+    """Name the first layers and give the number of the others."""
     names = ", ".join(layer.name for layer in layers[:NAMES_SHOWN])
     return names if len(layers) <= NAMES_SHOWN else f"{names} and {len(layers) - NAMES_SHOWN} more"

@@ -1,4 +1,4 @@
-"""MSQ: nearest rounding to GPFQ's alphabet, its memoryless baseline."""
+"""MSQ, memoryless scalar quantisation: rounding to the nearest level of GPFQ's alphabet, as its baseline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ class Msq(Method):
         self.config = task.config.method
 
     def fix(self, index: int) -> Fixing:
-        """Round every weight and bias to the nearest level of its layer's alphabet."""
+        """Round every weight and bias to the nearest level of its layer's alphabet.
+
+        Raises:
+            UserError: an alphabet has the radius 0.
+        """
         network = self.task.network
         for layer, alphabet in layer_alphabets(network, self.config).items():
             round_to_nearest_(network, layer, alphabet)
@@ -32,17 +36,17 @@ class Msq(Method):
 
 
 def layer_alphabets(network: nn.Module, config: AlphabetConfig) -> Mapping[FixableLayer, LayerAlphabets]:
-    """Build the alphabets of every layer of a network, from the weights as they are now.
+    """Build the alphabets of every layer of a network from its present weights.
 
     Raises:
-        UserError: a layer that is not zero has the radius 0.
+        UserError: the radius of a layer is 0, although not all of its weights are zero.
     """
     layers = fixable_layers(network)
     rows = [layer.rows(network) for layer in layers]
     biases = [layer.biases(network) for layer in layers]
     alphabets = dict(zip(layers, alphabets_of(rows, biases, config), strict=True))
     for (layer, both), weights in zip(alphabets.items(), rows, strict=True):
-        if both.weight.step == 0 and any(bool(weight.any()) for weight in weights):
+        if both.weight.step_size == 0 and any(bool(weight.any()) for weight in weights):
             raise UserError(
                 f"method.radius={config.radius}: too many weights of layer {layer.name} are zero, its radius is 0 and "
                 "all would become zero; use method.radius=percentile with a larger method.percentile"

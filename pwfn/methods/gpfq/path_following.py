@@ -1,8 +1,8 @@
-"""The greedy path of one layer's neurons, all in parallel.
+"""The greedy path of GPFQ for all neurons of one layer in parallel.
 
-A layer has `groups` independent groups of `neurons` with `features` inputs each; one group but for grouped convolution.
-X holds the float network's inputs, X~ those in the network whose earlier layers are already quantised. Both have
-samples as columns, so that their row t is the paper's X_t, and G = X~ X^T, H = X~ X~^T.
+A layer has `groups` independent groups of `neurons` with `features` inputs each; only grouped convolutions have more
+than one group. X holds the layer's inputs in the float network, X~ its inputs in the network whose earlier layers are
+already quantised. Both have samples as columns, so that their row t is the paper's X_t. G = X~ X^T and H = X~ X~^T.
 """
 
 from __future__ import annotations
@@ -17,28 +17,37 @@ from torch import Tensor
 from pwfn.methods.gpfq.alphabet import Quantize
 
 BLOCK_FEATURES = 128
-"""Features whose corrections are gathered into one matrix product; the results do not depend on it but by rounding."""
+"""Number of features that form a block. All corrections from earlier blocks to a block are one matrix product, which is
+faster than one product per feature; the size changes the results only by rounding."""
 
 
 class LayerInputs(ABC):
-    """What path following has to know of X and X~."""
+    """The inputs X and X~ of a layer, in a form from which path following can be computed."""
 
     @abstractmethod
     def energies(self) -> Tensor:
-        """||X~_t||^2, float64 `(groups, features)`."""
+        """Return ||X~_t||^2 of each feature t, float64 `(groups, features)`."""
 
     @abstractmethod
     def reordered(self, order: Tensor) -> LayerInputs:
-        """Put each group's features in another order, int64 `(groups, features)`."""
+        """Put the features of each group into the order given by their indices, int64 `(groups, features)`."""
 
     @abstractmethod
     def follow_path(self, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
-        """Quantise float64 weights `(groups, neurons, features)`, each feature by its own Q_A, one after the other."""
+        """Quantise weights one feature after the other.
+
+        Args:
+            weights: float64 `(groups, neurons, features)`.
+            quantizers: the quantiser Q_A of each feature.
+
+        Returns:
+            The levels, of the shape of the weights.
+        """
 
 
 @dataclass(frozen=True)
 class Grams(LayerInputs):
-    """G and H, float64 `(groups, features, features)`: all that the path depends on."""
+    """G (`cross`) and H (`gram`), float64 `(groups, features, features)`; the path depends on nothing else."""
 
     cross: Tensor
     gram: Tensor
@@ -48,12 +57,12 @@ class Grams(LayerInputs):
         return self.gram.diagonal(dim1=-2, dim2=-1)
 
     def reordered(self, order: Tensor) -> Grams:
-        """Reorder rows and columns of both."""
+        """Reorder the rows and columns of both matrices."""
         rows, columns = order[:, :, None], order[:, None]
         return Grams(*(m.take_along_dim(rows, 1).take_along_dim(columns, 2) for m in (self.cross, self.gram)))
 
     def follow_path(self, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
-        """Compute the path without its samples, a block of features at a time.
+        """Compute the path from G and H, block by block.
 
         q_t = Q_A( ( sum_{j<=t} w_j G_tj - sum_{j<t} q_j H_tj ) / H_tt ), with 0 as the argument where H_tt = 0.
         """
@@ -72,7 +81,7 @@ class Grams(LayerInputs):
 
 @dataclass(frozen=True)
 class Samples(LayerInputs):
-    """X and X~, float32 or float64 `(groups, features, samples)`: no memory in the square of the features."""
+    """X and X~, float32 or float64 `(groups, features, samples)`: for layers whose G and H would be too large."""
 
     float_inputs: Tensor
     inputs: Tensor
@@ -82,7 +91,7 @@ class Samples(LayerInputs):
         return self.inputs.double().square().sum(dim=2)
 
     def reordered(self, order: Tensor) -> Samples:
-        """Reorder rows of both."""
+        """Reorder the rows of both matrices."""
         return Samples(*(m.take_along_dim(order[:, :, None], 1) for m in (self.float_inputs, self.inputs)))
 
     def follow_path(self, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
@@ -103,11 +112,11 @@ class Samples(LayerInputs):
 
 
 def activation_order(energies: Tensor, *, has_constant: bool) -> Tensor:
-    """Order each group's features by their energy, the largest first; equal ones keep their order.
+    """Order the features of each group by their energy, the largest first; features of equal energy keep their order.
 
     Args:
         energies: `(groups, features)`.
-        has_constant: the last feature is the bias's constant input; it stays last.
+        has_constant: whether the last feature is the constant input of a bias, which then stays last.
 
     Returns:
         Indices of features, int64 `(groups, features)`.
@@ -118,9 +127,16 @@ def activation_order(energies: Tensor, *, has_constant: bool) -> Tensor:
 
 
 def follow_path_in_order(inputs: LayerInputs, order: Tensor, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
-    """Quantise weights `(groups, neurons, features)` with their features in `order`; levels come back as stored.
+    """Quantise weights with their features in a given order.
 
-    The quantisers are in that order too.
+    Args:
+        inputs: of the layer, with features as they are stored.
+        order: indices of features, int64 `(groups, features)`.
+        weights: float64 `(groups, neurons, features)`, with features as they are stored.
+        quantizers: one per feature, in the given order.
+
+    Returns:
+        The levels, of the shape of the weights, with features as they are stored.
     """
     levels = inputs.reordered(order).follow_path(weights.take_along_dim(order[:, None], 2), quantizers)
     return levels.take_along_dim(order.argsort(dim=1)[:, None], 2)

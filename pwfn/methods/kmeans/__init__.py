@@ -1,1 +1,1 @@
-"""k-means: a codebook for the weights as they are, without training."""
+"""k-means: shared values for the weights of a trained network, without further training."""

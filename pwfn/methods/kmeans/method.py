@@ -1,4 +1,4 @@
-"""K-means: the trained weights go to the nearest of few values that cost the least, without any training."""
+"""K-means: few values with the least (weighted) squared error replace the trained weights, without further training."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from pwfn.parameters import split_parameters
 from pwfn.task import Task
 
 FISHER_DAMPING = 1e-3
-"""Added to the Fisher information, times its mean: weights that no image reaches still count, a little."""
+"""This share of the mean Fisher information is added to that of each weight: a weight that no image depends on still
+counts a little."""
 
 
 class Kmeans(Method):
     """K-means of the weights of a task's network, exact in one dimension: one round that fixes all weights.
 
-    The replicas share out the images of the Fisher information and add up what they found, so that all have the same;
-    what follows is the same arithmetic on the CPU of each.
+    Each replica computes the Fisher information of a part of the images, and the sum over all replicas is the same for
+    all. Everything else is the same computation on the CPU of each replica.
     """
 
     def __init__(self, task: Task) -> None:
@@ -33,7 +34,11 @@ class Kmeans(Method):
 
     @torch.no_grad()
     def fix(self, index: int) -> Fixing:
-        """Replace every weight by the nearest value of its codebook."""
+        """Replace every weight by the nearest value of its codebook.
+
+        Raises:
+            DivergedWeightsError: NaN or infinity in the weights or in the Fisher information.
+        """
         parameters = list(split_parameters(self.task.network).fixable.values())
         weights = finite_array("the weights", torch.cat([parameter.flatten() for parameter in parameters]))
         fisher = self._fisher()
@@ -47,13 +52,13 @@ class Kmeans(Method):
         return Fixing(num_fixed=len(weights), codebook=Codebook.of(torch.from_numpy(weights)))
 
     def _fisher(self) -> FloatArray | None:
-        """Fisher information of every weight `(num_weights,)`, None where the configuration weighs all alike."""
+        """Fisher information of every weight, `(num_weights,)`; None with `weighting: plain`."""
         if self.config.weighting == "plain":
             return None
         return finite_array("the Fisher information", self.task.fisher(self.config.fisher_images))
 
     def _share(self, weights: FloatArray, importance: FloatArray | None) -> FloatArray:
-        """Give weights `(n,)` their values: k-means's own, or the sums of few powers of two nearest to those."""
+        """Replace weights `(n,)` by values of k-means, or by the sums of few powers of two nearest to these."""
         values = kmeans_values(weights, self.config.num_values, importance)
         if self.config.max_order is not None:
             values = np.unique(round_to_order(values, self.config.max_order))
@@ -61,13 +66,17 @@ class Kmeans(Method):
 
 
 def relative_importance(fisher: FloatArray) -> FloatArray | None:
-    """Make the Fisher information of some weights positive, relative to its mean; None where it is zero throughout."""
+    """Divide the Fisher information `(n,)` by its mean and make it positive; return None if it is zero everywhere."""
     mean = fisher.mean(dtype=np.float64)
     return (fisher / mean + FISHER_DAMPING).astype(np.float32) if mean > 0 else None
 
 
 def finite_array(what: str, tensor: Tensor) -> FloatArray:
-    """Return float32 `(n,)` on the CPU; raise DivergedWeightsError if it holds NaN or infinity."""
+    """Return a tensor as an array on the CPU.
+
+    Raises:
+        DivergedWeightsError: it holds NaN or infinity; the message calls it `what`.
+    """
     if not tensor.isfinite().all():
         raise DivergedWeightsError(f"k-means needs finite numbers, but {what} hold NaN or infinity")
     return tensor.cpu().numpy()

@@ -1,4 +1,4 @@
-"""Optimal k-means in one dimension: the best cuts of a sorted sequence, by dynamic programming."""
+"""Optimal k-means in one dimension: dynamic programming finds the best places to cut a sorted sequence."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ IntArray = npt.NDArray[np.int64]
 def optimal_cuts(mass: DoubleArray, moment: DoubleArray, num_clusters: int) -> IntArray:
     """Cut a sorted sequence of groups into the clusters with the least weighted sum of squared errors.
 
-    In one dimension the clusters of an optimal k-means are contiguous, and what they cost is a constant less
-    sum (sum w x)^2 / sum w over clusters. Row k of the dynamic program holds the most that k clusters of the first
-    `end` groups can gain; its best last cut never moves left as `end` grows, so that the cuts of half the ends bound
-    those between them: O(num_clusters n log n) time (Groenlund et al. 2017, arXiv 1701.07204, section 2).
+    In one dimension the clusters of an optimal k-means are contiguous. Their cost is a constant minus their gain, which
+    is (sum w x)^2 / sum w, summed over clusters. For each number of clusters k and each `end`, the dynamic program
+    holds the largest gain of k clusters of the first `end` groups, and the place of their last cut. This place never
+    moves left as `end` grows. So the cuts for every second `end` limit the search for those between, and the time is
+    O(num_clusters n log n) (Groenlund et al. 2017, arXiv 1701.07204, section 2).
 
     Args:
-        mass: sum of w in each group, positive, float64 `(n,)`.
-        moment: sum of w x in each group, `(n,)`; moment / mass must increase.
+        mass: sum of the weights w of the points in each group, positive, float64 `(n,)`.
+        moment: sum of w x of the points x in each group, float64 `(n,)`; moment / mass must increase.
         num_clusters: at least 1 and at most n.
 
     Returns:
-        Where each cluster begins, `(num_clusters,)`, the first at 0; among equally good cuts the leftmost.
+        Index of the first group of each cluster, int64 `(num_clusters,)`, the first 0; the leftmost of equally good
+        cuts.
     """
     total_mass = np.concatenate([[0.0], mass.cumsum()])
-    # Around the mean the gain is the variance between clusters, free of what would cancel.
+    # With x measured from the mean, the gain has no large part that would cancel in differences.
     centred = moment - mass * (moment.sum() / total_mass[-1])
     total_moment = np.concatenate([[0.0], centred.cumsum()])
     num_groups = len(mass)
@@ -44,9 +46,10 @@ def optimal_cuts(mass: DoubleArray, moment: DoubleArray, num_clusters: int) -> I
 def _add_cluster(
     gain: DoubleArray, cut_before: npt.NDArray[np.int32], mass: DoubleArray, moment: DoubleArray, row: int
 ) -> tuple[DoubleArray, npt.NDArray[np.int32]]:
-    """From the gains of `row` clusters, those of one more and where that one begins, for every end `(n + 1,)`.
+    """Compute from the gains of `row` clusters those of `row` + 1 clusters, and where the last cluster begins.
 
-    Ends of fewer groups than clusters keep a gain of 0, which no better solution uses.
+    All arrays are `(n + 1,)`, one entry for each end. For an end with fewer groups than clusters the gain stays 0; no
+    optimal solution uses it.
     """
     num_groups = len(gain) - 1
     more, cut = np.zeros_like(gain), np.full(num_groups + 1, row, dtype=np.int32)
@@ -54,7 +57,7 @@ def _add_cluster(
     while stride:
         ends = np.arange(stride, num_groups + 1, 2 * stride)
         ends = ends[ends > row]
-        # One cluster more never moves the last cut to the left either.
+        # With one cluster more, the last cut does not move left either.
         low = np.maximum(cut[ends - stride], cut_before[ends])
         low = np.maximum(low, row)
         above = ends + stride
@@ -68,7 +71,10 @@ def _add_cluster(
 def _best_cuts(
     gain: DoubleArray, mass: DoubleArray, moment: DoubleArray, ends: IntArray, low: IntArray, high: IntArray
 ) -> tuple[DoubleArray, IntArray]:
-    """For each end the best of the cuts low to high, all ends in one pass over the concatenated ranges."""
+    """Find for each end the best last cut from `low` to `high`, the leftmost of equally good ones.
+
+    Returns the gains and the cuts. All ends are treated in one pass over their concatenated ranges.
+    """
     if len(ends) == 0:
         return gain[:0], ends
     counts = high - low + 1

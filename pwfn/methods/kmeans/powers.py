@@ -1,4 +1,4 @@
-"""The nearest sum of few powers of two."""
+"""Rounding to the nearest sum of few powers of two."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ FloatArray = npt.NDArray[np.float32]
 def round_to_order(values: FloatArray, max_order: int) -> FloatArray:
     """Round each float32 value `(n,)` to the nearest one with at most `max_order` ones in its binary significand.
 
-    Any exponent is allowed, so that these are all values whose order (`pwfn.codebook.value_orders`) is at most
-    `max_order`: PWFN's candidates without their smallest and largest value. Ties go to the smaller magnitude.
+    These are all values whose order (`pwfn.codebook.value_orders`) is at most `max_order`: PWFN's candidates, but with
+    powers of two of any size. A value halfway between two goes to the one with the smaller magnitude.
     """
     rest = np.abs(values.astype(np.float64))
     power = np.zeros_like(rest)
@@ -22,6 +22,7 @@ def round_to_order(values: FloatArray, max_order: int) -> FloatArray:
         power = np.where(rest > 0, np.ldexp(1.0, exponent - 1), 0.0)
         below += power
         rest -= power
-    # Beyond `below` the next value adds one at its last kept place: any smaller addition is one power too many.
+    # `below` has max_order ones, the last of them `power`. A larger value can have as few ones only if it is at least
+    # `below` + `power`.
     rounded = np.where(rest > power - rest, below + power, below)
     return np.copysign(rounded, values).astype(np.float32)

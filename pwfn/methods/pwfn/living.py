@@ -1,6 +1,7 @@
-"""Fixed weights that go on living: they show a value, keep a latent weight, and may move as far as sigma allows.
+"""Living weights: fixed weights that keep a latent weight, which trains on and may give them another value.
 
-Not in the paper, where a fixed weight stays until a later round gives it another value: `method.fixed_weights: live`.
+This is `method.fixed_weights: live`, which is not in the paper: there a fixed weight keeps its value until a later
+round gives it another one.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from pwfn.parameters import copied
 
 
 class LivingWeights:
-    """What the fixed weights of a posterior show, and how far their latent weights, which lie in its mu, may go.
+    """The values that the network sees for fixed weights, and the limits of the latent weights behind them.
 
-    A weight that a round fixes keeps its mu as latent weight. From then on it shows, in every step, that value of the
-    round's codebook which is nearest to its latent weight, and the gradient of what it shows moves the latent weight.
-    That stays within the round's radius, in the weight's sigmas as they were before the join, of where it was when
-    fixed. Each round fixes anew, from where the latent weights are then.
+    When a round fixes a weight, the posterior's mu of this weight becomes its latent weight. From then on the network
+    sees, in every training step, the value of the round's codebook that is nearest to the latent weight. The gradient
+    of this value moves the latent weight (the straight-through estimator). The latent weight stays within a distance of
+    the point where it was when it was fixed: the round's radius times the weight's sigma before `sigma_join` changed
+    it. The next round fixes all weights again, from where the latent weights are then.
 
-    `anchor` and `reach` are `(N,)`: where each latent weight was when fixed, and how far from there it may go.
-    `values` is `(K,)`, in any order; `order` sorts it. `places` is int32 `(N,)`: the rank of each weight's value.
+    For N weights and K values: `anchor` and `reach` are `(N,)`, the point where each latent weight was when it was
+    fixed and the largest distance from it. `values` is `(K,)`, in any order, and `order` sorts it. `places` is int32
+    `(N,)`, the rank of each weight's value in the sorted values.
     """
 
     def __init__(self, mu: Tensor) -> None:
@@ -36,14 +39,21 @@ class LivingWeights:
         self.order = torch.zeros(1, dtype=torch.int64, device=mu.device)
 
     def fix_(self, mu: Tensor, sigma: Tensor, values: FloatArray, radius: float) -> None:
-        """Begin a life around where the latent weights are now, with the ascending values of a round's codebook."""
+        """Start anew from the latent weights as they are now.
+
+        Args:
+            mu: the latent weights, `(N,)`.
+            sigma: before `sigma_join` changes it, `(N,)`.
+            values: of the round's codebook, ascending, `(K,)`.
+            radius: of the round, in sigmas.
+        """
         self.anchor.copy_(mu)
         self.reach.copy_(sigma.clamp(min=SMALLEST_SIGMA)).mul_(radius)
         self.values = torch.from_numpy(values).to(mu)
 
     @torch.no_grad()
     def shown(self, mu: Tensor, fixed: Tensor) -> Tensor:
-        """The nearest value of each fixed weight, mu itself of the free ones; `(N,)`."""
+        """Return for each fixed weight the value nearest to `mu`, and for each free weight `mu` itself; `(N,)`."""
         shown = torch.empty_like(mu)
         values, self.order = self.values.sort(stable=True)
         assign_(self.places, mu, edges_between(values))
@@ -52,16 +62,16 @@ class LivingWeights:
 
     @torch.no_grad()
     def limit_(self, mu: Tensor, fixed: Tensor) -> None:
-        """Take the latent weights of fixed weights back to within their reach."""
+        """Move latent weights of fixed weights that are beyond their reach back to its edge, in `mu`."""
         limited = torch.clamp(mu, self.anchor - self.reach, self.anchor + self.reach)
         mu.copy_(torch.where(fixed, limited, mu))
 
     def state(self) -> dict[str, Tensor]:
-        """Copy to the CPU what `load_state` needs."""
+        """Return copies, on the CPU, of the tensors that `load_state` needs."""
         return copied({"living.anchor": self.anchor, "living.reach": self.reach, "living.values": self.values})
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from what `state` returned."""
         self.anchor.copy_(state["living.anchor"])
         self.reach.copy_(state["living.reach"])
         self.values = state["living.values"].to(self.anchor)

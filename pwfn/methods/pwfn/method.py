@@ -1,4 +1,4 @@
-"""PWFN: training under learned weight noise alternates with fixing ever more weights (PWFN, algorithm 1)."""
+"""PWFN: training under learned weight noise, in turn with fixing more and more weights (PWFN, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from pwfn.task import Task, epochs_and_steps
 from pwfn.training import Learner, evaluate_ensemble
 
 SIGMA_QUANTILES = {"sigma_q05": 0.05, "sigma_q25": 0.25, "sigma_q50": 0.5, "sigma_q75": 0.75, "sigma_q95": 0.95}
+"""Quantiles of sigma that each round records, by the names of their columns."""
 
 
 class Pwfn(Method):
@@ -38,17 +39,18 @@ class Pwfn(Method):
         self.posterior = Posterior(task.network, self.config)
         holds_means = self.config.codebook == "free" and self.config.fixed_weights == "hold"
         self.lattice = self.posterior.mu.clone() if holds_means else None
-        """Where each fixed weight was chosen to be, when its value has moved from there to a mean."""
+        """With `codebook: free` and `fixed_weights: hold`: mu, with each fixed weight at the sum of powers of two that
+        was chosen for it, although its value has moved from there to a mean. Float32 `(N,)`; else None."""
         self.radii = np.linspace(self.config.start_sigma, self.config.end_sigma, len(self.fractions)).tolist()
 
     def train(self, index: int) -> float | None:
-        """Train mu, sigma and the other parameters under noise, and show the network the mean."""
+        """Train mu, sigma and the other parameters under noise, then give the network its mean weights."""
         training, posterior = self.task.config.training, self.posterior
         if index == 0 and self.config.prior and self.config.sigma_init == "fisher":
             posterior.start_from_fisher_(self.task.fisher(self.config.fisher_images))
         num_epochs, num_steps = epochs_and_steps(training, index, self.task.num_steps(training))
         generator = self.task.generator("noise", index)
-        # Together, or first everything but sigma and then sigma alone.
+        # All together, or first all but sigma and then sigma alone.
         parts = [(True, False), (False, True)] if self.config.alternate else [(True, True)]
         losses: list[float] = []
         for mu, sigma in parts:
@@ -68,7 +70,7 @@ class Pwfn(Method):
         return float(np.mean(losses)) if losses else None
 
     def fix(self, index: int) -> Fixing:
-        """Assign the round's share of all weights to the codebook."""
+        """Fix the round's share of all weights to shared values."""
         config, posterior = self.config, self.posterior
         numbers = quantiles_of_free(posterior)
         clustering = self._cluster(index)
@@ -76,9 +78,10 @@ class Pwfn(Method):
             clustering.apply_(posterior.mu, posterior.sigma, config.sigma_join)
         else:
             posterior.living.fix_(posterior.mu, posterior.sigma, clustering.codebook.values, self.radii[index])
-            clustering.apply_(posterior.mu.clone(), posterior.sigma, config.sigma_join)  # for the sigmas alone
-        assigned = clustering.step_of_weight >= 0
-        posterior.fixed.copy_(posterior.fixed | assigned if config.recluster == "free" else assigned)
+            clustering.apply_(posterior.mu.clone(), posterior.sigma, config.sigma_join)  # changes the sigmas only
+        assigned = clustering.cluster_of_weight >= 0
+        keeps_earlier = config.recluster == "free" and config.codebook != "kmeans"  # which finds all values anew
+        posterior.fixed.copy_(posterior.fixed | assigned if keeps_earlier else assigned)
         posterior.show_mean_()
         if config.codebook != "kmeans":
             numbers |= {"radius_start": self.radii[index], "radius_end": clustering.radius_end}
@@ -92,9 +95,9 @@ class Pwfn(Method):
     def _cluster(self, index: int) -> ClusterRound:
         """Choose the values of the round's share of all weights.
 
-        With a free codebook the weights fixed before are clustered where they were chosen to be: from their mean, which
-        no candidate need be near, the radius would have to grow before they are reached again. Those that go on living
-        are clustered where their latent weights are.
+        With `codebook: free`, weights fixed before are clustered at the sums of powers of two that were chosen for
+        them, not at the means to which they have moved: there may be no candidate near a mean, and the radius would
+        have to grow before one reaches it. Living weights are clustered at their latent weights.
         """
         config, posterior = self.config, self.posterior
         if config.codebook == "kmeans":
@@ -121,13 +124,17 @@ class Pwfn(Method):
         return clustering.at_means(posterior.mu)
 
     def _means(self) -> DoubleArray:
-        """Find the values with the least sum of squared distances of all weights, in sigmas; ascending."""
+        """Find the values that minimise the sum over all weights of the squared distance in sigmas, by k-means.
+
+        Returns:
+            Float64 `(num_values,)` or fewer, ascending.
+        """
         weights = finite_array("the weights", self.posterior.mu)
         sigma = finite_array("the sigmas", self.posterior.sigma.clamp(min=SMALLEST_SIGMA))
         return kmeans_values(weights, self.config.num_values, relative_importance(sigma**-2)).astype(np.float64)
 
     def settle(self, fixing: Fixing) -> Fixing:
-        """Train the norm layers, and the values but zero of a codebook that is free, where the schedule asks for it."""
+        """Train for `training.settle_epochs` what is not fixed, and the non-zero values unless `codebook: lattice`."""
         training, posterior = self.task.config.training, self.posterior
         if training.settle_epochs == 0:
             return fixing
@@ -152,7 +159,7 @@ class Pwfn(Method):
         return replace(fixing, codebook=Codebook.of(posterior.sample))
 
     def _living_learner(self, living: LivingWeights, descent: Descent, num_steps: int) -> LivingLearner:
-        """Train living weights by `descent`, and their values beside them if the codebook is not the lattice."""
+        """Make the learner of living weights; it trains their values too, unless `codebook: lattice`."""
         if self.config.codebook == "lattice":
             return LivingLearner(self.posterior, living, descent, None)
         training = self.task.config.training
@@ -161,18 +168,18 @@ class Pwfn(Method):
         return LivingLearner(self.posterior, living, descent, of_values)
 
     def state(self) -> State:
-        """Copy the posterior, and where a free codebook's weights were chosen to be."""
+        """Return copies, on the CPU, of the posterior and of `lattice`."""
         lattice = {} if self.lattice is None else {"lattice": self.lattice}
         return {**self.posterior.state(), **copied(lattice)}
 
     def load_state(self, state: State) -> None:
-        """Restore them."""
+        """Continue from what `state` returned."""
         self.posterior.load_state(state)
         if self.lattice is not None:
             self.lattice.copy_(state["lattice"])
 
     def sigmas(self) -> Mapping[str, Tensor] | None:
-        """Keep sigma where the ensemble is measured, so that the file can measure it again."""
+        """Sigma of each parameter by its name if the ensemble is measured, so that the file allows to repeat that."""
         if self.task.config.evaluation.ensemble_draws == 0:
             return None
         fixable = split_parameters(self.task.network).fixable
@@ -180,7 +187,7 @@ class Pwfn(Method):
         return {name: piece.view_as(p) for (name, p), piece in zip(fixable.items(), pieces, strict=True)}
 
     def ensemble_test_top1(self) -> float | None:
-        """Measure the mean prediction over posterior draws, the authors' second evaluation; None if unasked."""
+        """Measure the mean prediction over posterior draws (PWFN, section 4); None if no draws are configured."""
         evaluation, posterior = self.task.config.evaluation, self.posterior
         if evaluation.ensemble_draws == 0:
             return None
@@ -197,7 +204,7 @@ class Pwfn(Method):
 
 
 class PosteriorLearner(Learner):
-    """Trains mu and sigma on the cross-entropy of one sampled network per step."""
+    """Trains mu, sigma and the other parameters; in each step the network has one sample of the weights."""
 
     def __init__(self, posterior: Posterior, descent: Descent, generator: torch.Generator) -> None:
         super().__init__(posterior.network, descent)
@@ -205,7 +212,7 @@ class PosteriorLearner(Learner):
         self.generator = generator
 
     def prepare(self) -> None:
-        """Clear the gradients and draw the weights of this step."""
+        """Clear the gradients and draw the weights of this step, or take their means if noise is off."""
         self.posterior.gradient.zero_()
         if self.posterior.config.noise:
             self.posterior.draw_(self.generator)
@@ -213,13 +220,13 @@ class PosteriorLearner(Learner):
             self.posterior.show_mean_()
 
     def step(self) -> None:
-        """Update mu, sigma and the other parameters."""
+        """Update mu, sigma and the other parameters from the gradients of the backward pass."""
         self.posterior.fill_sigma_gradient_()
         self.descent.step()
         self.posterior.limit_()
 
 
 def quantiles_of_free(posterior: Posterior) -> dict[str, float]:
-    """Quantiles of sigma over the weights that are not fixed yet; empty if there are none."""
+    """Quantiles of sigma over the weights that are not fixed yet, by name; empty if all are fixed."""
     free = posterior.sigma[~posterior.fixed]
     return {name: float(quantile(free, q)) for name, q in SIGMA_QUANTILES.items()} if free.numel() else {}

@@ -1,8 +1,9 @@
 """The Gaussian posterior N(mu, sigma) over a network's weights, behind flat buffers (PWFN, section 3).
 
-The network itself stays plain: its convolutions and linear layers see one drawn sample, `mu + sigma * eps`, through
-views of one buffer, so a step needs no per-layer Python and autograd differentiates nothing but the network.
-The gradients follow by hand: d loss / d mu is the sample's gradient g, and d loss / d sigma is g * eps.
+The network itself is not changed: the weights of its layers are views of one buffer, which holds a drawn sample,
+`mu + sigma * eps`. So a training step needs no Python code per layer, and autograd differentiates only the network. The
+gradients of mu and sigma are computed by hand: d loss / d mu is the gradient g of the sample, and d loss / d sigma is
+g * eps.
 """
 
 from __future__ import annotations
@@ -27,20 +28,22 @@ from pwfn.parameters import (
 )
 
 CONSTANT_SIGMA = 1e-4
-"""Initial sigma without a prior."""
+"""Initial sigma of every weight with `prior: false`."""
 LAPLACE_DAMPING = 0.01
-"""Added to the Fisher information, times its mean over the tensor: no sigma is more than ten times that of a weight of
-mean information. Without it weights that no image reaches would take the whole scale."""
+"""This share of the mean Fisher information of a tensor is added to that of each weight. So no sigma is more than about
+ten times the sigma of a weight with mean information; without it, weights that no image depends on would have sigmas
+beyond all others."""
 SOFTMIN_TEMPERATURE = 0.1
-"""Temperature of `linear_on_grad`."""
+"""Temperature of the softmin in `regularization: linear_on_grad`."""
 
 
 class Posterior:
-    """mu and sigma of every weight of the fixed set, and the rest of the parameters beside them.
+    """mu and sigma of the N weights of the fixed set, and the M other parameters.
 
-    `values` is `(2 N + M,)`: mu, then sigma, of the N weights, then the M other parameters; `gradient` has the same
-    layout. `mu`, `sigma` are views of it, `sample` and `eps` are `(N,)`, all of the network's own type; `fixed` is bool
-    `(N,)`. `eps` lies where the gradient of sigma will be: it becomes that gradient, in place, after the backward pass.
+    `values` is `(2 N + M,)`: mu, sigma, the other parameters. `gradient` has the same layout. `mu` and `sigma` are
+    views of `values`. `sample`, the weights that the network has, and `eps` are `(N,)`. All of these have the network's
+    data type; `fixed` is bool `(N,)`. `eps` uses the memory of sigma's gradient: after the backward pass it is turned
+    into that gradient in place.
     """
 
     def __init__(self, network: nn.Module, config: PwfnConfig) -> None:
@@ -60,7 +63,7 @@ class Posterior:
         for parameter, piece in zip(fixable, self.weights.pieces(self.sigma), strict=True):
             piece.copy_(initial_sigma(parameter.detach().reshape(-1), config))
         self.living = LivingWeights(self.mu) if config.fixed_weights == "live" else None
-        """What fixed weights show where they go on living; None: their mu is their value."""
+        """Values and limits of fixed weights with `fixed_weights: live`; None with `hold`, where mu is their value."""
         self.eps = self.sigma_gradient
         self.fixed = torch.zeros_like(self.mu, dtype=torch.bool)
         self._is_bias = torch.zeros_like(self.fixed)
@@ -72,39 +75,39 @@ class Posterior:
         return flat[:n], flat[n : 2 * n], flat[2 * n :]
 
     def start_from_fisher_(self, fisher: Tensor) -> None:
-        """Let sigma start from the Fisher information of every weight, `(N,)`, instead of the paper's prior."""
+        """Set sigma from the Fisher information of every weight, `(N,)`, instead of the paper's initial sigma."""
         for sigma, of_tensor in zip(self.weights.pieces(self.sigma), self.weights.pieces(fisher), strict=True):
             sigma.copy_(laplace_sigma(of_tensor, self.config))
 
     def draw_(self, generator: torch.Generator) -> None:
-        """Show the network one sample: a single weight tensor per layer for the whole batch."""
+        """Draw a sample of the weights and give it to the network: one sample for the whole batch."""
         self.eps.normal_(generator=generator)
         torch.clamp(self.sigma, min=MIN_SIGMA, out=self.sample)
         torch.addcmul(self.mean(), self.sample, self.eps, out=self.sample)
 
     def mean(self) -> Tensor:
-        """What the weights show without noise, `(N,)`: mu, or the values of fixed weights that go on living."""
+        """The weights without noise, `(N,)`: mu, or for living weights their values."""
         return self.mu if self.living is None else self.living.shown(self.mu, self.fixed)
 
     def show_mean_(self) -> None:
-        """Show the network the mean: for evaluation, and for training without noise."""
+        """Give the network the weights without noise: for evaluation, and for training without noise."""
         self.sample.copy_(self.mean())
 
     def limit_(self) -> None:
-        """Take latent weights that have gone too far back to within their reach; to be called after every step."""
+        """Move living weights' latent weights back to within their reach; to be called after every training step."""
         if self.living is not None:
             self.living.limit_(self.mu, self.fixed)
 
     @torch.no_grad()
     def fill_sigma_gradient_(self) -> None:
-        """Form the gradient of sigma from that of the drawn sample, regulariser included (PWFN, section 3.2).
+        """Compute the gradient of sigma from the gradient of the drawn sample (PWFN, section 3.2).
 
-        The regulariser pulls sigma up towards `sigma_target`. It acts on weights that are not yet fixed, not on
-        biases. Call it once after the backward pass and before anything changes the gradient of mu.
+        It includes the regulariser, which pulls sigma up towards `sigma_target`; the regulariser does not act on fixed
+        weights or on biases. Call this once after each backward pass, before anything changes the gradient of mu.
         """
         config = self.config
         parts = (self.sigma_gradient, self.mu_gradient, self.sigma, self.fixed, self._is_bias)
-        together = config.regularization == "linear_on_grad"  # its softmin is over all weights
+        together = config.regularization == "linear_on_grad"  # its softmin runs over all weights at once
         for gradient, gradient_of_mu, sigma, fixed, is_bias in [parts] if together else in_pieces(*parts):
             magnitude = gradient.abs()  # it was eps until here
             # Below MIN_SIGMA the draw uses MIN_SIGMA itself, which does not depend on sigma: the gradient is 0 there.
@@ -120,10 +123,14 @@ class Posterior:
             )
 
     def held(self, *, mu: bool = True, sigma: bool = True) -> Tensor:
-        """Mark what must not move, bool `(2 N + M,)`: the fixed weights, and a whole part where it is not trained.
+        """Mark what must not move, bool `(2 N + M,)`: fixed weights, and everything that is not to be trained.
 
-        Fixed weights that go on living move. With the sigma join `allow_retraining` the sigma of a fixed weight keeps
-        training. The other parameters train with mu.
+        The mu of living weights may move although they are fixed. With `sigma_join: allow_retraining` the sigma of a
+        fixed weight may move.
+
+        Args:
+            mu: whether mu and the M other parameters are trained.
+            sigma: whether sigma is trained.
         """
         held = torch.zeros_like(self.values, dtype=torch.bool)
         held_mu, held_sigma, held_rest = self._parts(held)
@@ -139,7 +146,7 @@ class Posterior:
         return held
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a later process needs to go on: copies on the CPU, BatchNorm's buffers included."""
+        """Return copies, on the CPU, of the tensors that `load_state` needs, BatchNorm's buffers included."""
         living = {} if self.living is None else self.living.state()
         return copied({"values": self.values, "fixed": self.fixed, **buffers_of(self.network), **living})
 
@@ -157,8 +164,9 @@ def initial_sigma(weights: Tensor, config: PwfnConfig) -> Tensor:
     """Give each weight of one tensor `(n,)` the sigma it starts with (PWFN, section 3.1).
 
     A weight far from its two neighbouring powers of two may move more: sigma is proportional to the product of its
-    relative distances to them, scaled so that the tensor's 75 % quantile is `sigma_scale`. Exact zeros and powers of
-    two, and tensors of nothing else, get the floor; without a prior every weight gets the same.
+    relative distances to them, scaled so that the tensor's 75 % quantile is `sigma_scale`. It is at least MIN_SIGMA,
+    which zeros and powers of two get, and at most `sigma_target`. If the quantile is zero, all weights get MIN_SIGMA.
+    With `prior: false` every weight gets CONSTANT_SIGMA.
     """
     if not config.prior:
         return torch.full_like(weights, CONSTANT_SIGMA)
@@ -172,10 +180,14 @@ def initial_sigma(weights: Tensor, config: PwfnConfig) -> Tensor:
 
 
 def laplace_sigma(fisher: Tensor, config: PwfnConfig) -> Tensor:
-    """Give each weight of one tensor `(n,)` the sigma of its Laplace posterior, up to one factor for all of them.
+    """Give each weight of one tensor the sigma of its Laplace posterior, up to a factor that all weights share.
 
-    A weight that the predictions hardly depend on may move more: sigma is proportional to 1 / sqrt(fisher + damping),
-    scaled and bounded as the paper's. Weights of equal information get equal sigmas, exact zeros included.
+    A weight that the predictions hardly depend on may move more: sigma is proportional to 1 / sqrt(fisher + damping).
+    Scale and limits are those of `initial_sigma`. Weights with equal information get equal sigmas, also zeros.
+
+    Args:
+        fisher: Fisher information of each weight of the tensor, `(n,)`.
+        config: gives the scale and the largest sigma.
     """
     mean = fisher.mean()
     width = (torch.where(mean > 0, fisher / mean, 0) + LAPLACE_DAMPING).rsqrt()
@@ -188,21 +200,22 @@ def regularize_(
     """Subtract the sigma regulariser from the gradient of sigma, in place; all tensors `(N,)` (PWFN, section 3.2).
 
     Args:
-        kind: `linear` pulls in proportion to the distance below `target`, `exponential` to its exponential less one,
-            both times |eps|. `linear_on_grad` turns the negative gradients of sigmas below the target positive,
-            drops those at the floor, and shares one pull among those sigmas by a softmin over |gradient|(1 - |eps|).
+        kind: `linear` subtracts strength (target - sigma) |eps|; `exponential` has exp(target - sigma) - 1 in the place
+            of the difference. `linear_on_grad` changes the gradients of the sigmas below `target`: it takes their
+            magnitude, or 0 for a sigma at MIN_SIGMA, and subtracts strength times the weight's share in a softmin over
+            |gradient| (1 - |eps|).
         gradient: of the loss with respect to sigma.
-        sigma: the raw parameter.
+        sigma: the parameter, which may lie below MIN_SIGMA.
         magnitude: |eps|, of the noise of this step.
-        pulled: which weights the regulariser acts on, bool.
+        pulled: bool, the weights on which the regulariser acts.
         strength: the paper's lambda.
-        target: the paper's S; nothing is pulled beyond it.
+        target: the paper's S; a sigma above it is not pulled.
     """
     if kind == "linear_on_grad":
         below = pulled & (sigma < target)
         gradient.copy_(torch.where(below, gradient.abs(), gradient)).masked_fill_(below & (sigma <= MIN_SIGMA), 0)
         logits = torch.where(below, -gradient.abs() * (1 - magnitude) / SOFTMIN_TEMPERATURE, -torch.inf)
-        share = torch.where(below, logits.softmax(dim=0), 0)  # NaN where nothing is below
+        share = torch.where(below, logits.softmax(dim=0), 0)  # the softmax is NaN if no sigma is below
         gradient.sub_(share, alpha=strength)
         return
     gap = (target - sigma).relu_()

@@ -1,4 +1,4 @@
-"""Training after the last fixing: weights of one value move together, or live on one by one."""
+"""Training after the last fixing: all weights of one value move together, or living weights move one by one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pwfn.training import Learner
 
 
 class SharedValuesLearner(Learner):
-    """Trains the values that the weights share, as far as the descent does not hold them, and the other parameters.
+    """Trains the values that the weights share and the other parameters; what the descent holds does not move.
 
-    A value follows the mean gradient of its weights: of all steps that keep them equal, the nearest to the one that
-    each would take alone.
+    Each value moves by the mean gradient of its weights. Among all updates that keep these weights equal, that one is
+    nearest, in squared distance, to the updates that the weights would make one by one.
     """
 
     def __init__(self, posterior: Posterior, descent: Descent) -> None:
@@ -24,25 +24,26 @@ class SharedValuesLearner(Learner):
         self.values, self.place, self.counts = torch.unique(posterior.mu, return_inverse=True, return_counts=True)
 
     def prepare(self) -> None:
-        """Show the network the values, without noise."""
+        """Clear the gradients and give the network the values, without noise."""
         self.posterior.show_mean_()
         self.posterior.gradient.zero_()
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update each value and the other parameters."""
+        """Update each value and the other parameters from the gradients of the backward pass."""
         gradient, mu = self.posterior.mu_gradient, self.posterior.mu
         mean = torch.zeros_like(self.values).index_add_(0, self.place, gradient).div_(self.counts)
         torch.index_select(mean, 0, self.place, out=gradient)
         self.descent.step()
         self.values.scatter_(0, self.place, mu)
-        torch.index_select(self.values, 0, self.place, out=mu)  # equal to the last bit, however they were updated
+        torch.index_select(self.values, 0, self.place, out=mu)  # all weights of one value stay equal to the last bit
 
 
 class LivingLearner(Learner):
-    """Trains the latent weights of fixed weights that go on living, the other parameters, and the values themselves.
+    """Trains the latent weights of living weights, the other parameters, and the values.
 
-    `of_values` moves the values, each by the mean gradient of the weights that show it; zero stays. None: they stay.
+    `of_values` is the descent on the values: each moves by the mean gradient of the weights that have it, and zero
+    stays zero. If it is None, no value moves.
     """
 
     def __init__(
@@ -54,13 +55,13 @@ class LivingLearner(Learner):
         self.of_values = of_values
 
     def prepare(self) -> None:
-        """Show each weight the value nearest to its latent weight, without noise."""
+        """Clear the gradients and give each weight the value nearest to its latent weight, without noise."""
         self.posterior.show_mean_()
         self.posterior.gradient.zero_()
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update the latent weights, each value and the other parameters."""
+        """Update the values, the latent weights and the other parameters from the gradients of the backward pass."""
         if self.of_values is not None:
             places, num_values = self.living.places, len(self.living.values)
             sums = sums_by_value(places, self.posterior.mu_gradient, num_values)

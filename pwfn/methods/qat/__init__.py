@@ -1,1 +1,1 @@
-"""Straight-through training of one shared codebook, in stages of ever fewer values."""
+"""Straight-through training of one shared codebook, in stages with fewer and fewer values."""

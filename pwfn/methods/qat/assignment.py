@@ -1,4 +1,4 @@
-"""Which value each weight takes, and what its gradient says to that value."""
+"""The value that each weight takes, and sums over the weights of each value."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from pwfn.methods.qat.ranks import PIECE, ranks_
 from pwfn.parameters import in_pieces
 
 COLUMNS = 1024
-"""On a GPU sums go to as many places per value first: many threads that add to one place wait for each other."""
+"""On a GPU the sum of each value is first spread over this many partial sums: threads that add to one number wait for
+each other."""
 
 
 def edges_between(values: Tensor, penalties: Tensor | None = None) -> Tensor:
-    """Where the weights of one value end and those of the next begin.
+    """Find the edges between the weights of each value and those of the next.
 
-    Without penalties these are the middles. With them a weight w takes the value with the least (w - c)^2 + penalty:
-    the cells are intervals again, and one that others cover on both sides is empty (its two edges are equal).
+    Without penalties an edge is halfway between two values. With penalties a weight w takes the value c with the least
+    (w - c)^2 + penalty(c). The weights of each value then form an interval too; it is empty, with two equal edges, if
+    for every weight some other value costs less.
 
     Args:
         values: ascending, `(num_values,)`.
-        penalties: `(num_values,)`, one of each value.
+        penalties: of each value, `(num_values,)`.
 
     Returns:
-        Ascending, `(num_values - 1,)`. Weights above edge j belong to values after j; one on an edge to those before.
+        Ascending, `(num_values - 1,)`. Edge j lies between values j and j + 1. A weight on an edge belongs to the value
+        before it.
     """
     if penalties is None or len(values) == 1:
         return (values[:-1] + values[1:]) / 2
-    # Where a pair of values costs the same; only a value that is there twice has no distance from itself.
+    # The weights at which two values cost the same. The clamp avoids 0 / 0 for a value and itself, or its equal.
     gap = (values[:, None] - values).clamp(min=torch.finfo(values.dtype).tiny)
     crossing = (values[:, None] + values) / 2 + (penalties[:, None] - penalties) / (2 * gap)
     is_after = torch.ones_like(crossing, dtype=torch.bool).tril(-1)
@@ -39,12 +42,12 @@ def edges_between(values: Tensor, penalties: Tensor | None = None) -> Tensor:
 
 @torch.no_grad()
 def assign_(places: Tensor, weights: Tensor, edges: Tensor) -> None:
-    """Write the rank of each weight's value: how many edges lie below the weight.
+    """Write for each weight the rank of its value, which is the number of edges below the weight.
 
     Args:
-        places: of a whole type that holds the ranks, `(num_weights,)`; overwritten.
+        places: integers of a type that can hold the ranks, `(num_weights,)`; overwritten.
         weights: `(num_weights,)`.
-        edges: ascending, `(num_values - 1,)`; infinite ones are allowed.
+        edges: ascending, `(num_values - 1,)`; they may be infinite.
     """
     if weights.device.type == "cpu":
         ranks_(places, weights, edges)
@@ -56,10 +59,12 @@ def assign_(places: Tensor, weights: Tensor, edges: Tensor) -> None:
 def assign_by_importance_(
     places: Tensor, weights: Tensor, importance: Tensor, values: Tensor, penalties: Tensor
 ) -> None:
-    """Write the rank of the value with the least importance * (w - c)^2 + penalty, the first among equals.
+    """Write for each weight w the rank of the value c with the least importance(w) (w - c)^2 + penalty(c).
+
+    Among values of equal cost the first is taken.
 
     Args:
-        places: of a whole type that holds the ranks, `(num_weights,)`; overwritten.
+        places: integers of a type that can hold the ranks, `(num_weights,)`; overwritten.
         weights: `(num_weights,)`.
         importance: positive, `(num_weights,)`.
         values: ascending, `(num_values,)`.
@@ -76,7 +81,7 @@ def assign_by_importance_(
 
 @torch.no_grad()
 def show_(shown: Tensor, places: Tensor, values: Tensor) -> None:
-    """Write each weight's value, `(num_weights,)`, for the ranks of the ascending `values`."""
+    """Write to `shown` `(num_weights,)` the value of each weight, given its rank `places` in the ascending `values`."""
     size = PIECE if shown.device.type == "cpu" else len(shown)
     for piece, place in zip(torch.split(shown, size), torch.split(places, size), strict=True):
         torch.index_select(values, 0, place.int(), out=piece)
@@ -84,7 +89,7 @@ def show_(shown: Tensor, places: Tensor, values: Tensor) -> None:
 
 @torch.no_grad()
 def sums_by_value(places: Tensor, terms: Tensor, num_values: int) -> Tensor:
-    """Add up the terms `(num_weights,)` of the weights of each value, `(num_values,)`, without waiting for a GPU."""
+    """Sum the terms `(num_weights,)` of the weights of each value, `(num_values,)`; the CPU does not wait for a GPU."""
     if terms.device.type == "cpu":
         return torch.bincount(places, weights=terms, minlength=num_values).to(terms.dtype)
     column = torch.arange(len(terms), device=terms.device, dtype=torch.int32).remainder_(COLUMNS)
@@ -94,7 +99,7 @@ def sums_by_value(places: Tensor, terms: Tensor, num_values: int) -> Tensor:
 
 @torch.no_grad()
 def counts_by_value(places: Tensor, num_values: int) -> Tensor:
-    """Count the weights of each value, int64 `(num_values,)`, without waiting for a GPU."""
+    """Count the weights of each value, int64 `(num_values,)`; the CPU does not wait for a GPU."""
     if places.device.type == "cpu":
         return torch.bincount(places, minlength=num_values)
     return torch.stack([(places == index).sum() for index in range(num_values)])

@@ -1,4 +1,4 @@
-"""The values that a stage starts with: k-means of the latent weights, with a zero or as sums of powers of two."""
+"""The values that a stage starts with: k-means of latent weights, with zero or as sums of powers of two if wanted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pwfn.errors import UserError
 from pwfn.methods.kmeans.values import kmeans_values, nearest_values
 
 MAX_LLOYD_STEPS = 20
-"""After one value was moved to zero; the values train on anyway."""
+"""Most of Lloyd's steps after one value was moved to zero; few are enough, as training moves the values on."""
 
 
 def first_values(
@@ -20,10 +20,10 @@ def first_values(
 
     Args:
         weights: finite, `(num_weights,)`.
-        num_values: how many; there are fewer where the weights have fewer distinct ones.
-        importance: positive, `(num_weights,)`; None weighs all alike.
-        zero: whether one of them must be exactly zero.
-        candidates: ascending, what they may be; at least `num_values`. None: any number.
+        num_values: number of values; there are fewer if the weights have fewer distinct values.
+        importance: positive, `(num_weights,)`; None: all weights count alike.
+        zero: whether one value must be exactly zero.
+        candidates: the only values that are allowed, ascending, at least `num_values`; None allows any number.
 
     Returns:
         Distinct values, ascending.
@@ -35,7 +35,7 @@ def first_values(
 
 
 def with_zero(values: FloatArray, weights: FloatArray, importance: FloatArray | None) -> FloatArray:
-    """Move the value nearest to zero there, and then the others to the means of the weights nearest to each."""
+    """Move the value nearest to zero to zero, then move the others by Lloyd's steps; return them, ascending."""
     values = values.copy()
     values[np.abs(values).argmin()] = 0
     for _ in range(MAX_LLOYD_STEPS):
@@ -53,12 +53,15 @@ def with_zero(values: FloatArray, weights: FloatArray, importance: FloatArray | 
 
 
 def counts_of(weights: FloatArray, values: FloatArray) -> IntArray:
-    """Count the weights nearest to each of the ascending values."""
+    """Count the weights that are nearest to each of the ascending values, `(num_values,)`."""
     return np.bincount(np.searchsorted(values, nearest_values(weights, values)), minlength=len(values))
 
 
 def distinct_candidates(values: FloatArray, counts: IntArray, candidates: FloatArray) -> FloatArray:
-    """Move each value to the nearest candidate that none before it took; zero first, then by the weights it has."""
+    """Move each value to the nearest candidate that no other value has taken; return them, ascending.
+
+    Zero chooses first, then the value with the most weights, and so on.
+    """
     is_free = np.ones(len(candidates), dtype=bool)
     for value in values[np.lexsort([-counts, values != 0])]:
         distance = np.where(is_free, np.abs(candidates - value), np.inf)
@@ -67,12 +70,12 @@ def distinct_candidates(values: FloatArray, counts: IntArray, candidates: FloatA
 
 
 def power_candidates(config: QatConfig, largest: float) -> FloatArray:
-    """All sums of at most `max_order` powers of two from 2^-b up to the first one not below `largest`, and zero.
+    """List zero, the sums of at most `max_order` powers of two, and their negatives; ascending, float32.
 
-    Ascending, with their negatives.
+    The smallest power is 2^-b. No sum exceeds the first power of two that is at least `largest`.
 
     Raises:
-        UserError: there are fewer than the first stage has values.
+        UserError: there are fewer of them than values in the first stage.
     """
     top = int(np.ceil(np.log2(largest))) if largest > 0 else -config.b
     sums = {0}

@@ -1,4 +1,4 @@
-"""One training step: show the values, pass the gradient straight through, move weights and values."""
+"""The training steps of qat: the network sees the values, and latent weights and values move by its gradients."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class StraightThroughLearner(Learner):
     """Trains the latent weights, their values and the other parameters.
 
     Args:
-        network: whose weights `weights` shows.
+        network: the network whose weights `weights` sets.
         weights: the latent weights and the codebook.
-        descent: on their buffers.
-        gradual_steps: after so many steps the network sees the values alone.
-        num_steps_done: where in the stage the training stands.
+        descent: on the buffers of `weights`.
+        gradual_steps: number of steps of the stage in which the network goes over from latent weights to values.
+        num_steps_done: number of steps of the stage that are done already.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class StraightThroughLearner(Learner):
 
     @property
     def share_shown(self) -> float:
-        """How much of the way from a latent weight to its value the network sees."""
+        """Share of the way from its latent weight to its value at which the network sees a weight; 1 is the value."""
         return min(1.0, self.num_steps_done / self.gradual_steps) if self.gradual_steps else 1.0
 
     def prepare(self) -> None:
-        """Clear the gradients and show each weight's value as it is now."""
+        """Clear the gradients and give the network the present value of each weight."""
         self.weights.gradient.zero_()
         self._order = self.weights.assign_(self.share_shown)
         if self.num_steps_done % STEPS_BETWEEN_COUNTS == 0:
@@ -56,7 +56,7 @@ class StraightThroughLearner(Learner):
 
 
 class SettlingLearner(Learner):
-    """Trains the values and the other parameters; every weight keeps its value's place."""
+    """Trains the values and the other parameters; no weight changes from one value to another."""
 
     def __init__(self, network: nn.Module, weights: SharedWeights, descent: Descent) -> None:
         super().__init__(network, descent)
@@ -65,7 +65,7 @@ class SettlingLearner(Learner):
         weights.count_(self._order)
 
     def prepare(self) -> None:
-        """Clear the gradients and show the values as they are now."""
+        """Clear the gradients and give the network the present values."""
         self.weights.gradient.zero_()
         self.weights.show_(self._order)
 

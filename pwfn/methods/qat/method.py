@@ -1,4 +1,4 @@
-"""Straight-through training of one shared codebook, in stages of ever fewer values: each ends in a whole network."""
+"""Straight-through training of one shared codebook, in stages with fewer and fewer values, each with its own result."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """Where a round stands in the training."""
+    """The place of a round in the training."""
 
     stage: int
-    """Counts from 0."""
+    """Number of the round's stage; the first is 0."""
     num_steps_before: int
-    """Steps of this stage before the round."""
+    """Training steps of this stage before the round."""
     num_steps: int
-    """Steps of the whole stage."""
+    """Training steps of the whole stage."""
     is_first: bool
-    """Of its stage."""
+    """Whether the round is the first of its stage."""
     is_last: bool
-    """Of its stage: every weight has its value, for this stage, when it ends."""
+    """Whether the round is the last of its stage."""
 
 
 class Qat(Method):
     """Straight-through training of the codebook that all weights of a task's network share.
 
-    Nothing is fixed while a stage lasts: the network sees each latent weight's value as it is at that step. Where a
-    stage ends, what the network sees is a whole network; the next stage goes on from the latent weights. A round is a
-    piece of a stage, measured on the values at its end; optimiser and schedule go on through all rounds of a stage.
+    During a stage no weight is fixed: in each step the network sees the value that is then nearest to each latent
+    weight (or, with `rate_strength`, the value of least cost). At the end of a stage the network with these values is a
+    result. The next stage goes on from the latent weights. A round is a part of a stage, after which the network is
+    measured with its values; the optimiser and its schedule continue through all rounds of a stage.
     """
 
     def __init__(self, task: Task) -> None:
@@ -50,10 +51,10 @@ class Qat(Method):
         super().__init__(task, (1.0,) * sum(self.config.rounds_of_stages))
         self.weights = SharedWeights(task.parameter_sets, self.config)
         self.descent: Descent | None = None
-        """Of the stage that is going on."""
+        """Optimiser and schedule of the present stage; None before the first."""
 
     def place(self, index: int) -> Place:
-        """Where round `index` stands."""
+        """Find the place of round `index` in the training."""
         rounds = self.config.rounds_of_stages
         ends = list(accumulate(rounds))
         stage = next(stage for stage, end in enumerate(ends) if index < end)
@@ -62,11 +63,11 @@ class Qat(Method):
         return Place(stage, sum(steps[: index - begin]), sum(steps), index == begin, index == ends[stage] - 1)
 
     def stage(self, index: int) -> int:
-        """Which codebook of the list the round trains."""
+        """Return the number of the stage that round `index` belongs to; both count from 0."""
         return self.place(index).stage
 
     def is_whole(self, index: int) -> bool:
-        """Whether a stage ends with this round."""
+        """Whether a stage ends with round `index`."""
         return self.place(index).is_last
 
     def _num_steps(self, index: int) -> int:
@@ -76,7 +77,7 @@ class Qat(Method):
         return num_epochs * num_steps
 
     def train(self, index: int) -> float | None:
-        """Train one round's steps of its stage, from new values where the stage begins."""
+        """Train the steps of one round; the first round of a stage first chooses new values."""
         task, place = self.task, self.place(index)
         training = task.config.training
         if place.is_first:
@@ -95,7 +96,7 @@ class Qat(Method):
         return float(np.mean(losses)) if losses else None
 
     def _importance(self) -> FloatArray | None:
-        """Importance of each weight to the network as it stands, `(N,)`; None weighs all alike."""
+        """Importance of each weight to the present network, `(N,)`; None: all weights count alike."""
         finite_array("the weights", self.weights.latent)
         if self.config.weighting == "plain":
             return None
@@ -103,14 +104,14 @@ class Qat(Method):
         return relative_importance(finite_array("the Fisher information", fisher))
 
     def _descent(self, place: Place) -> Descent:
-        """Begin the optimiser and the schedule of a stage."""
+        """Make the optimiser and the schedule of a stage."""
         training, replicas = self.task.config.training, self.task.replicas
         lr = training.lr * (1.0 if place.stage == 0 else self.config.later_lr_ratio)
         of_stage = training.model_copy(update={"lr": lr})
         return self.weights.descent(of_stage, num_steps=place.num_steps, replicas=replicas)
 
     def fix(self, index: int) -> Fixing:
-        """Show the network every weight's value, and count the values."""
+        """Give the network the value of every weight and describe the values; warn if a stage ends with too few."""
         self.weights.assign_()
         fixing = self._fixing()
         place = self.place(index)
@@ -137,7 +138,10 @@ class Qat(Method):
         return Fixing(num_fixed=self.weights.num_weights, codebook=Codebook.of(self.weights.shown))
 
     def settle(self, fixing: Fixing) -> Fixing:
-        """Train the values and what is outside the fixed set, where asked for; each weight stays with its value."""
+        """Train the values and the parameters outside the fixed set for `training.settle_epochs`.
+
+        No weight changes from one value to another.
+        """
         training, weights = self.task.config.training, self.weights
         if training.settle_epochs == 0:
             return fixing
@@ -150,7 +154,7 @@ class Qat(Method):
         return self._fixing()
 
     def state(self) -> State:
-        """Copy the weights, the values, the optimiser with its schedule, and BatchNorm's buffers."""
+        """Return copies, on the CPU, of weights, values, optimiser, schedule and BatchNorm's buffers."""
         descent = {} if self.descent is None else self.descent.state()
         return {
             **copied(buffers_of(self.task.network)),
@@ -159,7 +163,7 @@ class Qat(Method):
         }
 
     def load_state(self, state: State) -> None:
-        """Restore them."""
+        """Continue from what `state` returned."""
         self.weights.load_state(_under("weights.", state))
         restore_buffers_(self.task.network, state)
         self.descent = self._descent(self.place(int(state["round"])))
@@ -167,5 +171,5 @@ class Qat(Method):
 
 
 def _under(prefix: str, state: State) -> State:
-    """The entries whose names begin so, without it."""
+    """Return the entries whose names begin with `prefix`, under their names without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -1,7 +1,7 @@
-"""How many edges lie below each weight, on a CPU: without the branches that half of the weights mispredict.
+"""The number of edges below each weight, computed on a CPU without branches, which it would often mispredict.
 
-Torch's bucketize searches for each weight by itself and takes 8 to 10 times as long (5.4 million normal weights, 4 to
-64 values). What is here gives the same ranks.
+The ranks are those of torch's bucketize. Bucketize searches for each weight by itself and takes 8 to 10 times as long
+(5.4 million normally distributed weights, 4 to 64 values).
 """
 
 from __future__ import annotations
@@ -13,25 +13,28 @@ import torch
 from torch import Tensor
 
 PIECE = 2**17
-"""Weights that are treated at once: what is kept of them fits into a core's cache."""
+"""Number of weights that are treated at once; what they need then fits into a core's cache."""
 FEW_EDGES = 16
-"""Up to so many every weight is compared with every edge; beyond, a table is faster."""
+"""Up to this number of edges every weight is compared with every edge; with more edges a table is faster."""
 CELLS = 4096
-"""Rows of that table."""
+"""Number of rows of the table: one for each cell, a small interval of weights."""
 
 Rank = Callable[[Tensor], Tensor]
-"""Weights `(n,)` to their ranks, `(n,)`."""
+"""Maps weights `(n,)` to their ranks, `(n,)`."""
 
 
 def ranks_(places: Tensor, weights: Tensor, edges: Tensor) -> None:
-    """Write how many of the ascending edges, infinite ones among them, lie below each weight."""
+    """Write to `places` `(n,)` the number of edges below each of the `weights` `(n,)`.
+
+    `edges` are ascending and may be infinite.
+    """
     rank = _by_comparison(edges) if len(edges) <= FEW_EDGES else _by_table(edges)
     for place, weight in zip(torch.split(places, PIECE), torch.split(weights, PIECE), strict=True):
         place.copy_(rank(weight))
 
 
 def _by_comparison(edges: Tensor) -> Rank:
-    """Add up on which side of each edge a weight lies. NumPy compares several times as fast as torch here."""
+    """Compare every weight with every edge. NumPy compares several times as fast as torch here."""
 
     def rank(weights: Tensor) -> Tensor:
         sums, is_above = np.zeros(len(weights), dtype=np.uint8), np.empty(len(weights), dtype=np.bool_)
@@ -44,10 +47,10 @@ def _by_comparison(edges: Tensor) -> Rank:
 
 
 def _by_table(edges: Tensor) -> Rank:
-    """Look up how many edges lie below the weight's cell, and count on from there: few cells hold an edge.
+    """Look up the number of edges below the cell of each weight, then compare the weight with the edges in the cell.
 
-    Cells of one width share out the range of the edges. Rounding may put a weight into a neighbour of its cell, so the
-    table counts from one cell before to one cell after.
+    Cells of equal width divide the range of the edges; few of them contain an edge. Rounding may put a weight into the
+    cell beside its own, so an entry of the table covers the cells on both sides too.
     """
     finite = edges[edges.isfinite()]
     low, high = (float(finite[0]), float(finite[-1])) if len(finite) else (0.0, 0.0)

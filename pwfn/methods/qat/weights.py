@@ -1,4 +1,4 @@
-"""The latent weights of a network, the values that it sees for them, and the buffers behind both."""
+"""The latent weights of a network, the values that it sees in their place, and the buffers that hold both."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ from pwfn.parameters import FlatParameters, ParameterSets, copied
 from pwfn.replicas import Replicas
 
 STEPS_BETWEEN_COUNTS = 10
-"""Steps after which the weights of each value are counted again. They change slowly, and counting costs a CPU half as
-much as the rest of the assignment."""
+"""Number of training steps after which the weights of each value are counted again. The counts change slowly, and
+counting takes a CPU half as long as the rest of the assignment."""
 
 
 class SharedWeights:
-    """N latent weights w that see K values c, and the M other parameters beside them.
+    """N latent weights w, K values c that the network sees in their place, and M other parameters.
 
-    `values` is `(N + M + K,)`: the latent weights, the other parameters, the codebook in any order; `gradient` has the
-    same layout. The network's own weights are a buffer of their own, `shown` `(N,)`, and their gradient is that of the
-    latent weights (Bengio et al. 2013, arXiv 1308.3432: the straight-through estimator). `places` is uint8 `(N,)`: the
-    rank of each weight's value in the ascending codebook.
+    `values` is `(N + M + K,)`: the latent weights, the other parameters, and the codebook in any order. `gradient` has
+    the same layout. The weights that the network has are another buffer, `shown` `(N,)`. Their gradient is used as the
+    gradient of the latent weights (the straight-through estimator: Bengio et al. 2013, arXiv 1308.3432). `places` is
+    uint8 `(N,)`: the rank of each weight's value in the sorted codebook.
+
+    Raises:
+        UserError: more values than weights, or than sums of powers of two.
     """
 
     def __init__(self, sets: ParameterSets, config: QatConfig) -> None:
@@ -58,31 +61,31 @@ class SharedWeights:
         self.latent.copy_(self.shown)
         self.places = torch.zeros_like(self.latent, dtype=torch.uint8)
         self.importance: Tensor | None = None
-        """Of each weight in the assignment, `(N,)`, mean about 1; None weighs all alike."""
+        """Importance of each weight when values are assigned, `(N,)`, mean about 1; None: all weights count alike."""
         self.num_values = 0
         self.scale = self.latent.new_ones(())
-        """Mean square of the latent weights when the stage began: the unit of the squared error."""
+        """Mean square of the latent weights when the stage began; squared errors are divided by it."""
         self.counts = self.latent.new_zeros(0)
-        """Weights of each value, by its slot in the codebook, when they were last counted, `(K,)`."""
+        """Number of weights of each value when they were last counted, in the order of the codebook, `(K,)`."""
         self.candidates: Tensor | None = None
-        """What the values may be, ascending; None: any number."""
+        """The only values that are allowed, ascending; None allows any number."""
         if config.values == "powers_of_two":
             self.candidates = torch.from_numpy(power_candidates(config, float(self.latent.abs().max()))).to(self.latent)
 
     @property
     def codebook(self) -> Tensor:
-        """The values as they train, `(K,)`, in any order."""
+        """The values as they are trained, `(K,)`, in any order."""
         return self.values[self.num_trained : self.num_trained + self.num_values]
 
     @property
     def codebook_gradient(self) -> Tensor:
-        """Their gradient, `(K,)`."""
+        """Gradient of the values, `(K,)`."""
         return self.gradient[self.num_trained : self.num_trained + self.num_values]
 
     def descent(
         self, config: OptimizationConfig, *, num_steps: int, replicas: Replicas, hold_weights: bool = False
     ) -> Descent:
-        """Begin an optimiser and a schedule for all of it, or for all but the latent weights."""
+        """Make an optimiser and a schedule for weights, parameters and values, or without the latent weights."""
         begin, end = self.num_weights if hold_weights else 0, self.num_trained + self.num_values
         return Descent(
             self.values[begin:end],
@@ -95,7 +98,12 @@ class SharedWeights:
 
     @torch.no_grad()
     def start_stage_(self, num_values: int, importance: FloatArray | None) -> None:
-        """Choose new values for the latent weights as they are."""
+        """Choose new values for the present latent weights.
+
+        Args:
+            num_values: largest number of values.
+            importance: of each weight, `(N,)`; None: all weights count alike.
+        """
         latent = self.latent.cpu().numpy()
         candidates = None if self.candidates is None else self.candidates.cpu().numpy()
         values = first_values(latent, num_values, importance, zero=self.config.zero, candidates=candidates)
@@ -109,15 +117,20 @@ class SharedWeights:
 
     @torch.no_grad()
     def count_(self, order: Tensor) -> None:
-        """Count the weights of each value; `order` says which slot of the codebook has which rank."""
+        """Count the weights of each value; `order` `(K,)` lists the indices of the codebook by ascending value."""
         counts = counts_by_value(self.places, self.num_values)
         self.counts = torch.zeros_like(self.codebook).index_copy_(0, order, counts.to(self.codebook.dtype))
 
     @torch.no_grad()
     def assign_(self, share_shown: float = 1.0) -> Tensor:
-        """Give each latent weight its value and show it to the network; return the codebook's order by value.
+        """Choose the value of each latent weight and give it to the network.
 
-        With a share below 1 the network sees so much of the way from the latent weight to its value.
+        Args:
+            share_shown: 1 gives the network the values; less gives it points that are this share of the way from the
+                latent weight to its value.
+
+        Returns:
+            The indices of the codebook by ascending value, int64 `(K,)`.
         """
         values, order = self._allowed().sort(stable=True)
         if self.importance is None:
@@ -132,27 +145,27 @@ class SharedWeights:
 
     @torch.no_grad()
     def show_(self, order: Tensor) -> None:
-        """Show each weight the value that it has, as that is now; `order` is the codebook's when it was assigned."""
+        """Give the network the present values without choosing again; `order` is what `assign_` returned."""
         show_(self.shown, self.places, self._allowed()[order])
 
     def _allowed(self) -> Tensor:
-        """The codebook with every value at the nearest candidate, `(K,)`; without a negative zero."""
+        """The codebook with every value moved to the nearest candidate, if there are any, `(K,)`; zero is +0."""
         values = self.codebook
         if self.candidates is not None:
             values = self.candidates[torch.bucketize(values, edges_between(self.candidates))]
         return values + 0
 
     def _penalties(self) -> Tensor:
-        """Lambda times the bits of each value, `(K,)`, in squared units of the weights.
+        """Cost of each value, `(K,)`: lambda times its bits times `scale`.
 
-        Half a weight is added to each count: a value that no weight has costs many bits, but not infinitely many.
+        Half a weight is added to each count, so that a value without weights costs many bits, but not infinitely many.
         """
         share = (self.counts + 0.5) / (self.num_weights + 0.5 * self.num_values)
         return self.config.rate_strength * self.scale * -share.log2()
 
     @torch.no_grad()
     def fill_codebook_gradient_(self, order: Tensor) -> None:
-        """Give each value the mean gradient of its weights; one that is exactly zero, on request, stays there."""
+        """Set the gradient of each value to the mean gradient of its weights, with `method.zero` that of zero to 0."""
         sums = sums_by_value(self.places, self.weights_gradient, self.num_values)
         gradient = self.codebook_gradient
         gradient.index_copy_(0, order, sums).div_(self.counts.clamp(min=1))
@@ -160,14 +173,14 @@ class SharedWeights:
             gradient.mul_(self.codebook != 0)
 
     def state(self) -> dict[str, Tensor]:
-        """Copy to the CPU what `load_state` needs."""
+        """Return copies, on the CPU, of the tensors that `load_state` needs."""
         tensors = {"values": self.values, "shown": self.shown, "scale": self.scale, "counts": self.counts}
         if self.importance is not None:
             tensors["importance"] = self.importance
         return copied(tensors)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned, the network's weights included."""
+        """Continue from what `state` returned, the network's weights included."""
         self.values.copy_(state["values"])
         self.shown.copy_(state["shown"])
         self.scale = state["scale"].to(self.scale)

@@ -1,4 +1,4 @@
-"""Weight fixing with relative distances (WFN): the grid, the greedy assignment, the pull towards fixed values."""
+"""Weight fixing by relative distances (WFN): a grid of values, a greedy assignment, and a pull towards fixed values."""
 
 from pwfn.methods.wfn.assignment import Group, assign
 from pwfn.methods.wfn.grid import centres, round_to_powers

@@ -1,4 +1,4 @@
-"""One round of WFN: which weights become which value, greedily, the largest group first (WFN, algorithm 1)."""
+"""One round of WFN: a greedy choice of values for weights, the most frequent value first (WFN, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -14,42 +14,46 @@ from pwfn.errors import DivergedWeightsError
 from pwfn.methods.wfn.grid import DoubleArray, centres
 
 LAST_ORDER = 20
-"""Rounding changes nothing any more well before this order; from there on the allowed distance doubles instead."""
+"""After this order the allowed distance doubles instead; well before it a higher order changes no value any more."""
 
 UNIT = 2.0**-31
-"""Distances, all in [0, 1], are summed as integers in this unit: the same on every device, up to 2^31 weights."""
+"""Distances, all in [0, 1], are summed as integers in this unit, so that every device gets the same sums; int64 holds
+those of 2^31 weights."""
 
 
 class Group(NamedTuple):
-    """Weights that are fixed together."""
+    """Weights that are fixed to one value together."""
 
     value: float
-    """Exact in float32."""
+    """The value, which float32 holds exactly."""
     places: Tensor
-    """Their indices, int64 `(group,)`."""
+    """Indices of the weights, int64 `(group,)`."""
 
 
 @torch.no_grad()
 def assign(weights: Tensor, fixed: Tensor, *, need: int, allowed: float, zero_distance: float) -> list[Group]:
-    """Choose values for `need` of the free weights so that each group moves no further than allowed on average.
+    """Choose values for `need` free weights, group by group; the mean distance in a group is at most the allowed one.
 
-    The value that is nearest to most free weights comes first; of those weights it takes the longest prefix, by
-    relative distance, whose mean is within the allowed distance. Where it takes none, the values of the next order
-    are tried, and after the last order twice the distance. The order stays for the rest of the round, the distance
-    returns to `allowed` after each group.
+    The value that is nearest to most free weights comes first. Its weights are sorted by relative distance, and the
+    group is the longest beginning of this list whose mean distance is within the allowed one. If not even the nearest
+    weight is, the values of the next order are tried, and after the last order twice the allowed distance. The order
+    stays for the rest of the round; the distance returns to `allowed` after each group.
 
-    Only the free weights are sorted, once; each value's weights then lie side by side, so that a step costs a search
-    for the borders and the work on one value's weights.
+    The free weights are sorted only once. The weights nearest to one value are then neighbours, so that each group
+    costs one search for their borders and the work on these weights.
 
-    Ties: a weight halfway between two values belongs to the smaller one; of equally frequent values the smallest is
-    taken; of equally distant weights the smaller, then the one of the lower index.
+    Ties: a weight halfway between two values belongs to the smaller value. Among equally frequent values the smallest
+    comes first. Among equally distant weights the smallest comes first, then the one with the lowest index.
 
     Args:
         weights: float32 `(num_weights,)`.
-        fixed: bool `(num_weights,)`, the weights that have their value already and keep it.
-        need: how many to fix, at most the number of free ones.
-        allowed: a, mean relative distance within a group; it also spaces the grid.
-        zero_distance: smaller weights are at distance zero from the value zero.
+        fixed: bool `(num_weights,)`, the weights that already have a value and keep it.
+        need: number of weights to fix, at most the number of free ones.
+        allowed: the largest mean relative distance within a group; it also determines the spacing of the grid.
+        zero_distance: weights with a smaller magnitude are at distance zero from the value zero.
+
+    Returns:
+        The groups in the order in which they were chosen.
 
     Raises:
         DivergedWeightsError: a free weight is NaN or infinite.
@@ -84,7 +88,7 @@ def _check_finite(ascending: Tensor) -> None:
 
 
 def _most_frequent(ascending: Tensor, values: DoubleArray) -> tuple[float, slice]:
-    """Find the value that is nearest to most of the weights `(free,)`, and where these lie."""
+    """Find the value that is nearest to most of the ascending weights `(num_free,)`, and the slice of these weights."""
     halfway = float32_below((values[1:] + values[:-1]) / 2)
     borders = torch.searchsorted(ascending, torch.from_numpy(halfway).to(ascending.device), right=True)
     ends = np.concatenate([[0], borders.cpu().numpy(), [len(ascending)]])
@@ -93,7 +97,7 @@ def _most_frequent(ascending: Tensor, values: DoubleArray) -> tuple[float, slice
 
 
 def _nearest_within(weights: Tensor, value: float, allowed: float, zero_distance: float) -> Tensor:
-    """Return the positions, nearest first, of the longest prefix of weights whose mean distance is within `allowed`."""
+    """Return the indices of the most weights whose mean distance to `value` is within `allowed`, nearest first."""
     if value == 0:
         distance = (weights.abs() >= zero_distance).double()
     else:
@@ -106,7 +110,7 @@ def _nearest_within(weights: Tensor, value: float, allowed: float, zero_distance
 
 
 def _without(tensor: Tensor, cell: slice, taken: Tensor) -> Tensor:
-    """Drop some positions of a cell."""
+    """Return a tensor without some entries: those that `taken` lists by their indices within the slice `cell`."""
     left = torch.ones(cell.stop - cell.start, dtype=torch.bool, device=tensor.device)
     left[taken] = False
     return torch.cat([tensor[: cell.start], tensor[cell][left], tensor[cell.stop :]])

@@ -1,4 +1,4 @@
-"""The values that WFN proposes: a geometric grid, each value rounded to few powers of two (WFN, section 3.1)."""
+"""The values that WFN proposes: a geometric grid rounded to sums of few powers of two (WFN, section 3.1)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy.typing as npt
 DoubleArray = npt.NDArray[np.float64]
 
 LARGEST_SPACING = 0.9999
-"""Neighbours whose reaches just touch are (1 + a)/(1 - a) apart, which has no meaning from a = 1 on."""
+"""Largest spacing a: the ratio of neighbouring values is (1 + a) / (1 - a), which has no meaning from a = 1 on."""
 ROUNDING = 1e-9
-"""Tolerance, as a share of a step: a grid value that equals the largest weight belongs to the grid even if rounding of
-its logarithm says otherwise."""
+"""Tolerance in the number of grid values: a value that equals the largest weight belongs to the grid, also if rounding
+in the logarithm says that it is larger."""
 
 
 def centres(order: int, *, spacing: float, zero_distance: float, largest: float) -> DoubleArray:
-    """Propose the values of one order: the grid rounded, zero, and their negatives, float64 ascending and distinct.
+    """Propose the values of one order: the rounded grid, zero, and their negatives; float64, ascending and distinct.
 
     Args:
-        order: w, powers of two that may be added to or taken from the nearest one.
-        spacing: a, relative distance from a value to the edge of its reach; counts as 0.9999 where it is larger.
+        order: the paper's omega, how many powers of two may be added to the nearest one or subtracted from it.
+        spacing: relative distance up to which a weight is within reach of a value; above 0.9999 it counts as 0.9999.
         zero_distance: the grid's first positive value.
-        largest: the grid goes up to this magnitude; below `zero_distance` zero is the only value.
+        largest: largest magnitude in the grid; if it is below `zero_distance`, zero is the only value.
     """
     spacing = min(spacing, LARGEST_SPACING)
     rounded = round_to_powers(
@@ -33,19 +33,20 @@ def centres(order: int, *, spacing: float, zero_distance: float, largest: float)
 
 
 def _grid(spacing: float, zero_distance: float, largest: float) -> DoubleArray:
-    """Positive values from `zero_distance` to `largest` whose relative reaches just touch."""
+    """Positive values from `zero_distance` to `largest`; the reach of each ends where that of the next begins."""
     if largest < zero_distance:
         return np.empty(0)
     ratio = (1 + spacing) / (1 - spacing)
-    num_steps = floor(log(largest / zero_distance) / log(ratio) + ROUNDING)
-    return np.asarray(zero_distance * ratio ** np.arange(num_steps + 1), dtype=np.float64)
+    last = floor(log(largest / zero_distance) / log(ratio) + ROUNDING)
+    return np.asarray(zero_distance * ratio ** np.arange(last + 1), dtype=np.float64)
 
 
 def round_to_powers(values: DoubleArray, order: int, *, spacing: float, zero_distance: float) -> DoubleArray:
-    """Write positive values as their nearest power of two and at most `order` signed ones more.
+    """Round positive values to sums of the nearest power of two and at most `order` further signed ones.
 
-    A value gets another power only while it is off by `spacing` of itself or more. Nearest is meant in log space, and
-    no power is below zero_distance 2^-(order + 1). Values below `zero_distance` become zero.
+    A value gets a further power only while the error is at least `spacing` times the value. The nearest power is the
+    one with the nearest logarithm, and none is below zero_distance 2^-(order + 1). Values below `zero_distance` become
+    zero.
     """
     smallest = ceil(log2(zero_distance) - order - 1)
     rounded = np.where(values < zero_distance, 0.0, _nearest_power(values, smallest))
@@ -59,6 +60,6 @@ def round_to_powers(values: DoubleArray, order: int, *, spacing: float, zero_dis
 
 
 def _nearest_power(values: DoubleArray, smallest_exponent: int) -> DoubleArray:
-    """Round non-zero values in log space to powers of two, their signs kept."""
+    """Round the logarithm of non-zero magnitudes, so that they become powers of two; signs stay."""
     exponents = np.maximum(np.round(np.log2(np.abs(values))), smallest_exponent)
     return np.copysign(np.exp2(exponents), values)

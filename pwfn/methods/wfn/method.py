@@ -1,4 +1,4 @@
-"""WFN: training with a pull towards the fixed values alternates with fixing ever more weights (WFN, algorithm 1)."""
+"""WFN: training with a pull towards the fixed values, in turn with fixing more and more weights (WFN, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from pwfn.training import Learner
 class Wfn(Method):
     """Weight fixing of a task's network by relative distances.
 
-    `values` is float32 `(N + M,)`: the N weights of the fixed set, then the M other parameters; `gradient` has the
-    same layout. `weights` is the view of the N, `fixed` is bool `(N,)`: a weight that was fixed keeps its value.
+    `values` is float32 `(N + M,)`: the N weights of the fixed set, then the M other parameters. `gradient` has the same
+    layout. `weights` is the view of the N weights. `fixed` is bool `(N,)`: a weight that was fixed keeps its value.
     """
 
     def __init__(self, task: Task) -> None:
@@ -36,25 +36,25 @@ class Wfn(Method):
         self.fixed = torch.zeros_like(self.weights, dtype=torch.bool)
 
     def allowed_distance(self, index: int) -> float:
-        """Relative distance that a group of weights may move on average in round `index`: it shrinks to `delta`."""
+        """Mean relative distance that a group of weights may move in round `index`; in the last round it is `delta`."""
         return self.config.delta * (len(self.fractions) - index)
 
     def train(self, index: int) -> float | None:
-        """Train the free weights and the other parameters, with the pull once there are fixed values."""
+        """Train the free weights and the other parameters, with the pull as soon as there are fixed values."""
         training = self.task.config.training
         num_epochs, num_steps = epochs_and_steps(training, index, self.task.num_steps(training))
         labels = [f"round {index + 1} epoch {epoch + 1}" for epoch in range(num_epochs)]
         return self._descend(labels, num_steps, self._pull())
 
     def settle(self, fixing: Fixing) -> Fixing:
-        """Train the parameters outside the fixed set, where the schedule asks for it."""
+        """Train the parameters outside the fixed set for `training.settle_epochs`."""
         training = self.task.config.training
         _, num_steps = epochs_and_steps(training, len(self.fractions), self.task.num_steps(training))
         self._descend([f"settling epoch {epoch + 1}" for epoch in range(training.settle_epochs)], num_steps, None)
         return fixing
 
     def _descend(self, labels: list[str], num_steps: int, pull: Pull | None) -> float | None:
-        """Train an epoch for each label; return the mean loss, None for no epoch."""
+        """Train an epoch for each label; return the mean loss, or None if there is no epoch."""
         if not labels:
             return None
         training = self.task.config.training
@@ -75,7 +75,7 @@ class Wfn(Method):
         return float(np.mean(list(losses)))
 
     def _pull(self) -> Pull | None:
-        """Tabulate the pull towards the values that weights have been fixed to so far; None before the first."""
+        """Tabulate the pull towards the values that weights have been fixed to so far; None if there are none."""
         config = self.config
         if config.regularization_ratio == 0 or not self.fixed.any():
             return None
@@ -88,7 +88,11 @@ class Wfn(Method):
         )
 
     def fix(self, index: int) -> Fixing:
-        """Fix free weights until the round's share of all weights is fixed."""
+        """Fix free weights until the round's share of all weights is fixed.
+
+        Raises:
+            DivergedWeightsError: a free weight is NaN or infinite.
+        """
         need = ceil(len(self.weights) * self.fractions[index]) - int(self.fixed.sum())
         groups = assign(
             self.weights,
@@ -104,11 +108,11 @@ class Wfn(Method):
         return Fixing(num_fixed=int(self.fixed.sum()), codebook=Codebook.of(self.weights[self.fixed]))
 
     def state(self) -> State:
-        """Copy the parameters, which of them are fixed, and BatchNorm's buffers."""
+        """Return copies, on the CPU, of the parameters, of `fixed`, and of BatchNorm's buffers."""
         return copied({"values": self.values, "fixed": self.fixed, **buffers_of(self.task.network)})
 
     def load_state(self, state: State) -> None:
-        """Restore them."""
+        """Continue from what `state` returned."""
         self.values.copy_(state["values"])
         self.fixed.copy_(state["fixed"])
         restore_buffers_(self.task.network, state)
@@ -123,13 +127,14 @@ class PulledLearner(Learner):
         """Indices of the free weights, int64 `(num_free,)`."""
         self.pull = pull
         self.ratio = ratio
-        """Ratio of the penalty to the cross-entropy."""
+        """Size of the penalty as a share of the cross-entropy."""
 
     @torch.no_grad()
     def penalty(self, loss: Tensor) -> Tensor:
-        """Add the gradient of alpha L by hand, alpha = ratio loss / L a constant, and return alpha L.
+        """Add the gradient of the penalty alpha L to that of the free weights, and return the penalty.
 
-        L is the mean expected distance of the free weights; they feel no pull where it is zero.
+        L is the mean expected distance of the free weights. alpha = ratio loss / L counts as a constant; if L is zero,
+        there is no penalty.
         """
         if self.pull is None:
             return torch.zeros_like(loss)

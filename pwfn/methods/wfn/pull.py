@@ -1,4 +1,4 @@
-"""WFN's regulariser: how far a weight is from the values it may take, each counted by how near it is."""
+"""WFN's regulariser: the mean distance of a weight to the values it may take, in which near values count for most."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from torch import Tensor
 DoubleArray = npt.NDArray[np.float64]
 
 CELLS_PER_TEMPERATURE = 6
-"""Cells are narrower than a sixth of the temperature, in relative distance: cubics and their slopes are close then."""
+"""A cell of the table is narrower than a sixth of the temperature, in relative distance. A cubic is then close to the
+expected distance in the cell, and its slope to the derivative."""
 
 NUM_NODES = 4
 NODES = (1 - np.cos((2 * np.arange(NUM_NODES) + 1) * np.pi / (2 * NUM_NODES))) / 2
-"""Chebyshev's nodes of a cell [0, 1]; inside it, so that they never meet a kink at its ends."""
+"""Chebyshev's nodes of the cell [0, 1]. None is at an end of the cell, where the function may have a kink."""
 
 SIGNIFICAND_BITS = 23
 FEWEST_LEADING_BITS = 5
-"""At least 2^5 cells to an octave: the relative distance itself bends, even where the softmin is flat."""
+"""There are at least 2^5 cells between a power of two and the next, because the relative distance is curved even where
+the softmin is flat."""
 
 MOST_DISTANCES = 2**22
-"""Distances held at once while a table is built."""
+"""Most distances in memory at once while a table is built."""
 
 
 def expected_distance(
     weights: DoubleArray, centres: DoubleArray, temperature: float, zero_distance: float
 ) -> DoubleArray:
-    """Distance of each weight `(n,)` to the centres `(k,)`, averaged by softmin(distance / temperature); `(n,)`.
+    """Mean distance of each weight `(n,)` to the centres `(k,)`, weighted by softmin(distance / temperature); `(n,)`.
 
-    Distances are relative to the weight; those of weights up to `zero_distance` are absolute, and zero to a centre at
-    zero (WFN, section 3.3). Holds an n x k matrix.
+    Distances are relative to the magnitude of the weight. For weights with a magnitude up to `zero_distance` they are
+    absolute, and the distance to a centre at zero is zero (WFN, section 3.3). Needs an n x k matrix.
     """
     near_zero = (np.abs(weights) <= zero_distance)[:, None]
     distance = np.abs(weights[:, None] - centres) / np.where(near_zero, 1.0, np.abs(weights)[:, None])
@@ -43,21 +45,23 @@ def expected_distance(
 
 
 class Pull:
-    """The expected distance to a codebook and its slope, for any number of weights at a cost that K does not change.
+    """A table of the expected distance to a codebook and of its slope, as fast for many values as for few.
 
-    Both depend on one weight alone, so they are tabulated: piecewise cubics between the points where the expected
-    distance has a kink (the centres) or jumps (the zero distance). Summing over the nearest few centres instead would
-    not do: in a dense codebook several dozen share a weight at temperature 0.05, and beyond the largest centre all do.
+    Both depend on one weight alone. The table holds a cubic polynomial for each cell. Cells end where the expected
+    distance has a kink (at the centres) or jumps (at the zero distance). A sum over the nearest few centres would not
+    be exact enough: at temperature 0.05 several dozen centres of a dense codebook matter to a weight, and beyond the
+    largest centre all of them do.
 
-    A weight finds its cell without a search. The leading bits of a float32 number name a bin, 2^k of them to an octave;
-    all borders of bins are borders of cells, and only the few kinks inside a bin are compared with.
+    The cell of a weight is found without a search. The leading bits of a float32 number are the number of a bin, with
+    2^k bins between a power of two and the next. Every border of a bin is a border of a cell, so that a weight is
+    compared only with the few kinks inside its bin.
 
     Args:
         centres: the codebook, `(k,)`, not empty.
         temperature: of the softmin, in relative distance.
-        zero_distance: weights up to this have absolute distances.
-        largest: magnitude up to which the table is made, and some more; beyond it weights feel what is felt at its end.
-        device: of the weights to come.
+        zero_distance: weights with a magnitude up to this have absolute distances.
+        largest: the table ends at twice this magnitude or beyond; larger weights get the numbers at its end.
+        device: of the weights that it is called with.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class Pull:
         borders = _borders(self.shift, min(width, zero_distance), 2 * max(largest, zero_distance))
         kinks = np.append(np.abs(exact), zero_distance).astype(np.float32)
         edges = np.unique(np.concatenate([np.zeros(1, np.float32), borders, kinks[kinks < borders[-1]]]))
-        # Cells of each bin: the weights below the first border are a bin, too.
+        # The first cell of each bin; the weights below the first border are a bin, too.
         first_cell = np.searchsorted(edges, np.append(0, borders))
         self.most_kinks = int(np.diff(first_cell).max()) - 1
         self.lowest_bin = int(borders[:1].view(np.int32)[0] >> self.shift) - 1
@@ -102,7 +106,7 @@ class Pull:
 
     def _cells(self, magnitude: Tensor) -> Tensor:
         """Find the cell of each magnitude `(n,)`, int32; a border belongs to the cell below it."""
-        below = magnitude.view(torch.int32) - 1  # the next smaller float32: a border goes to the bin below
+        below = magnitude.view(torch.int32) - 1  # the next smaller float32, so that a border belongs to the bin below
         bins = ((below >> self.shift) - self.lowest_bin).clamp_(0, len(self.first_cell) - 1)
         cell = self.first_cell.index_select(0, bins)
         for _ in range(self.most_kinks):
@@ -111,7 +115,7 @@ class Pull:
 
 
 def _borders(shift: int, lowest: float, highest: float) -> npt.NDArray[np.float32]:
-    """Every float32 number whose last `shift` bits are zero, from at most `lowest` to at least `highest`."""
+    """All float32 numbers whose last `shift` bits are zero, from at most `lowest` to at least `highest`."""
     first, last = np.array([lowest, highest], dtype=np.float32).view(np.int32) >> shift
     return (np.arange(first, last + 2, dtype=np.int32) << shift).view(np.float32)
 
@@ -119,7 +123,7 @@ def _borders(shift: int, lowest: float, highest: float) -> npt.NDArray[np.float3
 def _cubics(
     edges: npt.NDArray[np.float32], centres: DoubleArray, temperature: float, zero_distance: float
 ) -> DoubleArray:
-    """Coefficients of the cubic in [0, 1] on each cell, `(num_cells, 4)`, from the constant up."""
+    """Coefficients of the cubic on each cell, with its ends at 0 and 1, `(num_cells, 4)`, the constant first."""
     exact = edges.astype(np.float64)
     points = (exact[:-1, None] + np.diff(exact)[:, None] * NODES).reshape(-1)
     num_chunks = ceil(len(points) * len(centres) / MOST_DISTANCES)

@@ -35,8 +35,8 @@ def quantize(arguments, alphabet=QUARTERS, seed=0, **config):
 def test_radius(config, radii):
     for bits in (1, 3):
         alphabets = [both.weight for both in alphabets_of(LAYERS, NO_BIASES, MsqConfig(bits=bits, **config))]
-        assert [alphabet.num_steps for alphabet in alphabets] == [2 ** (bits - 1)] * 2
-        assert [alphabet.step * alphabet.num_steps for alphabet in alphabets] == pytest.approx(radii)
+        assert [alphabet.num_positive for alphabet in alphabets] == [2 ** (bits - 1)] * 2
+        assert [alphabet.step_size * alphabet.num_positive for alphabet in alphabets] == pytest.approx(radii)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_a_bias_has_its_own_alphabet_only_where_that_of_the_weights_does_not_rea
 def test_a_shared_alphabet_has_one_for_all_biases():
     biases = [torch.tensor([1.0, -50.0]), torch.tensor([20.0])]
     alphabets = alphabets_of(LAYERS, biases, MsqConfig(bits=1, shared_alphabet=True))
-    assert [both.bias.step for both in alphabets] == [50, 50]
-    assert [both.weight.step for both in alphabets] == [12, 12]
+    assert [both.bias.step_size for both in alphabets] == [50, 50]
+    assert [both.weight.step_size for both in alphabets] == [12, 12]
 
 
 @pytest.mark.parametrize("bits", range(1, 6))

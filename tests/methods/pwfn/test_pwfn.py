@@ -100,6 +100,15 @@ def test_a_kmeans_codebook_fixes_the_nearest_weights_first():
     assert distance[again.posterior.fixed].max() <= distance[~again.posterior.fixed].min()
 
 
+@pytest.mark.parametrize("recluster", ["all", "free"])
+def test_a_kmeans_codebook_fixes_each_rounds_share_and_counts_it(recluster):
+    fractions = (0.3, 0.6, 1.0)
+    method, records = run(codebook="kmeans", num_values=16, recluster=recluster, fractions=fractions)
+    for record, fraction in zip(records, fractions, strict=True):
+        expected = pytest.approx(fraction * method.posterior.num_weights, abs=1)
+        assert record.fixing.num_fixed == record.fixing.codebook.counts.sum() == expected
+
+
 def test_a_wider_radius_gives_fewer_values():
     counts = [run(b=8, start_sigma=k, end_sigma=k)[1][-1].metrics.unique_values for k in (0.5, 8.0)]
     assert counts[1] < counts[0]

@@ -1,4 +1,4 @@
-"""The values a weight may be fixed to: sums of powers of two, as integers of the lattice 2^-b (PWFN, section 3)."""
+"""The values that weights may be fixed to: sums of powers of two, as integers in units of 2^-b (PWFN, section 3)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ IntArray = npt.NDArray[np.int64]
 
 
 def candidates(order: int, largest: float) -> IntArray:
-    """Candidates of one stage in lattice units, ascending and symmetric about the zero they contain.
+    """Candidates of one stage in units of 2^-b, int64 `(num_candidates,)`.
+
+    They are ascending; zero is one of them, and so is the negative of each.
 
     Args:
-        order: R, how many powers of two are summed; at least 1.
-        largest: m 2^b, the largest magnitude among the free weights; no candidate exceeds it.
+        order: the paper's R, the largest number of powers of two in a sum; at least 1.
+        largest: m 2^b, where m is the largest magnitude among the free weights; no candidate exceeds it.
     """
     positive = sums_of_powers(_num_powers(largest), order)[1:]
     positive = positive[: np.searchsorted(positive, largest, side="right")]
@@ -24,7 +26,10 @@ def candidates(order: int, largest: float) -> IntArray:
 
 
 def _num_powers(largest: float) -> int:
-    """How many of 1, 2, 4, ... enter the sums: all up to 2^(ceil(log2 m) - 1); log2 itself would round."""
+    """Number of powers 1, 2, 4, ... that enter the sums: all up to 2^(ceil(log2 largest) - 1).
+
+    `frexp` is exact where `log2` would round.
+    """
     if largest <= 1:
         return 0
     significand, exponent = frexp(largest)
@@ -33,11 +38,12 @@ def _num_powers(largest: float) -> int:
 
 @lru_cache(maxsize=64)
 def sums_of_powers(num_powers: int, order: int) -> IntArray:
-    """Sums of `order` elements, with repetition, of {0, 1, 2, ..., 2^(num_powers - 1)}: those up to 2^num_powers.
+    """Sums of `order` elements of {0, 1, 2, 4, ..., 2^(num_powers - 1)}, repetition allowed: those up to 2^num_powers.
 
-    Ascending. They are the integers with at most `order` ones in binary, so those below 2^(p+1) follow from those
-    below 2^p: the same again, and 2^p more than those with one fewer. Only 2^num_powers itself is apart: it is twice
-    the largest power. In lattice units the paper's b and range are one number, which makes the cache hit.
+    Ascending, int64. They are the integers with at most `order` ones in binary. Those below 2^(p+1) follow from those
+    below 2^p: they are the same integers, and 2^p plus each integer with one 1 fewer. Only 2^num_powers is a special
+    case: it is twice the largest power. In units of 2^-b the sums do not depend on the paper's b and on the range of
+    the weights separately, so that one cache serves many rounds.
     """
     sums = [np.zeros(1, dtype=np.int64)] * (order + 1)
     for power in range(num_powers):

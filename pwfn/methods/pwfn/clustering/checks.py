@@ -1,4 +1,4 @@
-"""Checks of what a clustering round is given: its options and its tensors."""
+"""Checks of the options and tensors that a clustering round is given."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ LARGEST_ORDER = 8
 GROWTHS = ("alternate", "radius_first", "nearest")
 
 MOST_WEIGHTS = 2**31 - 1
-"""Indices are int32, and sums of 2^31-fold fixed-point terms must fit into int64."""
+"""Indices are int32, and sums of 2^31 terms of 31 bits must fit into int64 (`clusters`)."""
 
 
 def check_options(
     *, fraction: float, radius: float, radius_growth: float, b: int, max_order: int, recluster: str, growth: str
 ) -> None:
-    """Raise UserError for an option with which a round is not defined or would never end."""
+    """Check the options of `cluster_round`.
+
+    Raises:
+        UserError: an option with which a round is not defined or would never end.
+    """
     if not 0 < fraction <= 1:
         raise UserError(f"fraction must be in (0, 1], but got {fraction}")
     if not (isfinite(radius) and radius > 0):
@@ -39,7 +43,12 @@ def check_options(
 
 
 def check_weights(mu: Tensor, sigma: Tensor, fixed: Tensor | None, b: int) -> None:
-    """Raise UserError for tensors that do not belong together, DivergedWeightsError for weights that are no numbers."""
+    """Check the tensors of a round.
+
+    Raises:
+        UserError: a wrong type or shape, tensors of different lengths or devices, or too many weights.
+        DivergedWeightsError: NaN or infinity in mu or sigma, or mu beyond 2^(48-b).
+    """
     check_per_weight("mu", mu, torch.float32)
     check_per_weight("sigma", sigma, torch.float32, like=mu)
     if fixed is not None:
@@ -51,7 +60,11 @@ def check_weights(mu: Tensor, sigma: Tensor, fixed: Tensor | None, b: int) -> No
 
 
 def check_per_weight(name: str, tensor: Tensor, dtype: torch.dtype, like: Tensor | None = None) -> None:
-    """Raise UserError unless a tensor is flat, of this type and, if given, of the length and device of `like`."""
+    """Check that a tensor is flat, of this type and, if `like` is given, of the same length and on the same device.
+
+    Raises:
+        UserError: it is not; names the tensor.
+    """
     layout = f"{tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
     if tensor.ndim != 1 or tensor.dtype != dtype:
         raise UserError(f"{name} must be a flat tensor of {dtype}, but is {layout}")

@@ -1,4 +1,4 @@
-"""Passes over many weights, a chunk at a time."""
+"""Work on many weights chunk by chunk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from torch import Tensor
 
 
 def chunks(num_weights: int, device: torch.device) -> Iterator[slice]:
-    """Cut `(num_weights,)` so that a chunk's float64 temporaries stay in cache, or on a GPU well below its memory."""
+    """Cut `(num_weights,)` into chunks.
+
+    The float64 temporaries of a chunk fit into a CPU's cache, or take little of a GPU's memory.
+    """
     size = 2**15 if device.type == "cpu" else 2**22
     return (slice(start, min(start + size, num_weights)) for start in range(0, num_weights, size))
 
@@ -24,7 +27,7 @@ def find(values: Tensor, wanted: int) -> Tensor:
 
 
 def find_in_chunk(values: Tensor, wanted: int) -> Tensor:
-    """Indices of the entries that equal `wanted`, int64; numpy's search has no branches: 5 times torch's on a CPU."""
+    """Indices of the entries that equal `wanted`, int64, ascending. On a CPU NumPy is 5 times as fast as torch."""
     if values.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(values.numpy() == wanted))
     return (values == wanted).nonzero().squeeze(1)

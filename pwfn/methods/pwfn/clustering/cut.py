@@ -1,4 +1,4 @@
-"""The one cut of a round: which weights are left out when more are within reach than are needed."""
+"""The cut of a round's last cluster: which weights are left out when the centre reaches more than are needed."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from pwfn.methods.pwfn.clustering.intervals import Weights
 
 
 def furthest(weights: Weights, centre: int, *, num: int, b: int, zero_rule: bool) -> Tensor:
-    """Find the `num` weights that are furthest from a centre; of equally far ones those of highest index.
+    """Find the `num` weights that are furthest from a centre; among equally far ones those with the highest index.
 
     Args:
         weights: all weights that the centre reached.
-        centre: in lattice units of 2^-b.
-        num: how many to find, from 1 to all but one.
+        centre: a value in units of 2^-b.
+        num: number of weights to find, from 1 to all but one.
         b: a unit is 2^-b.
-        zero_rule: weights with |mu| < 2^-b are at distance zero from zero.
+        zero_rule: whether weights with |mu| < 2^-b are at distance zero from the value zero.
 
     Returns:
-        Their places among all weights, integers `(num,)`.
+        Their indices among all weights, integers `(num,)`.
     """
     distance = _distances(weights, centre, b=b, zero_rule=zero_rule)
     return weights.places(slice(0, len(weights)), largest(distance, num))
 
 
 def largest(distance: Tensor, num: int) -> Tensor:
-    """Indices of the `num` largest of `(num_weights,)` distances, at most all but one; of equal ones the highest."""
-    edge = distance.kthvalue(len(distance) - num).values  # the largest that does not belong to them, or equals it
+    """Indices of the `num` largest distances; among equal ones those with the highest index.
+
+    `distance` is `(num_weights,)`, and `num` is less than the number of weights.
+    """
+    edge = distance.kthvalue(len(distance) - num).values  # the largest distance that is left
     beyond = (distance > edge).nonzero().squeeze(1)
     on_edge = (distance == edge).nonzero().squeeze(1)
     return torch.cat([beyond, on_edge[len(on_edge) + len(beyond) - num :]])

@@ -42,15 +42,15 @@ def cluster(case: Case) -> ClusterRound:
 
 
 def assert_equals_slow(case: Case) -> ClusterRound:
-    """Every number and the step of every weight must be the same to the last bit."""
+    """Every number and the cluster of every weight must be the same to the last bit."""
     fast = cluster(case)
     slow = slow_cluster_round(case.mu, case.sigma, **case.options(), fixed=case.fixed)
-    step = slow.step_of_weight
+    expected = slow.cluster_of_weight
     if case.fixed is not None:
-        step = np.where(case.fixed, -2, step)
+        expected = np.where(case.fixed, -2, expected)
     np.testing.assert_array_equal(fast.values, slow.values)
     np.testing.assert_array_equal(fast.counts, slow.counts)
-    np.testing.assert_array_equal(fast.step_of_weight.numpy(), step)
+    np.testing.assert_array_equal(fast.cluster_of_weight.numpy(), expected)
     assert fast.radius_end == slow.radius_end
     return fast
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 class SlowRound:
     values: npt.NDArray[np.float64]
     counts: npt.NDArray[np.int64]
-    step_of_weight: npt.NDArray[np.int32]
+    cluster_of_weight: npt.NDArray[np.int32]
     radius_end: float
 
 
@@ -46,7 +46,7 @@ def slow_cluster_round(
     """One round; with a mask `fixed` those weights keep their value and count towards the target."""
     mean, scale = mu.astype(np.float64), np.maximum(sigma, np.float32(2.0**-20)).astype(np.float64)
     free = np.ones(len(mu), dtype=bool) if fixed is None else ~fixed
-    step_of_weight = np.full(len(mu), -1, dtype=np.int32)
+    cluster_of_weight = np.full(len(mu), -1, dtype=np.int32)
     values, counts = [], []
     need = ceil(len(mu) * fraction) - int((~free).sum())
     order, counter, widest = 1, 1, 8 * radius
@@ -63,7 +63,7 @@ def slow_cluster_round(
                 break
             members = np.flatnonzero(reached[best])
             taken = members[np.argsort(distance[best, members], kind="stable")[:need]]
-            step_of_weight[taken] = len(values)
+            cluster_of_weight[taken] = len(values)
             values.append(centres[best])
             counts.append(len(taken))
             free[taken] = False
@@ -72,7 +72,7 @@ def slow_cluster_round(
         if need > 0:
             known = np.unique(np.append(values, [] if fixed is None else mean[fixed]))
             if growth == "nearest" and order == max_order and len(known) > 0:
-                go_to_nearest(mean, scale, free, known, need, step_of_weight, values, counts)
+                go_to_nearest(mean, scale, free, known, need, cluster_of_weight, values, counts)
                 break
             may_widen = {"alternate": counter % 2 == 0, "radius_first": radius * radius_growth <= widest}
             if order == max_order or may_widen.get(growth, False):
@@ -80,7 +80,7 @@ def slow_cluster_round(
             else:
                 order += 1
             counter += 1
-    return SlowRound(np.array(values, dtype=np.float64), np.array(counts, dtype=np.int64), step_of_weight, radius)
+    return SlowRound(np.array(values, dtype=np.float64), np.array(counts, dtype=np.int64), cluster_of_weight, radius)
 
 
 def go_to_nearest(
@@ -89,11 +89,11 @@ def go_to_nearest(
     free: npt.NDArray[np.bool_],
     known: npt.NDArray[np.float64],
     need: int,
-    step_of_weight: npt.NDArray[np.int32],
+    cluster_of_weight: npt.NDArray[np.int32],
     values: list[float],
     counts: list[int],
 ) -> None:
-    """The nearest `need` free weights go to the value on their side of the midpoints; one step per value."""
+    """The nearest `need` free weights go to the value on their side of the midpoints; one cluster for each value."""
     place = np.zeros(len(mean), dtype=np.int64)
     for low, high in pairwise(known):
         place += mean > (low + high) / 2
@@ -101,6 +101,6 @@ def go_to_nearest(
     taken = np.argsort(distance, kind="stable")[:need]
     for index in sorted(set(place[taken].tolist())):
         members = taken[place[taken] == index]
-        step_of_weight[members] = len(values)
+        cluster_of_weight[members] = len(values)
         values.append(known[index])
         counts.append(len(members))

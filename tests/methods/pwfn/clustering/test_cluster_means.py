@@ -26,13 +26,13 @@ def test_each_value_is_the_mean_of_its_weights(growth, num_weights):
     lattice = cluster_round(mu, sigma, fraction=0.97, growth=growth, **OPTIONS)
     assert len(set(lattice.values)) < len(lattice.values)  # some values are chosen twice
     free = lattice.at_means(mu)
-    assert torch.equal(free.step_of_weight, lattice.step_of_weight)
+    assert torch.equal(free.cluster_of_weight, lattice.cluster_of_weight)
     for value in set(lattice.values):
-        steps = np.flatnonzero(lattice.values == value)
-        members = mu[torch.isin(free.step_of_weight, torch.from_numpy(steps))].tolist()
+        clusters = np.flatnonzero(lattice.values == value)
+        members = mu[torch.isin(free.cluster_of_weight, torch.from_numpy(clusters))].tolist()
         mean = 0.0 if value == 0 else fsum(members) / len(members)
-        assert free.values[steps] == pytest.approx(mean, rel=2.0**-23)
-        assert set(free.values[steps]) == {float(np.float32(free.values[steps[0]]))}
+        assert free.values[clusters] == pytest.approx(mean, rel=2.0**-23)
+        assert set(free.values[clusters]) == {float(np.float32(free.values[clusters[0]]))}
     assert (free.values[lattice.values != 0] != lattice.values[lattice.values != 0]).any()
     assert np.abs(free.values - lattice.values).max() < 0.2
 

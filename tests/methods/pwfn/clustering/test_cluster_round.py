@@ -156,10 +156,12 @@ def test_all_zero_gives_the_one_value_zero(zero: float, zero_rule: bool) -> None
     assert measure_codebook(clustered.codebook).entropy_bits == 0
 
 
-def test_no_weights_give_no_steps() -> None:
+def test_no_weights_give_no_clusters() -> None:
     clustered = cluster_round(torch.empty(0), torch.empty(0), fraction=1.0, **PAPER)
     clustered.apply_(torch.empty(0), torch.empty(0), "std_mu")
-    assert len(clustered.values) == len(clustered.counts) == len(clustered.orders) == len(clustered.step_of_weight) == 0
+    assert (
+        len(clustered.values) == len(clustered.counts) == len(clustered.orders) == len(clustered.cluster_of_weight) == 0
+    )
     assert clustered.radius_end == 1.0
     assert measure_codebook(clustered.codebook).unique_values == 0
 
@@ -196,14 +198,14 @@ def test_of_equal_centres_the_smallest_and_of_equal_weights_the_first() -> None:
     mu, sigma = torch.tensor([0.75, -0.75, 0.75, -0.75]), torch.full((4,), 1e-3)
     clustered = cluster_round(mu, sigma, fraction=0.25, **PAPER)
     assert clustered.values.tolist() == [-0.75]
-    assert clustered.step_of_weight.tolist() == [-1, 0, -1, -1]
+    assert clustered.cluster_of_weight.tolist() == [-1, 0, -1, -1]
 
 
 def test_negative_sigma_counts_as_the_floor() -> None:
     mu, sigma = realistic(500)
     negative = cluster_round(mu, torch.where(sigma > 0.002, sigma, -sigma), fraction=0.9, **PAPER)
     floored = cluster_round(mu, torch.where(sigma > 0.002, sigma, 2.0**-20), fraction=0.9, **PAPER)
-    assert torch.equal(negative.step_of_weight, floored.step_of_weight)
+    assert torch.equal(negative.cluster_of_weight, floored.cluster_of_weight)
 
 
 def test_same_result_for_any_number_of_threads() -> None:
@@ -216,19 +218,19 @@ def test_same_result_for_any_number_of_threads() -> None:
         two = cluster_round(mu, sigma, fraction=0.9, **PAPER)
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(one.step_of_weight, two.step_of_weight)
+    assert torch.equal(one.cluster_of_weight, two.cluster_of_weight)
 
 
-def test_steps_account_for_every_fixed_weight() -> None:
+def test_clusters_account_for_every_fixed_weight() -> None:
     mu, sigma = realistic(5000)
     clustered = cluster_round(mu, sigma, fraction=0.7, **PAPER)
-    fixed = clustered.step_of_weight >= 0
+    fixed = clustered.cluster_of_weight >= 0
     assert torch.equal(clustered.fixed, fixed)
-    assert torch.bincount(clustered.step_of_weight[fixed]).tolist() == clustered.counts.tolist()
+    assert torch.bincount(clustered.cluster_of_weight[fixed]).tolist() == clustered.counts.tolist()
     assert clustered.counts.sum() == 3500
     assert clustered.values.dtype == np.float64
     assert clustered.counts.dtype == clustered.orders.dtype == np.int64
-    assert clustered.step_of_weight.dtype == torch.int32
+    assert clustered.cluster_of_weight.dtype == torch.int32
     np.testing.assert_array_equal(clustered.orders, [bin(abs(int(v * 2**7))).count("1") for v in clustered.values])
     np.testing.assert_array_equal(clustered.orders, value_orders(clustered.values.astype(np.float32)))
 
@@ -251,7 +253,7 @@ def test_free_keeps_earlier_weights_and_counts_them() -> None:
     clustered.apply_(mu, sigma, "std_mu")
     assert torch.equal(mu[fixed], before[0][fixed])
     assert torch.equal(sigma[fixed], before[1][fixed])
-    assert (clustered.step_of_weight[fixed] == -2).all()
+    assert (clustered.cluster_of_weight[fixed] == -2).all()
     assert int(clustered.fixed.sum()) == 3000
     assert clustered.counts.sum() == 1000
     written = Codebook.of(mu[clustered.fixed])
@@ -270,7 +272,7 @@ def test_free_with_the_target_already_met_does_nothing() -> None:
 def test_all_ignores_which_weights_were_fixed() -> None:
     mu, sigma = realistic(1000)
     with_mask = cluster_round(mu, sigma, fraction=0.5, fixed=mu > 0, recluster="all", **PAPER)
-    assert torch.equal(with_mask.step_of_weight, cluster_round(mu, sigma, fraction=0.5, **PAPER).step_of_weight)
+    assert torch.equal(with_mask.cluster_of_weight, cluster_round(mu, sigma, fraction=0.5, **PAPER).cluster_of_weight)
 
 
 def test_fixed_set_has_the_target_size_at_fractions_that_round() -> None:
@@ -299,10 +301,10 @@ def test_parameters_that_require_a_gradient_are_welcome() -> None:
 def test_25_million_weights() -> None:
     mu, sigma = realistic(25_000_000)
     clustered = cluster_round(mu, sigma, fraction=0.95, **PAPER)
-    fixed = clustered.step_of_weight >= 0
+    fixed = clustered.cluster_of_weight >= 0
     assert int(fixed.sum()) == clustered.counts.sum() == 23_750_000
-    assert torch.bincount(clustered.step_of_weight[fixed]).tolist() == clustered.counts.tolist()
-    centre = torch.from_numpy(clustered.values)[clustered.step_of_weight[fixed].long()]
+    assert torch.bincount(clustered.cluster_of_weight[fixed]).tolist() == clustered.counts.tolist()
+    centre = torch.from_numpy(clustered.values)[clustered.cluster_of_weight[fixed].long()]
     distance = (centre - mu[fixed]).abs_() / sigma[fixed].clamp(min=2.0**-20)
     by_zero_rule = (centre == 0) & (mu[fixed].abs() < 2.0**-7)
     assert bool(((distance <= clustered.radius_end) | by_zero_rule).all())

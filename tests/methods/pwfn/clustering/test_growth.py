@@ -24,7 +24,7 @@ def test_rounds_equal_the_slow_ones(growth, make_case, block):
     for seed in range(20 * block, 20 * (block + 1)):
         case = make_case(seed)
         other = assert_equals_slow(replace(case, growth=growth))
-        num_other += not torch.equal(other.step_of_weight, assert_equals_slow(case).step_of_weight)
+        num_other += not torch.equal(other.cluster_of_weight, assert_equals_slow(case).cluster_of_weight)
     assert num_other > 3
 
 
@@ -94,7 +94,7 @@ def test_nearest_makes_no_value_beyond_the_first_radius_and_widens_nothing():
     mu, sigma = many(3000, spread=0.01)
     clustered = nearest_round(mu, sigma)
     assert clustered.radius_end == 1.0
-    centre = clustered.values[clustered.step_of_weight.numpy()]
+    centre = clustered.values[clustered.cluster_of_weight.numpy()]
     within = np.abs(centre - mu.numpy()) / np.maximum(sigma.numpy(), 2.0**-20) <= 1
     within |= (centre == 0) & (np.abs(mu.numpy()) < 2.0**-7)
     assert 0 < (~within).sum() < 1500
@@ -109,11 +109,11 @@ def test_nearest_is_the_nearest_of_all_values_and_on_a_midpoint_the_smaller():
     clustered = nearest_round(mu, sigma, b=2, max_order=1, zero_rule=False)
     values = clustered.codebook.values.tolist()
     assert values == [0.25, 0.5]
-    centre = clustered.values[clustered.step_of_weight.numpy()].tolist()
+    centre = clustered.values[clustered.cluster_of_weight.numpy()].tolist()
     for weight, chosen in zip(mu.tolist(), centre, strict=True):
         assert chosen == min(values, key=lambda value, w=weight: (abs(Fraction(value) - Fraction(w)), value))
     assert centre == [0.5, 0.25, 0.25, 0.25, 0.5, 0.5]
-    assert clustered.values.tolist() == [0.25, 0.5, 0.25, 0.5]  # the tail's steps are their own, with their own sigma
+    assert clustered.values.tolist() == [0.25, 0.5, 0.25, 0.5]  # the tail makes clusters of its own
     assert clustered.counts.tolist() == [1, 1, 2, 2]
 
 
@@ -121,7 +121,7 @@ def test_nearest_takes_the_nearest_in_sigmas_first_and_of_equal_ones_the_first()
     mu = torch.tensor([0.5, 0.9, 0.9, 0.9, 0.6])
     sigma = torch.tensor([0.01, 1e-3, 2e-3, 2e-3, 1e-6])
     clustered = nearest_round(mu, sigma, fraction=0.4, max_order=1)
-    assert clustered.step_of_weight.tolist() == [0, -1, 1, -1, -1]
+    assert clustered.cluster_of_weight.tolist() == [0, -1, 1, -1, -1]
 
 
 def test_nearest_counts_the_values_of_weights_fixed_before():
@@ -129,7 +129,7 @@ def test_nearest_counts_the_values_of_weights_fixed_before():
     fixed = torch.tensor([True, False, False])
     clustered = nearest_round(mu, sigma, max_order=1, fixed=fixed, recluster="free")
     assert clustered.values.tolist() == [float(np.float32(0.3))]
-    assert clustered.step_of_weight.tolist() == [-2, 0, 0]
+    assert clustered.cluster_of_weight.tolist() == [-2, 0, 0]
     written = mu.clone()
     clustered.apply_(written, sigma, "std_mu")
     assert clustered.codebook.values.tolist() == Codebook.of(written).values.tolist()

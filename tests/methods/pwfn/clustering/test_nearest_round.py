@@ -21,11 +21,11 @@ def test_it_is_its_definition(weights, values, fraction):
     distance = distances.min(axis=0) / sigma.double().numpy()
     chosen = np.argsort(distance, kind="stable")[: int(np.ceil(len(mu) * fraction))]
     assert sorted(np.flatnonzero(found.fixed)) == sorted(chosen)
-    steps = found.step_of_weight.numpy()
-    assert (np.abs(found.values[steps[chosen]] - mu.double().numpy()[chosen]) == distances.min(axis=0)[chosen]).all()
+    clusters = found.cluster_of_weight.numpy()
+    assert (np.abs(found.values[clusters[chosen]] - mu.double().numpy()[chosen]) == distances.min(axis=0)[chosen]).all()
     assert found.counts.sum() == len(chosen)
     assert found.codebook.counts.sum() == len(chosen)
-    assert (np.bincount(steps[chosen], minlength=len(found.values)) == found.counts).all()
+    assert (np.bincount(clusters[chosen], minlength=len(found.values)) == found.counts).all()
 
 
 def test_weights_that_are_no_numbers_are_named():

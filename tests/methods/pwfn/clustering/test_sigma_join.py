@@ -1,4 +1,4 @@
-"""The sigma of newly fixed weights: each way of joining against its definition, step by step."""
+"""The sigma of newly fixed weights: each way of joining against its definition, cluster by cluster."""
 
 from typing import get_args
 
@@ -36,25 +36,25 @@ def test_names_are_those_of_the_configuration() -> None:
 def test_mu_moves_to_the_values_and_free_weights_keep_their_bits(weights: tuple[Tensor, Tensor], name: str) -> None:
     clustered, mu, sigma = joined(weights, name)
     fixed = clustered.fixed
-    values = torch.from_numpy(clustered.values).float()[clustered.step_of_weight[fixed].long()]
+    values = torch.from_numpy(clustered.values).float()[clustered.cluster_of_weight[fixed].long()]
     assert torch.equal(mu[fixed], values)
     assert not torch.signbit(mu[mu == 0]).any()
     assert torch.equal(mu[~fixed].view(torch.int32), weights[0][~fixed].view(torch.int32))
     assert torch.equal(sigma[~fixed].view(torch.int32), weights[1][~fixed].view(torch.int32))
 
 
-def test_std_mu_is_the_population_deviation_of_each_step(weights: tuple[Tensor, Tensor]) -> None:
+def test_std_mu_is_the_population_deviation_of_each_cluster(weights: tuple[Tensor, Tensor]) -> None:
     clustered, _, sigma = joined(weights, "std_mu")
-    for step in range(len(clustered.values)):
-        members = clustered.step_of_weight == step
+    for number in range(len(clustered.values)):
+        members = clustered.cluster_of_weight == number
         expected = weights[0][members].double().numpy().std()
         np.testing.assert_allclose(sigma[members].numpy(), expected, rtol=1e-7, atol=1e-11)
 
 
-def test_mean_sigma_is_the_root_mean_square_of_each_step(weights: tuple[Tensor, Tensor]) -> None:
+def test_mean_sigma_is_the_root_mean_square_of_each_cluster(weights: tuple[Tensor, Tensor]) -> None:
     clustered, _, sigma = joined(weights, "mean_sigma")
-    for step in range(len(clustered.values)):
-        members = clustered.step_of_weight == step
+    for number in range(len(clustered.values)):
+        members = clustered.cluster_of_weight == number
         expected = np.sqrt((weights[1][members].double().numpy() ** 2).mean())
         np.testing.assert_allclose(sigma[members].numpy(), expected, rtol=1e-7)
 
@@ -70,14 +70,14 @@ def test_allow_retraining_leaves_sigma(weights: tuple[Tensor, Tensor]) -> None:
     assert torch.equal(sigma, weights[1])
 
 
-def test_a_step_of_equal_weights_has_deviation_zero() -> None:
+def test_a_cluster_of_equal_weights_has_deviation_zero() -> None:
     mu, sigma = torch.full((1000,), 0.1), torch.full((1000,), 0.5)
     cluster_round(mu, sigma, fraction=1.0, radius=1.0, radius_growth=2.0, b=7).apply_(mu, sigma, "std_mu")
     assert sigma.tolist() == [0.0] * 1000
 
 
-def test_std_mu_of_a_tight_step_with_one_outlier() -> None:
-    """Sums of squares about anything but the mean, in float64, would lose the deviation of such a step."""
+def test_std_mu_of_a_tight_cluster_with_one_outlier() -> None:
+    """Sums of squares about anything but the mean, in float64, would lose the deviation of such a cluster."""
     mu = torch.full((100_001,), 0.5) + torch.linspace(-1e-6, 1e-6, 100_001)
     mu[-1] = 0.75
     before = mu.double().numpy()
