@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 SECONDS_TO_SETTLE = 2.0
 """Pause between putting a file and reading it again, in stores without conditional puts."""
 _CLIENT: Any = {"timeout": "20s", "connect_timeout": "5s", "allow_http": True}
+_warned: set[str] = set()
 _RETRIES: Any = {"max_retries": 2}
 
 
@@ -69,8 +70,10 @@ def _put_and_look(filesystem: Any, path: str, content: bytes) -> bool:
     return files.read(filesystem, path) == content
 
 
-@functools.cache
 def _warn(location: str, reason: str) -> None:
+    if location in _warned:
+        return
+    _warned.add(location)
     log.warning(
         "%s takes no conditional puts from here (%s): start no two commands on one study within %g seconds",
         location,

@@ -20,6 +20,7 @@ from pwfn.search.study import code_card, of_code, of_inputs, record_understood, 
 from pwfn.space.space import SearchSpace
 from pwfn.stopping import SIGNALS, Stopped, is_repeated
 from pwfn.sweep.hand_numbers import take_up
+from pwfn.sweep.ownership import read_drivers
 from pwfn.trial.decision import Decision
 from pwfn.trial.fingerprint import fingerprint_inputs
 from pwfn.trial.rows import Row, Trial
@@ -119,7 +120,7 @@ def run_by_hand(
 
 def require_by_hand(store: ResultsStore) -> None:
     """Raise UserError if a search runs in the study, whose numbers are its own."""
-    if "space" in (store.read_study() or {}) or store.record_names("drivers"):
+    if "space" in (store.read_study() or {}) or any(each.lives for each in read_drivers(store)):
         raise UserError(
             f"{store.results}/{store.study} is the study of a search; trials by hand have their own numbers: "
             f"leave out --study, or take another name, such as --study {store.study}-by-hand"

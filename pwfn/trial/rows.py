@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import functools
 import json
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from pwfn import __version__
+from pwfn.clock import now
 from pwfn.config import TrialConfig
 from pwfn.errors import TrialError, UserError
 from pwfn.methods import RoundRecord
@@ -70,7 +70,7 @@ def round_row(trial: Trial, record: RoundRecord) -> Row:
         **accuracy_columns("val", record.before, "_before"),
         **accuracy_columns("val", record.after),
         **dataclasses.asdict(record.metrics),
-        "finished_at": dt.datetime.now(dt.UTC),
+        "finished_at": now(),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import functools
 import logging
 
@@ -12,6 +11,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from pwfn.baseline import Baseline, baseline_key, make_baseline
+from pwfn.clock import now
 from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrialConfig
 from pwfn.data import Data, Preprocessing, Source, open_source
 from pwfn.errors import NonFiniteLossError, TrialError, UserError
@@ -148,7 +148,7 @@ def _leave_point(trial: Trial, method: Method, baseline: Baseline, record: Round
     point = dataclasses.replace(trial, trial_id=name)
     outcome = _outcome(point, method, baseline, record, store)
     if method.task.replicas.is_first:
-        store.write_trial({**trial_row(point, outcome), "finished_at": dt.datetime.now(dt.UTC)})
+        store.write_trial({**trial_row(point, outcome), "finished_at": now()})
 
 
 def _measured(task: Task, baseline: Baseline, record: RoundRecord) -> Row:
