@@ -1,6 +1,7 @@
 """One of several processes creates a file: on disk, at an S3 server, and where no conditional put is possible."""
 
 import errno
+import functools
 import os
 import subprocess
 import sys
@@ -31,7 +32,8 @@ def store(request, tmp_path, s3):
 def test_one_of_many_succeeds_and_its_content_stays(store):
     for round_ in range(5):
         with ThreadPoolExecutor(8) as pool:
-            made = list(pool.map(lambda each: store.create_record(f"claims/{round_}", {"by": each}), range(8)))
+            create = functools.partial(store.create_record, f"claims/{round_}")
+            made = list(pool.map(create, [{"by": each} for each in range(8)]))
         assert made.count(True) == 1
         assert store.read_record(f"claims/{round_}") == {"by": made.index(True)}
     assert store.record_names("claims") == list("01234")

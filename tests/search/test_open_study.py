@@ -158,7 +158,7 @@ def test_data_is_recorded_at_first_and_refused_when_it_differs(store, caplog):
     "overrides",
     [
         ["data.loader_workers=1", "data.loader_timeout=9", "resources.cpus_per_worker=2"],
-        ["method.max_order=4", "training.optimizer=adam", "model.pretrained=false"],  # the defaults
+        ["method.max_order=4", "training.optimizer=sgd", "model.pretrained=false"],  # the defaults
         ["search.max_concurrent=3", "search.keep_models=null"],
     ],
 )
