@@ -50,10 +50,15 @@ def nearest_miss(trials: pd.DataFrame, constraints: Constraints) -> str | None:
     finished = trials[trials["state"].isin(FINISHED)]
     if not constraints or finished.empty or (finished["state"] != INFEASIBLE).any():
         return None
-    shares = violation(finished, constraints)
-    if shares.isna().all():
+    misses = [
+        _missed(finished, metric, kind, bound).clip(lower=0)
+        for metric, bounds in constraints.items()
+        for kind, bound in bounds.items()
+    ]
+    together = pd.concat(misses, axis=1).sum(axis=1, skipna=False)
+    if together.isna().all():
         return None
-    nearest = finished.iloc[int(shares.argmin())]
+    nearest = finished.iloc[int(together.argmin())]
     missed = [
         _miss_words(nearest, metric, kind, bound)
         for metric, bounds in constraints.items()

@@ -69,6 +69,7 @@ ROOMS = (
     {"pwfn/search"},
     {"pwfn/sweep"},
     {"pwfn/commands"},
+    {"pwfn/__main__"},
 )  # fmt: skip
 """The rooms of the house from the ground up: none imports from a room that stands above it."""
 
