@@ -7,7 +7,7 @@ while a sweep runs elsewhere.
 from analysis.errors import AnalysisError
 from analysis.feasible import nearest_miss
 from analysis.front import Hypervolume, front, hypervolume
-from analysis.report import front_tables, write_report
+from analysis.report import front_tables, verdicts, write_report
 from analysis.series import configurations
 from analysis.study import Study, load, studies, study_folder
 from analysis.watch import watch
@@ -24,6 +24,7 @@ __all__ = [
     "nearest_miss",
     "studies",
     "study_folder",
+    "verdicts",
     "watch",
     "write_report",
 ]

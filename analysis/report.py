@@ -69,6 +69,11 @@ def front_tables(studies: str | Study | Sequence[str | Study]) -> list[Table]:
     ]
 
 
+def verdicts(studies: str | Study | Sequence[str | Study]) -> list[str]:
+    """Return the answer in words for each model and data set, behind their names."""
+    return [f"{title}: {' '.join(verdict(series))}" for title, series in panels(as_studies(studies))]
+
+
 def as_studies(studies: str | Study | Sequence[str | Study]) -> list[Study]:
     """Load the studies that are given as folders; keep those that are loaded already."""
     several = [studies] if isinstance(studies, str | Study) else studies

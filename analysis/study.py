@@ -28,7 +28,7 @@ NUMBERS = tuple(
 )
 TIMES = ("started_at", "finished_at")
 PLACES = ("host", "commit", "versions_json")
-COLUMNS = (*TEXTS, "seed", "left_out", *NUMBERS, *TIMES, *PLACES)
+COLUMNS = (*TEXTS, "seed", "left_out", "num_broken_images", *NUMBERS, *TIMES, *PLACES)
 """Columns of a trial's row that are read, besides the objectives; the configuration's come from its JSON."""
 
 
@@ -87,7 +87,7 @@ def load(folder: str) -> Study:
         trials = judged(trials.assign(violation=violation(trials, constraints)))
     if trials.empty:
         notes.append("no trial has ended yet")
-    notes.extend(_low_coverage(trials, rows))
+    notes.extend([*_low_coverage(trials, rows), *_broken_images(rows)])
     ended = {f"{trial_id}.parquet" for trial_id in trials["trial_id"]}.union((place / "trials").files(".parquet"))
     running = [file for file in (place / "rounds").files(".parquet") if file not in ended and not is_compacted(file)]
     names = filter(is_trial, trials.loc[trials["number"].notna(), "trial_id"])
@@ -103,6 +103,17 @@ def _low_coverage(trials: pd.DataFrame, rows: pd.DataFrame) -> Iterable[str]:
         kinds = [kind for each in named if isinstance(each, Iterable) for kind in each]
         rest = f"; left out are {', '.join(kinds)}" if kinds else ""
         yield f"{row.model}: the values are those of only {row.coverage:.1%} of the parameters{rest}"
+
+
+def _broken_images(rows: pd.DataFrame) -> Iterable[str]:
+    """Say how many images the trials left out; older files do not know, and say nothing."""
+    counts = pd.to_numeric(rows.get("num_broken_images", pd.Series(dtype="float64")), errors="coerce").fillna(0)
+    if len(counts) and counts.max() > 0:
+        upto = "" if counts.nunique() == 1 else "up to "
+        yield (
+            f"{upto}{counts.max():,.0f} images could not be read and were left out (data.broken_images: skip): "
+            "accuracies are those of the others"
+        )
 
 
 def _is_study(folder: Folder) -> bool:

@@ -206,9 +206,11 @@ class DataConfig(_Frozen):
     """What happens when an image cannot be decoded. refuse: the trial ends. skip: the image is left out; in training,
     another one takes its place."""
     loader_workers: Annotated[int, Field(ge=0)] = 4
-    """Number of processes for each training worker that decode images, if these are not held in memory."""
+    """Number of processes for each training worker that decode images, if these are not held in memory. With 0 the
+    trial's own process decodes them; then only search.trial_minutes limits the wait for a file that does not answer."""
     loader_timeout: Positive = 300.0
-    """Seconds that the trial waits for a batch from its `loader_workers`, if there are any, before it fails."""
+    """Seconds that the trial waits for a batch from its `loader_workers`, before it fails. There is no such limit if
+    `loader_workers` is 0, and none while a set is prepared to be held in memory."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> DataConfig:

@@ -63,6 +63,14 @@ class Task:
         batches = self.batches(split, batch_size=self.config.evaluation.batch_size)
         return evaluate(self.network, batches, precision=self.config.training.precision, replicas=self.replicas)
 
+    def count_broken(self) -> int:
+        """Count the images that are left out because they cannot be read, of those that any replica has drawn so far.
+
+        All replicas must call it together.
+        """
+        found = self.data.broken.to(self.device, torch.int32)
+        return int((self.replicas.sum_(found) > 0).sum())
+
     def batches(self, split: str, *, batch_size: int, max_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Return batches of this replica's share of a split, in file order and without augmentation.
 

@@ -10,7 +10,7 @@ from pwfn.config import DataConfig
 from pwfn.space.declaration import Sampler
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "pwfn/README.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/tutorial.md", "pwfn/README.md")
 FOLDERS = ("pwfn", "analysis", "launchers", "tests", "search_spaces", "docs")
 EXAMPLES = re.compile(r"\bmine\b|mine_|_mine|TRIAL|KEY|STUDY")
 """Names in recipes, and of the files of a trial: they stand for whatever the reader has."""

@@ -26,7 +26,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
 
 
 def run(options: argparse.Namespace) -> int:
-    """Load the studies, print their fronts, write the report."""
+    """Load the studies, print their fronts and the verdict, write the report."""
     from rich.console import Console
 
     import analysis
@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160)
     for table in analysis.front_tables(studies):
         console.print(table)
+    for line in analysis.verdicts(studies):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for study in studies:
         for note in study.notes:
             print(f"note: {study.name}: {note}", file=sys.stderr)

@@ -167,7 +167,7 @@ def check_data(configs: Sequence[TrialConfig], console: Console) -> None:
 
 
 def _search(space: SearchSpace, options: argparse.Namespace, console: Console) -> None:
-    """Search, then print the front, the report's path and the command that exports a point."""
+    """Search, then print the front, what it answers and what to do with it."""
     with stopping.at_once("stopped before the search began"):
         from pwfn.sweep.cluster import prepare_environment
 
@@ -196,16 +196,17 @@ def _search(space: SearchSpace, options: argparse.Namespace, console: Console) -
 
 
 def finish(results: str, study: str, console: Console) -> None:
-    """Print the front, the report's path and the command that exports a point."""
+    """Print the front, the verdict, the report's path and the command that exports a point."""
     import analysis
 
     loaded = analysis.load(analysis.study_folder(results, study))
     paths = analysis.write_report(loaded, analysis.study_folder(analysis.study_folder(results, study), "report"))
     for table in analysis.front_tables(loaded):
         console.print(table)
+    notes = (f"note: {note}" for note in loaded.notes)
     missed = analysis.nearest_miss(loaded.trials, loaded.card.get("space", {}).get("constraints", {}))
-    if missed is not None:
-        console.print(missed, soft_wrap=True, markup=False, highlight=False)
+    for line in (*analysis.verdicts(loaded), *([missed] if missed is not None else []), *notes):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     for path in paths:
         console.print(f"report: {path}", soft_wrap=True)
     point = suggestion(loaded)

@@ -52,9 +52,17 @@ class Data(ABC):
     """
 
     def __init__(
-        self, num_classes: int, order: Mapping[str, Tensor], preprocessing: Preprocessing, device: torch.device
+        self,
+        num_classes: int,
+        order: Mapping[str, Tensor],
+        broken: Tensor,
+        preprocessing: Preprocessing,
+        device: torch.device,
     ) -> None:
         self.num_classes = num_classes
+        self.broken = broken
+        """Which images of the set, bool `(images,)`, are left out because they cannot be read; those that are decoded
+        when they are needed are found when they are first drawn."""
         self.device = device
         self._order = order
         """Per split the indices of its images, int64 on the CPU, such that every prefix is a stratified sample."""

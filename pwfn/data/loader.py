@@ -42,14 +42,13 @@ class LoaderData(Data):
     def __init__(self, source: Drawn, preprocessing: Preprocessing, device: torch.device) -> None:
         splits, config = source.splits, source.config
         order = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-        super().__init__(source.num_classes, order, preprocessing, device)
+        broken = torch.zeros(len(source.images), dtype=torch.bool)
+        super().__init__(source.num_classes, order, broken, preprocessing, device)
         plain, augmented = measuring_transform(preprocessing), training_transform(preprocessing, config.augmentation)
         self._images = _TransformedImages(source.images, config, len(preprocessing.mean), plain, augmented)
         self._bytes_per_image = prod(preprocessing.shape)
         self._config = config
         self._num_workers = min(config.loader_workers, os.cpu_count() or 1)
-        self.broken: dict[int, str] = {}
-        """Rows of the images that were left out, and why."""
 
     def train_batches(
         self, *, batch_size: int, seed: int, num_steps: int | None = None, rank: int = 0, world_size: int = 1
@@ -98,10 +97,10 @@ class LoaderData(Data):
     def _note(self, broken: list[tuple[int, str]]) -> None:
         if broken and self._config.broken_images == "refuse":
             raise UserError(f"{broken[0][1]}; --check-data lists all, data.broken_images=skip leaves them out")
-        new = {row: why for row, why in broken if row not in self.broken}
-        for why in new.values():
-            log.warning("left out, %d so far: %s", len(self.broken) + len(new), why)
-        self.broken |= new
+        for row, why in broken:
+            if not self.broken[row]:
+                self.broken[row] = True
+                log.warning("left out, %d so far: %s", int(self.broken.sum()), why)
 
 
 def check_shared_memory(num_workers: int, batch_bytes: int, place: Path = SHARED_MEMORY) -> None:

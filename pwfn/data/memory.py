@@ -43,16 +43,18 @@ def hold(source: Drawn, preprocessing: Preprocessing, device: torch.device) -> M
     splits = source.splits
     rows = torch.cat([splits.train, splits.validation, splits.test]).sort().values
     _check_memory(source.images, preprocessing, len(rows))
-    pixels, broken = _read(source.images, rows, source.config, preprocessing)
-    if broken:
-        lost = torch.tensor(sorted(broken))
+    pixels, problems = _read(source.images, rows, source.config, preprocessing)
+    lost = torch.tensor(sorted(problems), dtype=torch.int64)
+    broken = torch.zeros(len(source.images), dtype=torch.bool)
+    broken[lost] = True
+    if problems:
         rows, pixels = rows[~torch.isin(rows, lost)], pixels[~torch.isin(rows, lost)]
         splits = Splits(*(each[~torch.isin(each, lost)] for each in _each(splits)))
     places = (torch.searchsorted(rows, each) for each in _each(splits))
     order = dict(zip(("train", "validation", "test"), places, strict=True))
     held = _Pixels(pixels.to(device), source.images.labels[rows].to(device))
     augmentation = Augmentation.from_config(source.config, min(preprocessing.shape[1:]))
-    return MemoryData(source.num_classes, order, held, augmentation, preprocessing, device)
+    return MemoryData(source.num_classes, order, held, augmentation, broken, preprocessing, device)
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,11 @@ class MemoryData(Data):
         order: dict[str, Tensor],
         pixels: _Pixels,
         augmentation: Augmentation,
+        broken: Tensor,
         preprocessing: Preprocessing,
         device: torch.device,
     ) -> None:
-        super().__init__(num_classes, order, preprocessing, device)
+        super().__init__(num_classes, order, broken, preprocessing, device)
         self._pixels = pixels
         self._augmentation = augmentation
 

@@ -47,7 +47,8 @@ def encode_network(
 def load(source: Source, device: str | torch.device = "cpu") -> nn.Module:
     """Build the network that a file holds, in evaluation mode; its weights are the trained ones to the bit.
 
-    Takes torch, timm and what these bring along, nothing else.
+    Takes torch, timm and what these bring along, nothing else. `network.pretrained_cfg`, timm's record, says how images
+    are prepared (`timm.data.resolve_model_data_config` reads it), and as `label_names` which class each score is for.
 
     Args:
         source: path, bytes, or a file opened in binary mode.
@@ -76,7 +77,7 @@ def build_from(contents: Contents) -> nn.Module:
         network = _build(architecture)
         _check_names(architecture.name, network, contents)
         network.load_state_dict(_with_shared_names(network, contents.state))
-    _set_preprocessing(network, contents.metadata)
+    _set_record(network, contents.metadata)
     return network
 
 
@@ -169,7 +170,10 @@ def _with_shared_names(network: nn.Module, state: dict[str, Tensor]) -> dict[str
     return state | {name: state[first[id(parameter)]] for name, parameter in every_name}
 
 
-def _set_preprocessing(network: Any, metadata: ModelMetadata) -> None:
+def _set_record(network: Any, metadata: ModelMetadata) -> None:
+    """Write into timm's record of the network what the file says of classes and images."""
+    if metadata.class_names is not None:
+        network.pretrained_cfg = {**network.pretrained_cfg, "label_names": metadata.class_names}
     found = metadata.preprocessing
     if found is not None:
         known = {"mean": found.mean, "std": found.std, "interpolation": found.interpolation}

@@ -77,6 +77,7 @@ _TRIAL_COLUMNS = (
     ),
     describe("num_weights", COUNT, "weights", "Weights that are compressed."),
     describe("left_out", NAMES, "list of text", "Parameters that are not, kind by kind, with their share of all."),
+    describe("num_broken_images", COUNT, "images", "Images that could not be read and were left out, of those drawn."),
     describe("recalibrated_bn", FLAG, "yes/no", "BatchNorm statistics were estimated again before measuring."),
     describe("untreated_layers", NAMES, "list of text", "Layers that the method could only round to nearest."),
     describe("rounds_done", COUNT, "rounds", "Rounds that were finished."),

@@ -163,6 +163,7 @@ def _measured(task: Task, baseline: Baseline, record: RoundRecord) -> Row:
         "coverage": sets.coverage,
         "left_out": shares_left_out(task.network, sets),
         "num_weights": sets.num_fixable,
+        "num_broken_images": task.count_broken(),
         "recalibrated_bn": record.recalibrated_bn,
         "untreated_layers": record.fixing.untreated_layers,
         "rounds_done": record.round + 1,

@@ -31,6 +31,8 @@ def test_it_runs_where_torch_and_ray_are_not_installed(record: Record, tmp_path:
     result = report(tmp_path, "--study", "digits")
     assert (result.returncode, result.stderr) == (0, "")
     assert "digits_cnn on digits · study digits" in result.stdout
+    assert "\ndigits_cnn on digits: " in result.stdout  # the verdict
+    assert "within 0.5 points" in result.stdout
     assert result.stdout.splitlines()[-1] == str(tmp_path / "results" / "digits" / "report" / "trials.csv")
     assert (tmp_path / "results" / "digits" / "report" / "front.png").exists()
 

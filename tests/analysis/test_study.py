@@ -30,6 +30,17 @@ def test_a_study_is_read(record: Record, tmp_path: Path) -> None:
     assert study.notes == []
 
 
+@pytest.mark.parametrize(("counts", "note"), [([None, 0], None), ([None, 1200], "up to 1,200"), ([3, 3], "3")])
+def test_broken_images_that_trials_left_out_are_said(
+    counts: list[int | None], note: str | None, record: Record, tmp_path: Path
+) -> None:
+    rows = [{"val_top1": 0.9, "unique_values": 4, "num_broken_images": count} for count in counts]
+    record("digits", rows)
+    notes = load(str(tmp_path / "results" / "digits")).notes
+    words = "images could not be read and were left out (data.broken_images: skip): accuracies are those of the others"
+    assert notes == ([] if note is None else [f"{note} {words}"])
+
+
 def test_an_empty_study_has_every_column(record: Record, tmp_path: Path) -> None:
     record("digits", [])
     study = load(str(tmp_path / "results" / "digits"))

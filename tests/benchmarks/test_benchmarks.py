@@ -44,6 +44,10 @@ HERE = {
         ["--seeds", "1", "--values", "4", "--variants", "qat", "--set", *SMALL_DIGITS],
         rf"4 values .*\nqat +{NUMBER} +{NUMBER}",
     ),
+    "waiting": (
+        ["--photos", "160", "--workers", "1", "--turns", "1"],
+        rf"pwfn waits {NUMBER} times as long as ImageFolder and DataLoader",
+    ),
     "wfn": (["--sizes", "2e4"], rf"20,000( +{NUMBER}){{10}}"),
 }
 """Benchmarks that run in this process, so that torch is imported once: options, and a pattern in the output."""

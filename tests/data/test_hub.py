@@ -324,6 +324,17 @@ def test_images_stay_in_their_file_until_they_are_asked_for(tmp_path: Path) -> N
     assert pickle.loads(sent).picture(7).tobytes() == source.images.picture(7).tobytes()
 
 
+def test_small_images_that_are_too_many_for_memory_are_read_from_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path)
+    assert opened(tmp_path).in_memory
+    monkeypatch.setattr("pwfn.data.columns.SMALL_BYTES", 1000)
+    source = opened(tmp_path)
+    assert not source.in_memory
+    _read_all(tmp_path)
+
+
 def test_more_than_the_disk_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 

@@ -1,3 +1,4 @@
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,62 @@ def test_a_set_without_test_images_of_its_own(tmp_path: Path) -> None:
     assert len(first.splits.test) == 4
     assert sorted(first.splits.test.tolist()) == sorted(second.splits.test.tolist())
     assert "20% of train, drawn" in first.collection.roles.describe(first.config, first.test_fraction)
+
+
+def _paint(file: Path, level: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 10), (level, 0, 0)).save(file)
+
+
+def _lay_out(name: str, root: Path) -> None:
+    """Write two classes of ten images as torchvision looks for them."""
+    if name == "Caltech101":
+        for label, kind in enumerate(("ant", "yin_yang")):
+            for number in range(1, 11):
+                _paint(root / f"caltech101/101_ObjectCategories/{kind}/image_{number:04}.jpg", 100 * label)
+        (root / "caltech101/101_ObjectCategories/BACKGROUND_Google").mkdir()
+        (root / "caltech101/Annotations").mkdir()
+    elif name == "Caltech256":
+        for label, kind in enumerate(("001.ak47", "002.american-flag")):
+            for number in range(1, 11):
+                _paint(root / f"caltech256/256_ObjectCategories/{kind}/{kind[:3]}_{number:04}.jpg", 100 * label)
+    else:
+        for label, kind in enumerate(("abbey", "zoo")):
+            for number in range(10):
+                _paint(root / f"SUN397/{kind[0]}/{kind}/sun_{number}.jpg", 100 * label)
+        (root / "SUN397/ClassName.txt").write_text("/a/abbey\n/z/zoo\n")
+
+
+@pytest.mark.parametrize("name", ["Caltech101", "Caltech256", "SUN397"])
+def test_sets_of_image_files_without_splits(tmp_path: Path, name: str) -> None:
+    _lay_out(name, tmp_path)
+    source = _open(tmp_path, name)
+    assert (source.num_classes, source.in_channels, source.in_memory) == (2, 3, False)
+    assert torch.bincount(source.images.labels).tolist() == [10, 10]
+    assert len(source.splits.test) == 4
+    levels = [source.images.picture(row).getpixel((5, 5))[0] for row in range(20)]
+    assert [round(level / 100) for level in levels] == source.images.labels.tolist()
+
+
+def test_qmnist_has_the_class_among_its_labels(tmp_path: Path) -> None:
+    raw = tmp_path / "QMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, num in (("train", 30), ("test", 20)):
+        _write_idx(raw / f"qmnist-{part}-images-idx3-ubyte", np.zeros((num, 28, 28)))
+        labels = np.zeros((num, 8), ">i4")
+        labels[:, 0] = np.arange(num) % 10
+        header = bytes([0, 0, 12, 2]) + np.array(labels.shape, ">i4").tobytes()
+        (raw / f"qmnist-{part}-labels-idx2-int").write_bytes(header + labels.tobytes())
+    source = _open(tmp_path, "QMNIST")
+    assert (source.num_classes, source.in_channels, source.in_memory) == (10, 1, True)
+    assert len(source.splits.test) == 20
+    assert source.images.labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+
+
+@pytest.mark.skipif(find_spec("h5py") is not None, reason="h5py is there")
+def test_pcam_needs_h5py_and_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"torchvision reads PCAM with h5py, which is not installed; pip install h5py$"):
+        _open(tmp_path, "PCAM")
 
 
 @pytest.mark.parametrize(("variant", "classes"), [("letters", 26), ("digits", 10), ("", 47)])

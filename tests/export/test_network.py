@@ -112,6 +112,16 @@ def test_the_preprocessing_comes_back(tmp_path):
     assert preprocessing_of(loaded).mean == (0.1, 0.2, 0.3)
 
 
+def test_a_loaded_network_names_the_class_of_each_score():
+    network = build("digits_cnn", 1)
+    names = tuple("abcdefg")
+    named, nameless = (
+        pwfn.load(encode_network(network, describe_network(network, class_names=known))) for known in (names, None)
+    )
+    assert named.pretrained_cfg["label_names"] == names
+    assert not nameless.pretrained_cfg.get("label_names")
+
+
 def test_metadata_comes_back():
     network = build("digits_cnn", 1)
     metadata = describe_network(

@@ -20,7 +20,8 @@ from pwfn.models import build_network, describe_loading, preprocessing_of
 from pwfn.parameters import split_parameters
 
 NAMES = [*SMALLEST.values(), *UNUSUAL]
-CASES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in NAMES]
+PATIENT = (pytest.mark.slow, pytest.mark.timeout(1800))  # 400 million weights are encoded in minutes
+CASES = [pytest.param(name, marks=() if name in FAST else PATIENT) for name in NAMES]
 VALUES = torch.tensor([-0.11, -0.05, -0.02, 0.0, 0.02, 0.05, 0.11])
 """What the trained weights of these tests are rounded to."""
 PRODUCTS = {

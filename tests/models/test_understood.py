@@ -45,6 +45,14 @@ def test_standardised_weights_are_said_and_fusing_makes_them_plain():
     assert not describe_loading(_network("test_nfnet", fuse=True)).warnings
 
 
+def test_branches_that_are_fused_for_use_are_said():
+    understood = describe_loading(_network("repvit_m1"))
+    assert understood.fusible
+    [warning] = [each for each in understood.warnings if "fus" in each]
+    assert "model.fuse" in warning
+    assert not describe_loading(_network("test_resnet")).fusible
+
+
 def test_low_coverage_names_what_is_left_out():
     rest = [LeftOut("Net.table", ("table",), 90), LeftOut("norm layers", ("a", "b", "c", "d"), 4)]
     assert coverage_warning(0.95, rest) is None

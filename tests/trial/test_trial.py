@@ -13,6 +13,7 @@ import pwfn.torchvision_shim  # noqa: F401  (before timm)
 # isort: split
 import pytest
 import torch
+from image_sets import fill
 from timm import create_model
 from timm.models import register_model
 
@@ -277,3 +278,19 @@ def test_what_shares_values_is_said_before_and_kept_with_the_result(store, caplo
     assert "sharing values: 99.25% of the parameters; not norm layers 0.75%" in caplog.text
     assert row["left_out"] == ("norm layers 0.75%",)
     assert row["coverage"] == pytest.approx(31810 / 32050)
+
+
+@pytest.mark.parametrize("held", ["true", "false"])
+def test_broken_images_that_were_left_out_are_counted_in_the_row(store, tmp_path, held):
+    for part in ("train", "val"):
+        fill(tmp_path / "pictures" / part, ("ant", "bee"), 16)
+    for path in ("train/ant/3.png", "val/ant/0.png", "val/bee/5.png"):
+        (tmp_path / "pictures" / path).write_bytes(b"broken")
+    overrides = (
+        "data.name=imagefolder", f"data.root={tmp_path / 'pictures'}", "data.channels=1", "data.image_size=8",
+        "data.train_images=null", "data.test_images=null", "data.loader_workers=0", f"data.in_memory={held}",
+        "data.broken_images=skip", "baseline.batch_size=4", "training.batch_size=4",
+    )  # fmt: skip
+    row = run(make_trial(*overrides), store)
+    assert row["state"] == "complete", row["failure_message"]
+    assert store.read_trial("0000")["num_broken_images"] == 3
