@@ -5,6 +5,7 @@ while a sweep runs elsewhere.
 """
 
 from analysis.errors import AnalysisError
+from analysis.feasible import nearest_miss
 from analysis.front import Hypervolume, front, hypervolume
 from analysis.report import front_tables, verdicts, write_report
 from analysis.series import configurations
@@ -20,6 +21,7 @@ __all__ = [
     "front_tables",
     "hypervolume",
     "load",
+    "nearest_miss",
     "studies",
     "study_folder",
     "verdicts",

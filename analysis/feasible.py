@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.metrics import show
 from pwfn.metrics import Bound, share_missed
 
 INFEASIBLE = "infeasible"
@@ -41,3 +43,33 @@ def _missed(trials: pd.DataFrame, metric: str, kind: Bound, bound: float) -> pd.
     columns = [metric, f"float_{metric}"] if kind == "max_drop" else [metric]
     shares = [share_missed(kind, bound, *row) for row in trials[columns].itertuples(index=False)]
     return pd.Series(shares, trials.index, dtype=float)
+
+
+def nearest_miss(trials: pd.DataFrame, constraints: Constraints) -> str | None:
+    """Say which finished trial comes nearest to the bounds where none keeps them, and what it misses; else None."""
+    finished = trials[trials["state"].isin(FINISHED)]
+    if not constraints or finished.empty or (finished["state"] != INFEASIBLE).any():
+        return None
+    misses = [
+        _missed(finished, metric, kind, bound).clip(lower=0)
+        for metric, bounds in constraints.items()
+        for kind, bound in bounds.items()
+    ]
+    together = pd.concat(misses, axis=1).sum(axis=1, skipna=False)
+    if together.isna().all():
+        return None
+    nearest = finished.iloc[int(together.argmin())]
+    missed = [
+        _miss_words(nearest, metric, kind, bound)
+        for metric, bounds in constraints.items()
+        for kind, bound in bounds.items()
+        if not _missed(nearest.to_frame().T, metric, kind, bound).iloc[0] <= 0
+    ]
+    return f"no trial keeps the constraints; the nearest is {nearest['trial_id']}: {', '.join(missed)}"
+
+
+def _miss_words(trial: pd.Series[Any], metric: str, kind: Bound, bound: float) -> str:
+    if kind == "max_drop":
+        kind, bound = "min", trial[f"float_{metric}"] - bound
+    wanted = "at least" if kind == "min" else "at most"
+    return f"{metric} is {show(metric, trial[metric])}, but {wanted} {show(metric, bound)} is asked for"

@@ -5,9 +5,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pwfn.commands import run
+from pwfn import stopping
 
 
 def launch(launcher: str) -> None:
     """Run the command that a launcher is named after, and end the process with its exit code."""
-    sys.exit(run(Path(launcher).stem, sys.argv[1:]))
+    stopping.listen()
+    with stopping.at_once("stopped before anything began"):
+        from pwfn.commands import run
+
+        code = run(Path(launcher).stem, sys.argv[1:])
+    sys.exit(code)

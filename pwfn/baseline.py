@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from pwfn.config import TrialConfig
+from pwfn.config import DataConfig, TrialConfig
 from pwfn.descent import Descent
 from pwfn.parameters import FlatParameters
 from pwfn.seeds import derive_seed
@@ -61,6 +61,9 @@ LATER_FIELDS = {"kwargs": {}, "ema": False, "new_head": False, "fuse": False}
 """Fields that were added to `ModelConfig` later, with the values that stand for the time before. A field with this
 value does not enter the key, so that the keys of older studies stay valid."""
 
+OF_THE_MACHINE = ("loader_workers", "loader_timeout", "cache")
+"""Fields of `DataConfig` that change no image: they count as if they had their defaults."""
+
 
 def baseline_key(config: TrialConfig) -> str:
     """Return the key of the float network that a trial starts from.
@@ -69,8 +72,9 @@ def baseline_key(config: TrialConfig) -> str:
     """
     without = {"equalize", "random"}  # equalize changes the network later; random only permits it
     without |= {name for name, before in LATER_FIELDS.items() if getattr(config.model, name) == before}
+    data = config.data.model_copy(update={name: DataConfig.model_fields[name].default for name in OF_THE_MACHINE})
     digest = derive_seed(
-        config.model.model_dump_json(exclude=without), config.data.model_dump_json(), config.baseline.model_dump_json()
+        config.model.model_dump_json(exclude=without), data.model_dump_json(), config.baseline.model_dump_json()
     )
     return f"{file_name(config.model.name)}-{digest:016x}"
 

@@ -58,7 +58,7 @@ def test_a_plan_needs_no_torch():
 
 
 ROOMS = (
-    {"pwfn/invocation", "pwfn/metrics", "pwfn/naming", "pwfn/whole"},
+    {"pwfn/clock", "pwfn/invocation", "pwfn/metrics", "pwfn/naming", "pwfn/stopping", "pwfn/whole"},
     {"pwfn/config", "pwfn/errors", "pwfn/seeds", "pwfn/paths", "pwfn/replicas", "pwfn/codebook", "pwfn/parameters",
      "pwfn/reach", "pwfn/torchvision_shim", "pwfn/exact"},
     {"pwfn/data", "pwfn/models", "pwfn/results", "pwfn/space", "pwfn/criterion", "pwfn/descent", "pwfn/equalization",
@@ -69,6 +69,7 @@ ROOMS = (
     {"pwfn/search"},
     {"pwfn/sweep"},
     {"pwfn/commands"},
+    {"pwfn/__main__"},
 )  # fmt: skip
 """The rooms of the house from the ground up: none imports from a room that stands above it."""
 

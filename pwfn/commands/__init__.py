@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from pwfn import __doc__ as purpose
-from pwfn import __version__
+from pwfn import __version__, stopping
 from pwfn.errors import UserError, nearest_names
 from pwfn.invocation import command_line
 
@@ -40,16 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code: 2 for an error that the user can correct, 130 after Ctrl-C."""
+    """Run one command and return its exit code: 2 for an error that the user can correct, 130 or 143 after a signal."""
     command = import_module(f"pwfn.commands.{name}")
     parser = argparse.ArgumentParser(prog=command_line(name), description=COMMANDS[name])
     options: argparse.Namespace = command.parse(parser, arguments)
     options.command_line = command_line(name, *arguments)
     try:
-        code: int = command.run(options)
-    except KeyboardInterrupt:
+        with stopping.by_exception():
+            code: int = command.run(options)
+    except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)
-        return 130
+        return stopping.exit_code(stop)
     except _errors_of_users() as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,11 +10,15 @@ The same command, given again, continues an interrupted search from the results 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pwfn import stopping
 from pwfn.errors import UserError
 from pwfn.invocation import command_line
 
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
     from pwfn.space.space import PlanRow, SearchSpace
 
 
+LONGEST_TEMP_DIR = 40
+"""Ray appends `/session_2026-11-28_22-12-01_123456_12345/sockets/plasma_store` and digits, 67 characters at most."""
+
+
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser.add_argument("--space", required=True, help="a YAML file, or the name of one in search_spaces/")
@@ -33,6 +41,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument("--results", default="results", help="folder or URI of all results (default: results)")
     parser.add_argument("--study", help="name of the study (default: the space's name)")
     parser.add_argument("--address", help="Ray cluster, as in ray.init (default: start Ray on this machine)")
+    parser.add_argument("--ray-temp-dir", metavar="DIR",
+                        help="folder for Ray's own files here, with a short path (default: /tmp/ray)")  # fmt: skip
     parser.add_argument("--seed", type=int, help="seed of the study (default: the space's search.seed)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="FIELD=VALUE", dest="overrides",
                         help="fields of the configuration or of the search: method.b=7 search.sampler=gp")  # fmt: skip
@@ -40,6 +50,10 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
                         help="folders or URIs of other studies, whose trials the search learns from")  # fmt: skip
     parser.add_argument("--confirm", type=int, default=0, metavar="N",
                         help="after the search, run each trial on the front again with N other seeds")  # fmt: skip
+    parser.add_argument("--join", action="store_true",
+                        help="share the study with the searches that run it, on this machine or others")  # fmt: skip
+    parser.add_argument("--retry-failed", nargs="?", const="all", metavar="CLASS",
+                        help="run failed trials again, of one class (oom, lost, timeout, ...) or all")  # fmt: skip
     parser.add_argument("--force-resume", action="store_true",
                         help="go on although the space, the code or the data differ; study.json says so")  # fmt: skip
     parser.add_argument(
@@ -63,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     space = SearchSpace.load(options.space, options.overrides, seed=options.seed, trials=options.trials)
+    check_temp_dir(options.ray_temp_dir, options.address)
     if options.confirm < 0:
         raise UserError(f"--confirm is {options.confirm}, but must be at least 0")
     try:
@@ -73,9 +88,9 @@ def run(options: argparse.Namespace) -> int:
             check_data(space.float_networks(), console)
         if not options.dry_run:
             _search(space, options, console)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("stopped at once; the same command goes on from the last rounds", file=sys.stderr)
-        return 130
+        return stopping.exit_code(stop)
     return 0
 
 
@@ -118,6 +133,26 @@ def _understand(space: SearchSpace, console: Console) -> None:
         console.print(format_understood(understand(config)), markup=False, highlight=False, soft_wrap=True)
 
 
+def check_temp_dir(folder: str | None, address: str | None) -> None:
+    """Raise UserError unless Ray can put its sockets into a folder, whose paths the kernel limits to 107 characters."""
+    if folder is None:
+        return
+    if address is not None:
+        raise UserError("--ray-temp-dir is for the Ray that is started here; with --address it runs already")
+    path = Path(folder).absolute()
+    if len(os.fsencode(path)) > LONGEST_TEMP_DIR:
+        raise UserError(
+            f"--ray-temp-dir {folder}: its path is longer than {LONGEST_TEMP_DIR} bytes, too long for sockets"
+        )
+    existing = next(each for each in (path, *path.parents) if each.exists())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise UserError(
+            f"--ray-temp-dir {folder}: {existing} is not a folder that can be written to: {error}"
+        ) from None
+
+
 def check_data(configs: Sequence[TrialConfig], console: Console) -> None:
     """Decode every image of the configurations' data, once per data set, and list the broken ones.
 
@@ -133,26 +168,27 @@ def check_data(configs: Sequence[TrialConfig], console: Console) -> None:
 
 def _search(space: SearchSpace, options: argparse.Namespace, console: Console) -> None:
     """Search, then print the front, what it answers and what to do with it."""
-    from pwfn.sweep.cluster import prepare_environment
+    with stopping.at_once("stopped before the search began"):
+        from pwfn.sweep.cluster import prepare_environment
 
-    prepare_environment(local=options.address is None)
-    # Ray reads that environment when it is imported, and imports take seconds that a dry run need not spend.
-    from pwfn.results.store import ResultsStore
-    from pwfn.search.study import open_study
-    from pwfn.search.warm_start import require_studies, warm_start
-    from pwfn.sweep.sweep import search
+        prepare_environment(local=options.address is None)
+        # Ray reads that environment when it is imported, and imports take seconds that a dry run need not spend.
+        from pwfn.results.store import ResultsStore
+        from pwfn.search.study import SearchStudy
+        from pwfn.sweep.opening import Request
+        from pwfn.sweep.sweep import search
 
-    require_studies(options.warm_start)
     store = ResultsStore(options.results, options.study or space.name)
-    study = open_study(space, store, command=options.command_line, force=options.force_resume)
-    for line in warm_start(study, options.warm_start):
-        console.print(f"warm start: {line}", soft_wrap=True)
-    stopped_because = search(
-        study,
-        address=options.address,
-        console=console,
+    request = Request(
+        command=options.command_line,
         force=options.force_resume,
-        confirm=options.confirm,
+        join=options.join,
+        warm_start=tuple(options.warm_start),
+        retry_failed=options.retry_failed,
+        ray_temp_dir=options.ray_temp_dir,
+    )
+    stopped_because = search(
+        SearchStudy(space, store), address=options.address, console=console, confirm=options.confirm, request=request
     )
     if stopped_because is not None:
         console.print(f"stopped: {stopped_because}; the same command goes on", soft_wrap=True)
@@ -168,7 +204,8 @@ def finish(results: str, study: str, console: Console) -> None:
     for table in analysis.front_tables(loaded):
         console.print(table)
     notes = (f"note: {note}" for note in loaded.notes)
-    for line in (*analysis.verdicts(loaded), *notes):
+    missed = analysis.nearest_miss(loaded.trials, loaded.card.get("space", {}).get("constraints", {}))
+    for line in (*analysis.verdicts(loaded), *([missed] if missed is not None else []), *notes):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for path in paths:
         console.print(f"report: {path}", soft_wrap=True)

@@ -2,6 +2,8 @@
 
 pwfn train --space digits.yaml --set method.b=5 training.lr=0.003
 pwfn train --study digits --trial 0007        again, with the same seed
+
+The same command goes on with a trial that was interrupted, from its last round; so does --trial with its number.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pwfn import stopping
 from pwfn.invocation import command_line
 
 
@@ -38,20 +41,24 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
 
 def run(options: argparse.Namespace) -> int:
     """Run the trial and print its row's main numbers; return the exit code."""
-    from pwfn.sweep.cluster import prepare_environment
+    with stopping.at_once("stopped before the trial began"):
+        from pwfn.sweep.cluster import prepare_environment
 
-    prepare_environment(local=options.address is None)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("pwfn").setLevel(logging.INFO)
-    from pwfn.results.store import ResultsStore
-    from pwfn.space.space import SearchSpace
-    from pwfn.sweep.by_hand import config_of_space, config_of_trial, run_by_hand
+        prepare_environment(local=options.address is None)
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+        logging.getLogger("pwfn").setLevel(logging.INFO)
+        from pwfn.results.store import ResultsStore
+        from pwfn.space.space import SearchSpace
+        from pwfn.sweep.by_hand import config_of_begun, config_of_space, config_of_trial, run_by_hand
 
     origin = None
     if options.trial:
-        origin = ResultsStore(options.results, options.study)
-        config = config_of_trial(origin, options.trial.zfill(4))
-        study = f"{options.study}-by-hand"
+        recorded = ResultsStore(options.results, options.study)
+        config = config_of_begun(recorded, options.trial.zfill(4))
+        study = options.study
+        if config is None:
+            origin, study = recorded, f"{options.study}-by-hand"
+            config = config_of_trial(recorded, options.trial.zfill(4))
     else:
         space = SearchSpace.load(options.space, options.overrides, seed=options.seed)
         config = config_of_space(space)
@@ -63,7 +70,11 @@ def run(options: argparse.Namespace) -> int:
 
         check_data([config], Console())
     store = ResultsStore(options.results, study)
-    row = run_by_hand(config, store, address=options.address, command=options.command_line, origin=origin)
+    try:
+        row = run_by_hand(config, store, address=options.address, command=options.command_line, origin=origin)
+    except KeyboardInterrupt as stop:
+        print("stopped; the same command goes on from the last round", file=sys.stderr)
+        return stopping.exit_code(stop)
     if row["state"] == "failed":
         print(f"error: trial {row['trial_id']} failed: {row['failure_message']}", file=sys.stderr)
         return 2 if row["failure_class"] == "user" else 1

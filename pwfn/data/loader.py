@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import random
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +89,7 @@ class LoaderData(Data):
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
             timeout=self._config.loader_timeout if self._num_workers else 0,
+            worker_init_fn=_outlast_signals,
             generator=torch.Generator(),  # else each iterator draws from the global one
         )
         with _loader_errors(self._config):
@@ -152,6 +155,17 @@ def _loader_errors(config: DataConfig) -> Iterator[None]:
                 "a loader worker was killed, mostly for lack of memory: lower data.loader_workers"
             ) from error
         raise
+
+
+def _outlast_signals(worker: int) -> None:
+    """Let the process that waits for a loader worker decide what Ctrl-C and SIGTERM, sent to both, shall mean.
+
+    The second SIGTERM ends the worker: torch sends one, and Python another when the process ends.
+    """
+    num_came = itertools.count()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(1) if next(num_came) else None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 @dataclass(frozen=True)

@@ -173,10 +173,11 @@ def patiently(action: Callable[[], Result], patience: float) -> Result:
             return result
 
 
-def make_folders(filesystem: Any, folders: list[str]) -> None:
+def make_folders(filesystem: Any, folders: list[str]) -> list[Path]:
     """Make folders with their parents and try to write in each; if that fails, remove the folders made here again.
 
-    Object stores have no folders; there only the write is tried.
+    Returns the local folders that were not there before, outer ones first. Object stores have no folders; there only
+    the write is tried.
 
     Raises:
         UserError: A folder cannot be made or written to.
@@ -194,6 +195,7 @@ def make_folders(filesystem: Any, folders: list[str]) -> None:
             with suppress(OSError):  # another process has put something there
                 path.rmdir()
         raise
+    return made
 
 
 @contextmanager

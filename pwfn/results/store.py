@@ -11,8 +11,11 @@
     RESULTS/STUDY/checkpoints/TRIAL            where an interrupted trial continues
     RESULTS/STUDY/attempts/TRIAL.json          when the trial was started and last seen, until it has a row
     RESULTS/STUDY/baseline/KEY.safetensors     the float network, and KEY.json: its card
+    RESULTS/STUDY/drivers/NUMBER.json          which processes search, or have searched (pwfn/sweep/ownership.py)
+    RESULTS/STUDY/claims/NAME.TIME.json        which of them goes on with a trial that another one began
 
-Each trial has one writer and its own files, so nothing needs a lock. Every write replaces a whole file.
+Each trial has one writer and its own files, so nothing needs a lock; who writes it is decided by who creates its
+proposal, or a claim. Every write replaces a whole file, or creates one where there is none.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -31,7 +36,8 @@ import pyarrow.parquet as pq
 
 from pwfn.errors import UserError
 from pwfn.naming import COMPACTED, PointName, age, is_compacted, place_in
-from pwfn.results import files
+from pwfn.results import exclusive, files
+from pwfn.results.proposal import check_proposal
 from pwfn.results.schema import (
     ROUNDS,
     SCHEMA_VERSION,
@@ -52,7 +58,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _TABLES = {"trials": TRIALS, "rounds": ROUNDS, "values": VALUES}
-_FOLDERS = ("proposals", *_TABLES, "models", "checkpoints", "attempts", "baseline")
+_FOLDERS = ("proposals", *_TABLES, "models", "checkpoints", "attempts", "baseline", "drivers", "claims")
 _NAME = re.compile(rf"(?!{COMPACTED})[A-Za-z0-9_][A-Za-z0-9_.=+-]*")
 _READERS = 16
 """Files read at once, for stores where a file costs a round trip."""
@@ -87,16 +93,40 @@ class ResultsStore:
         """Make the folders of the study and try to write in them; if that fails, leave nothing behind."""
         files.make_folders(self._filesystem, [self._path(folder) for folder in _FOLDERS])
 
+    def create_folder(self, name: str) -> list[Path]:
+        """Make one folder of the study, and try to write in it; return the local folders that were not there before."""
+        return files.make_folders(self._filesystem, [self._path(name)])
+
+    def delete_empty_folders(self, made: Sequence[Path]) -> None:
+        """Delete those folders again that are empty, the last one first."""
+        for path in reversed(made):
+            with suppress(OSError):
+                path.rmdir()
+
     # The study
 
     def write_study(self, study: Mapping[str, Any]) -> None:
         """Write study.json (resolved space, seed, objectives, versions, commit) and add the schema version to it."""
-        content = {"schema_version": SCHEMA_VERSION, **study}
-        self._write("study.json", (json.dumps(content, indent=2) + "\n").encode())
+        self._write("study.json", _study_card(study))
+
+    def begin_study(self, study: Mapping[str, Any]) -> bool:
+        """Write study.json unless there is one; say whether it is this one. Of several at once one succeeds."""
+        return self._try(exclusive.create, "study.json", self.results, _study_card(study))
 
     def read_study(self) -> dict[str, Any] | None:
-        """Read study.json; None if the study has none yet."""
-        return self._read_json("study.json")
+        """Read study.json; None if the study has none yet.
+
+        Raises:
+            UserError: a newer program wrote it.
+        """
+        card = self._read_json("study.json")
+        version = (card or {}).get("schema_version", 0)
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise UserError(
+                f"{self._path('study.json')}: schema_version is {version!r}, but this program knows versions up to "
+                f"{SCHEMA_VERSION}: use a newer one, or another study"
+            )
+        return card
 
     def write_warm_start(self, content: Mapping[str, Any]) -> None:
         """Write the trials of other studies that the search is told before its first proposal."""
@@ -114,19 +144,76 @@ class ResultsStore:
         """Write number and parameters of a trial before it starts, so that it can be finished after an interruption."""
         self._write(f"proposals/{_checked_name(trial_id)}.json", (json.dumps(proposal) + "\n").encode())
 
+    def create_proposal(self, trial_id: str, proposal: Mapping[str, Any]) -> bool:
+        """Write the proposal of a trial unless there is one; say whether it is this one. One of several succeeds."""
+        return self.create_record(f"proposals/{_checked_name(trial_id)}", proposal)
+
     def read_proposal(self, trial_id: str) -> dict[str, Any] | None:
-        """Read number and parameters of a trial; None if it was not proposed."""
-        return self._read_json(f"proposals/{_checked_name(trial_id)}.json")
+        """Read number and parameters of a trial; None if it was not proposed.
+
+        Raises:
+            UserError: the file is not a proposal, or that of another trial.
+        """
+        name = f"proposals/{_checked_name(trial_id)}.json"
+        proposal = self._read_json(name)
+        if proposal is not None:
+            try:
+                check_proposal(proposal, trial_id)
+            except ValueError as error:
+                raise UserError(
+                    f"{self._path(name)}: {error}; if nobody can mend it, delete it together with the rows of its trial"
+                ) from None
+        return proposal
 
     def proposal_ids(self) -> list[str]:
         """List the trial_ids that were proposed, in order."""
-        return [name.removesuffix(".json") for name in self._try(files.names, "proposals", ".json")]
+        return self.record_names("proposals")
 
     def read_proposals(self) -> list[dict[str, Any]]:
         """Read number and parameters of all trials of the study, ordered by trial_id."""
         with ThreadPoolExecutor(_READERS) as pool:
             found = pool.map(self.read_proposal, self.proposal_ids())
         return [proposal for proposal in found if proposal is not None]
+
+    # Small files by the name of folder and file, such as `drivers/0003`
+
+    def create_record(self, name: str, content: Mapping[str, Any]) -> bool:
+        """Write a record unless there is one; say whether it is this one. Of several at the same time one succeeds.
+
+        The content differs from what any other process would write.
+        """
+        encoded = (json.dumps(content) + "\n").encode()
+        return self._try(exclusive.create, f"{name}.json", self.results, encoded)
+
+    def write_record(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a record; it replaces an earlier one."""
+        self._write(f"{name}.json", (json.dumps(content) + "\n").encode())
+
+    def read_record(self, name: str) -> dict[str, Any] | None:
+        """Read a record; None if there is none."""
+        return self._read_json(f"{name}.json")
+
+    def delete_record(self, name: str) -> None:
+        """Delete a record, if it is there."""
+        self._try(files.delete, f"{name}.json")
+
+    def record_names(self, folder: str) -> list[str]:
+        """List the names of a folder's records, in order."""
+        return [name.removesuffix(".json") for name in self._try(files.names, folder, ".json")]
+
+    def has_rows(self) -> bool:
+        """Whether any trial has finished a round or ended."""
+        return any(self._names(folder) for folder in ("trials", "rounds"))
+
+    def clear_trials(self) -> None:
+        """Delete what there is of trials that have finished nothing: proposals, claims, starts, and a warm start.
+
+        Must be called only while no trial of the study runs, and none has a row.
+        """
+        for folder in ("proposals", "claims", "attempts", "checkpoints"):
+            for name in self._try(files.names, folder, ""):
+                self._try(files.delete, f"{folder}/{name}")
+        self._try(files.delete, "warm_start.json")
 
     # Tables
 
@@ -171,6 +258,21 @@ class ResultsStore:
     def read_trials(self) -> list[dict[str, Any]]:
         """Read the rows of all points, of trials and of their earlier stages, ordered by trial_id, each once."""
         return to_rows(self._read_joined("trials", lambda name: True).sort_by("trial_id"))
+
+    def delete_trial(self, trial_id: str) -> None:
+        """Delete rows, rounds, values and network of a trial; its proposal stays, so that it can run again."""
+        for folder in _TABLES:
+            for name in self._names(folder):
+                if name == f"{_checked_name(trial_id)}.parquet":
+                    self._try(files.delete, f"{folder}/{name}")
+                elif is_compacted(name):
+                    table = self._read_joined(folder, name.__eq__)
+                    left = table.filter(pc.field("trial_id") != trial_id)
+                    if len(left) < len(table):
+                        self._write_table(folder, name.removesuffix(".parquet"), left)
+        self.delete_model(trial_id)
+        self.delete_checkpoint(trial_id)
+        self.delete_attempts(trial_id)
 
     def trial_ids(self) -> list[str]:
         """List the trials whose row is in a file of its own, not in a compacted file."""
@@ -289,9 +391,10 @@ class ResultsStore:
 
         Must be called only while no trial of the study runs.
         """
-        for folder in ("checkpoints", "attempts"):
+        for folder in ("checkpoints", "attempts", "claims"):
             for name in self._try(files.names, folder, ""):
-                if name.removesuffix(".json").removesuffix(".memory") in ended:
+                trial_id = name.removesuffix(".json").removesuffix(".memory")
+                if (trial_id.rpartition(".")[0] if folder == "claims" else trial_id) in ended:
                     self._try(files.delete, f"{folder}/{name}")
         for folder in _FOLDERS:
             self._try(files.delete_partial, folder)
@@ -421,6 +524,10 @@ def _last_of_each_trial(tables: list[Any]) -> Iterator[Any]:
     for index, table in enumerate(tables):
         mine = [owner[trial_id] == index for trial_id in table["trial_id"].to_pylist()]
         yield table if all(mine) else table.filter(pa.array(mine))
+
+
+def _study_card(study: Mapping[str, Any]) -> bytes:
+    return (json.dumps({"schema_version": SCHEMA_VERSION, **study}, indent=2) + "\n").encode()
 
 
 def _trial_of(name: str) -> str:

@@ -105,6 +105,10 @@ class Proposer:
             self._storage.set_study_system_attr(self._study_id, name, value)
         return True
 
+    def withdraw(self, number: int) -> None:
+        """Take back a proposal of `ask` that shall not run, as another process has proposed a trial of that number."""
+        self.study.tell(self._open.pop(number), state=TrialState.FAIL)
+
     def tell(self, number: int, state: State, metrics: Mapping[str, Any]) -> None:
         """Say how a trial ended; the metrics of a complete one hold what `SearchSpace.learned_metrics` names.
 

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pwfn.baseline import baseline_key
 from pwfn.config import KmeansConfig
 from pwfn.errors import UserError
-from pwfn.naming import BASELINE, dotted
+from pwfn.naming import BASELINE
 from pwfn.results.store import ResultsStore
 from pwfn.search.code_digests import code_digests
+from pwfn.search.comparison import differing, differing_settings
 from pwfn.space.space import SearchSpace
 from pwfn.trial.rows import Trial, commit, versions
 
 log = logging.getLogger(__name__)
 
-CHANGEABLE = (
-    "search.trials", "search.max_concurrent", "search.hours", "search.gpu_hours", "search.trial_minutes",
-    "search.checkpoint_minutes", "search.keep_models", "search.baselines",
-)  # fmt: skip
-"""Settings that may differ when a study is continued, because they change the result of no trial."""
 MOST_SHOWN = 8
 """Most differences that one message lists; study.json has all of them."""
 
@@ -41,8 +37,12 @@ class SearchStudy:
     store: ResultsStore
 
     def proposals(self) -> list[dict[str, Any]]:
-        """Read what the search has proposed so far, by number; neither replicates nor baselines."""
-        found = (each for each in self.store.read_proposals() if not {"replicate", BASELINE} & each.keys())
+        """Read what the search has proposed so far, by number; neither replicates nor baselines.
+
+        Raises:
+            UserError: one of them is not what a search writes.
+        """
+        found = [each for each in self.store.read_proposals() if is_searched(each)]
         return sorted(found, key=lambda proposal: int(proposal["number"]))
 
     def trial(self, proposal: Mapping[str, Any]) -> Trial:
@@ -57,21 +57,69 @@ class SearchStudy:
         return Trial(proposal["trial_id"], number, self.store.study, config)
 
 
-def open_study(space: SearchSpace, store: ResultsStore, *, command: str, force: bool = False) -> SearchStudy:
+def is_searched(proposal: Mapping[str, Any]) -> bool:
+    """Whether the search itself proposed a trial, so that it has a number of its own."""
+    return not {"replicate", BASELINE} & proposal.keys()
+
+
+def check_study(
+    space: SearchSpace,
+    store: ResultsStore,
+    inputs: Mapping[str, Mapping[str, str]] | None = None,
+    *,
+    force: bool = False,
+    is_shared: bool = False,
+) -> None:
+    """Check that a study can be begun, or continued, in the folder; write nothing.
+
+    Args:
+        space: what is to be searched.
+        store: the folder.
+        inputs: fingerprints of data and checkpoints by float network, where they are known.
+        force: whether differences are accepted.
+        is_shared: whether another driver runs the study, which then cannot be begun anew.
+
+    Raises:
+        UserError: the folder holds trials run by hand, or a study that another space, other code or other data began,
+            and `force` is false. Names what differs.
+    """
+    known = store.read_study() or {}
+    if force or not known or (not is_shared and is_untouched(store)):
+        return
+    _require_search(known, store)
+    differences = _differences(known, space)
+    if inputs is not None:
+        differences += of_inputs(known, inputs, moved_inputs(known, space))
+    settle(known, differences, store, force=False)
+
+
+def is_untouched(store: ResultsStore) -> bool:
+    """Whether no trial of a study has finished anything, and none by hand has begun."""
+    if store.has_rows():
+        return False
+    return all("params" in proposal for proposal in store.read_proposals())
+
+
+def open_study(
+    space: SearchSpace, store: ResultsStore, *, command: str | None = None, force: bool = False
+) -> SearchStudy:
     """Begin a study, or continue the one that is in the folder.
+
+    A study in which no trial has finished a round is begun anew where it differs.
 
     Raises:
         UserError: the folder cannot be written; or it holds a study that another space or other code began, and
             `force` is false. Names what differs.
     """
-    known = store.read_study()
-    if known is None:
-        store.create()
-        known = {}
-    elif "space" not in known:
-        raise UserError(f"{_folder(store)} holds trials run by hand; give this study another name with --study")
-    else:
-        known = settle(known, [*_of_space(known, space), *of_code(known)], store, force=force)
+    known = store.read_study() or {}
+    differences = _differences(known, space)
+    if differences and is_untouched(store):
+        log.info("%s has no finished round: it is begun anew", _folder(store))
+        store.clear_trials()
+        known, differences = {}, []
+    _require_search(known, store)
+    known = settle(known, differences, store, force=force)
+    store.create()
     now = dt.datetime.now(dt.UTC).isoformat()
     store.write_study(
         {
@@ -83,21 +131,46 @@ def open_study(space: SearchSpace, store: ResultsStore, *, command: str, force: 
             "space": space.resolved(),
             **code_card(),
             "created_at": known.get("created_at", now),
-            "command": command,
+            "command": known.get("command", "") if command is None else command,
         }
     )
     return SearchStudy(space, store)
 
 
-def check_inputs(store: ResultsStore, inputs: Mapping[str, Mapping[str, str]], *, force: bool) -> None:
+def check_inputs(
+    store: ResultsStore,
+    inputs: Mapping[str, Mapping[str, str]],
+    *,
+    force: bool,
+    moved: Mapping[str, str] | None = None,
+) -> None:
     """Compare the data and checkpoints of each float network with those that the study began with, and record them.
+
+    A float network whose data and checkpoint are the same, but lie elsewhere (`moved`, from `moved_inputs`), is kept.
 
     Raises:
         UserError: they differ and `force` is false; names what differs.
     """
     known = store.read_study() or {}
-    known = settle(known, of_inputs(known, inputs), store, force=force)
+    known = settle(known, of_inputs(known, inputs, moved or {}), store, force=force)
+    for key, before in (moved or {}).items():
+        kept = store.read_baseline(before)
+        is_same = inputs.get(key) is not None and known.get("inputs", {}).get(before) == inputs[key]
+        if is_same and kept is not None and store.read_baseline(key) is None:
+            store.write_baseline(key, *kept)
     store.write_study({**known, "inputs": {**known.get("inputs", {}), **inputs}})
+
+
+def moved_inputs(known: Mapping[str, Any], space: SearchSpace) -> dict[str, str]:
+    """Map the key of each float network whose data or checkpoint lie elsewhere now to the key that it had before."""
+    if "space" not in known:
+        return {}
+    try:
+        began = SearchSpace.from_resolved(known["space"]).float_networks()
+    except UserError:  # it has fields that this program no longer knows, and is refused for that
+        return {}
+    keys = [list(map(baseline_key, configs)) for configs in (space.float_networks(), began)]
+    return {now: before for now, before in zip(*keys, strict=False) if now != before}
 
 
 def record_understood(store: ResultsStore, understood: Mapping[str, Any]) -> None:
@@ -130,17 +203,25 @@ def code_card() -> dict[str, Any]:
 def of_code(known: Mapping[str, Any]) -> list[str]:
     """List the modules and packages that differ from the recorded ones; what was not recorded is not compared."""
     now = code_card()
-    changed = _differing(known.get("source"), now["source"])
+    changed = differing(known.get("source"), now["source"])
     commits = f" (commit {known.get('commit')} -> {now['commit']})" if known.get("commit") != now["commit"] else ""
     if changed:
         changed[0] += commits
-    return [*changed, *_differing(known.get("versions"), now["versions"])]
+    return [*changed, *differing(known.get("versions"), now["versions"])]
 
 
-def of_inputs(known: Mapping[str, Any], inputs: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """List the differences in data and checkpoints, each of them once."""
-    before = known.get("inputs", {})
-    return list(dict.fromkeys(line for key, now in inputs.items() for line in _differing(before.get(key), now)))
+def of_inputs(
+    known: Mapping[str, Any], inputs: Mapping[str, Mapping[str, str]], moved: Mapping[str, str] | None = None
+) -> list[str]:
+    """List the differences in data and checkpoints, each of them once; `moved` maps a key to the one it had before."""
+    before, moved = known.get("inputs", {}), moved or {}
+    found = []
+    for key, now in inputs.items():
+        recorded = before.get(key, before.get(moved.get(key)))
+        if recorded is None and key in moved:
+            found.append("data or checkpoint lie elsewhere, and what they were was not recorded")
+        found += differing(recorded, now)
+    return list(dict.fromkeys(found))
 
 
 def show(differences: list[str]) -> str:
@@ -149,19 +230,16 @@ def show(differences: list[str]) -> str:
     return "; ".join([*differences[:MOST_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
-def _of_space(known: Mapping[str, Any], space: SearchSpace) -> list[str]:
-    before, now = (dict(dotted(json.loads(json.dumps(each)))) for each in (known["space"], space.resolved()))
-    return [line for line in _differing(before, now) if line.partition(":")[0] not in CHANGEABLE]
-
-
-def _differing(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
-    if before is None:
+def _differences(known: Mapping[str, Any], space: SearchSpace) -> list[str]:
+    """List how a study differs from the space and the program that would go on with it; none where there is none."""
+    if not known:
         return []
-    return [
-        f"{name}: {before.get(name, 'nothing')} -> {now.get(name, 'nothing')}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
+    return [*(differing_settings(known["space"], space) if "space" in known else ["run by hand"]), *of_code(known)]
+
+
+def _require_search(known: Mapping[str, Any], store: ResultsStore) -> None:
+    if known and "space" not in known:
+        raise UserError(f"{_folder(store)} holds trials run by hand; give this study another name with --study")
 
 
 def _folder(store: ResultsStore) -> str:

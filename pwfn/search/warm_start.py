@@ -48,20 +48,26 @@ def warm_start(study: SearchStudy, folders: Sequence[str]) -> list[str]:
     Raises:
         UserError: one of the folders holds no study, or this study has already proposed trials without them.
     """
-    known = study.store.read_warm_start() or {"folders": [], "trials": []}
-    new = [folder for folder in dict.fromkeys(folders) if _name(_store(folder)) not in known["folders"]]
+    new = require_fresh(study, folders)
     if not new:
         return []
-    num_proposed = len(study.proposals())
+    known = _known(study.store)
+    loan = borrow(study.space, new, known["trials"])
+    taken = [*known["folders"], *(_name(_store(folder)) for folder in new)]
+    study.store.write_warm_start({"folders": taken, "trials": [*known["trials"], *loan.trials]})
+    return loan.lines
+
+
+def require_fresh(study: SearchStudy, folders: Sequence[str]) -> list[str]:
+    """Return the folders that a study has not copied yet; raise UserError if it has already proposed trials."""
+    new = [folder for folder in dict.fromkeys(folders) if _name(_store(folder)) not in _known(study.store)["folders"]]
+    num_proposed = len(study.proposals()) if new else 0
     if num_proposed:
         raise UserError(
             f"--warm-start {new[0]}: study {study.store.study} has proposed {num_proposed} trials without it; "
             "begin another one with --study"
         )
-    loan = borrow(study.space, new, known["trials"])
-    taken = [*known["folders"], *(_name(_store(folder)) for folder in new)]
-    study.store.write_warm_start({"folders": taken, "trials": [*known["trials"], *loan.trials]})
-    return loan.lines
+    return new
 
 
 def require_studies(folders: Sequence[str]) -> None:
@@ -126,6 +132,10 @@ def _differing(space: SearchSpace, params: Params, fields: Mapping[str, Any]) ->
 
 def _key(params: Mapping[str, Any]) -> str:
     return json.dumps(params, sort_keys=True)
+
+
+def _known(store: ResultsStore) -> dict[str, Any]:
+    return store.read_warm_start() or {"folders": [], "trials": []}
 
 
 def _store(folder: str) -> ResultsStore:

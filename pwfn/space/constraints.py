@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 
 from pwfn.errors import UserError, nearest_names
 from pwfn.metrics import METRICS, Bound, share_missed
-from pwfn.space.declaration import Origin, require_metric
+from pwfn.space.declaration import Origin, require_metric, with_overrides
 from pwfn.space.fields import show
 
 FLOAT_METRICS = {name: f"float_{name}" for name, metric in METRICS.items() if metric.has_float and metric.is_searchable}
@@ -64,7 +64,9 @@ def read_constraints(declared: Mapping[str, Any], origin: Origin) -> tuple[Const
     Raises:
         UserError: naming the metric, what was found and what is allowed.
     """
-    return tuple(constraint for metric, bounds in declared.items() for constraint in _of_metric(metric, bounds, origin))
+    bounds_of = with_overrides(declared, "constraints", origin)
+    found = (_of_metric(metric, bounds, origin) for metric, bounds in bounds_of.items() if bounds is not None)
+    return tuple(constraint for constraints in found for constraint in constraints)
 
 
 def declared_constraints(constraints: Iterable[Constraint]) -> dict[str, dict[str, float]]:
@@ -76,7 +78,10 @@ def declared_constraints(constraints: Iterable[Constraint]) -> dict[str, dict[st
 
 
 def _of_metric(metric: str, bounds: Any, origin: Origin) -> list[Constraint]:
-    where = f"{origin.file}: constraints.{metric}"
+    where = origin.at("constraints", metric)
+    inner = [name for name in origin.overrides if name.startswith(f"constraints.{metric}.")]
+    if inner and f"constraints.{metric}" not in origin.overrides:
+        where = f"--set constraints.{metric}"
     require_metric(metric, where)
     if not isinstance(bounds, dict) or not bounds:
         raise UserError(f"{where} is {show(bounds)}, but must be bounds such as {{min: 0.9}}")

@@ -98,7 +98,8 @@ class Origin:
 
     def at(self, part: str, name: str) -> str:
         """Say where a field was declared, for an error: in a part of the file, or on the command line."""
-        override = self.overrides.get(f"search.{name}" if part == "search" else name)
+        name_given = f"{part}.{name}" if part in ("search", "constraints") else name
+        override = self.overrides.get(name_given)
         return f"{self.file}: {part}.{name}" if override is None else override.label
 
 
@@ -137,7 +138,7 @@ def read_fixed(declared: Mapping[str, Any], origin: Origin, fields: Fields) -> d
                 _require_fixable(f"{name}.{leaf}", f"{where}.{leaf}", fields)
                 fixed[f"{name}.{leaf}"] = leaf_value
     for name, (label, value) in origin.overrides.items():
-        if not name.startswith("search."):
+        if name.partition(".")[0] not in ("search", "constraints"):
             _require_fixable(name, label, fields)
             fixed[name] = value
     return fixed
@@ -181,22 +182,47 @@ def require_metric(metric: str, where: str) -> None:
         raise UserError(f"{where} is not a metric ({', '.join(SEARCHABLE)}){nearest_names(metric, SEARCHABLE)}")
 
 
+def with_overrides(declared: Mapping[str, Any], part: str, origin: Origin) -> dict[str, Any]:
+    """Put the overrides of a part into its declaration, also those of a setting inside: `search.pruning.grace_rounds`.
+
+    Raises:
+        UserError: a setting is named inside one that has none.
+    """
+    result = dict(declared)
+    for name, (label, value) in origin.overrides.items():
+        first, _, rest = name.partition(".")
+        outer, dot, inner = rest.partition(".")
+        if first != part:
+            continue
+        if not dot:
+            result[outer] = value
+            continue
+        whole = result.get(outer)
+        if whole is not None and not isinstance(whole, dict):
+            raise UserError(f"{label}: {part}.{outer} is {show(whole)} and has no settings of its own")
+        result[outer] = {**(whole or {}), inner: value}
+    return result
+
+
 def read_search(declared: Mapping[str, Any], origin: Origin) -> SearchConfig:
     """Read the settings of the search; overrides replace what the file says."""
-    prefix = "search."
-    overrides = {k.removeprefix(prefix): v.value for k, v in origin.overrides.items() if k.startswith(prefix)}
-    declared = {**declared, **overrides}
+    declared = with_overrides(declared, "search", origin)
     for name, value in declared.items():
         where = origin.at("search", name)
         _require_setting(name, SearchConfig, where, "the search")
         if name == "pruning" and isinstance(value, dict):
             for setting in value:
-                _require_setting(setting, PruningConfig, f"{where}.{setting}", "pruning")
+                exact = origin.at("search", f"{name}.{setting}")
+                at = exact if f"search.{name}.{setting}" in origin.overrides else f"{where}.{setting}"
+                _require_setting(setting, PruningConfig, at, "pruning")
     try:
         return SearchConfig.model_validate_json(to_json(declared))
     except ValidationError as error:
-        field, *inner = map(str, error.errors()[0]["loc"])
-        raise complain(".".join([origin.at("search", field), *inner]), error) from None
+        first, *inner = map(str, error.errors()[0]["loc"])
+        name = ".".join([first, *inner])
+        given = f"search.{name}" in origin.overrides
+        where = origin.at("search", name) if given else ".".join([origin.at("search", first), *inner])
+        raise complain(where, error) from None
 
 
 def check_pruning(search: SearchConfig, metrics: Iterable[str], origin: Origin) -> None:

@@ -85,7 +85,8 @@ class SearchSpace:
 
         Args:
             path_or_name: A file, or `NAME` or `NAME.yaml` of search_spaces/.
-            overrides: `FIELD=VALUE`, the value in YAML. A field that varies becomes fixed; `search.*` can be set too.
+            overrides: `FIELD=VALUE`, the value in YAML. A field that varies becomes fixed; `search.*` and
+                `constraints.*` can be set too. A constraint that is set to null is dropped.
             seed: Replaces search.seed.
             trials: Replaces search.trials.
 
@@ -93,11 +94,13 @@ class SearchSpace:
             UserError: naming file, field, value, what is allowed and the nearest right name.
         """
         path = find_space(path_or_name)
-        given = dict(map(_read_override, overrides))
-        if seed is not None:
-            given["search.seed"] = Override("--seed", seed)
-        if trials is not None:
-            given["search.trials"] = Override("--trials", trials)
+        given = _once(
+            [
+                *map(_read_override, overrides),
+                *([("search.seed", Override("--seed", seed))] if seed is not None else []),
+                *([("search.trials", Override("--trials", trials))] if trials is not None else []),
+            ]
+        )
         return cls.read(path.stem, _read_yaml(path), Origin(path.name, given))
 
     @classmethod
@@ -247,6 +250,23 @@ def find_space(path_or_name: str | Path) -> Path:
     names = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
     hint = nearest_names(given.stem, names, count=1)
     raise UserError(f"no search space {str(path_or_name)!r}: neither a file nor one of {', '.join(names)}{hint}")
+
+
+def _once(overrides: Sequence[tuple[str, Override]]) -> dict[str, Override]:
+    """Map each name to its override.
+
+    Raises:
+        UserError: one of them is given twice.
+    """
+    given: dict[str, Override] = {}
+    for name, override in overrides:
+        if (first := given.get(name)) is not None:
+            raise UserError(
+                f"{override.label} is given twice, as {show(first.value)} ({first.label}) and {show(override.value)}; "
+                "keep one of them"
+            )
+        given[name] = override
+    return given
 
 
 def _read_override(text: str) -> tuple[str, Override]:

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 
 from pwfn.errors import UserError
 from pwfn.space.declaration import Origin
-from pwfn.space.domains import Varied, is_among
+from pwfn.space.domains import Interval, Varied, is_among
 from pwfn.space.fields import Fields, complain, show
 
 Params = dict[str, Any]
@@ -165,6 +165,12 @@ class Variation:
 
     def _is_possible(self, name: str, varied: Varied, gone: Set[str]) -> bool:
         for condition, accepted in varied.when.items():
+            domain = self.vary[condition].domain if condition in self.vary else None
+            if isinstance(domain, Interval) and not domain.is_int:
+                raise UserError(
+                    f"{self.origin.at('vary', name)}.when: {condition} varies as {domain}, which is as good as never "
+                    f"exactly {show(accepted[0])}; a condition needs a choice or whole numbers"
+                )
             never = [value for value in accepted if not self._can_be(condition, value)]
             if never and condition not in gone:
                 raise UserError(f"{self.origin.at('vary', name)}.when: {condition} is never {show(never[0])}")

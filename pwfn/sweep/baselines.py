@@ -8,6 +8,7 @@ from typing import Any
 from pwfn.naming import BASELINE
 from pwfn.search.study import SearchStudy
 from pwfn.sweep.listed import Listed
+from pwfn.sweep.ownership import Ownership
 from pwfn.trial.rows import Row
 
 NUMS_OF_VALUES = (4, 8, 16, 32, 64)
@@ -24,11 +25,13 @@ class Baselines(Listed):
     Args:
         study: beside which they run.
         ended: rows of the trials that have ended.
+        ownership: decides which of several drivers runs a trial; None where there is only one.
     """
 
-    def __init__(self, study: SearchStudy, ended: Sequence[Row]) -> None:
-        known = set(study.store.proposal_ids())
-        super().__init__(study, _proposals(study), known, {row["trial_id"] for row in ended})
+    def __init__(self, study: SearchStudy, ended: Sequence[Row], ownership: Ownership | None = None) -> None:
+        known = {each: study.store.read_proposal(each) for each in study.store.proposal_ids()}
+        proposals = (known.get(each["trial_id"]) or each for each in _proposals(study))
+        super().__init__(study, proposals, known, {row["trial_id"] for row in ended}, ownership)
 
 
 def _proposals(study: SearchStudy) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
@@ -12,12 +18,15 @@ from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import code_card, of_code, of_inputs, record_understood, show
 from pwfn.space.space import SearchSpace
+from pwfn.stopping import SIGNALS, Stopped, is_repeated
+from pwfn.sweep.hand_numbers import take_up
+from pwfn.sweep.ownership import read_drivers
 from pwfn.trial.decision import Decision
 from pwfn.trial.fingerprint import fingerprint_inputs
 from pwfn.trial.opening import CHECKPOINT_MINUTES, own_device
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import run_trial
-from pwfn.trial.understood import format_understood, understand
+from pwfn.trial.understood import Understood, format_understood, understand
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +39,14 @@ def config_of_space(space: SearchSpace) -> TrialConfig:
     settings = space.start_settings()
     params = settings[0] if settings else space.variation.complete({}, f"{space.name}: the default setting")
     return space.trial_config(params, 0)
+
+
+def config_of_begun(store: ResultsStore, trial_id: str) -> TrialConfig | None:
+    """Read the configuration of a trial by hand that was begun and has no row; None if there is no such trial."""
+    proposal = store.read_proposal(trial_id)
+    if proposal is None or "config" not in proposal or store.read_trial(trial_id) is not None:
+        return None
+    return TrialConfig.model_validate_json(json.dumps(proposal["config"]))
 
 
 def config_of_trial(store: ResultsStore, trial_id: str) -> TrialConfig:
@@ -63,9 +80,17 @@ def warn_of_differences(origin: ResultsStore, config: TrialConfig) -> None:
 
 
 def run_by_hand(
-    config: TrialConfig, store: ResultsStore, *, address: str | None, command: str, origin: ResultsStore | None = None
+    config: TrialConfig,
+    store: ResultsStore,
+    *,
+    address: str | None,
+    command: str,
+    origin: ResultsStore | None = None,
 ) -> Row:
     """Run a trial under the next free number of a study; a study that does not exist is begun.
+
+    A trial of the same configuration that was begun by hand and never ended, by a process that is gone, goes on from
+    its last round. Everything is checked before anything is written.
 
     Args:
         config: the configuration to run.
@@ -75,64 +100,115 @@ def run_by_hand(
         origin: the study that recorded this trial before; its float network is copied.
 
     Raises:
-        UserError: the results cannot be written, or the cluster cannot hold the trial.
+        UserError: the study is that of a search; model or data cannot be used; the results cannot be written; or the
+            cluster cannot hold the trial.
+        KeyboardInterrupt: a signal came; after the running round where the trial has one worker, and at once where it
+            has several or a second signal came.
     """
-    if store.read_study() is None:
-        store.create()
-        store.write_study(
-            {
-                "study": store.study,
-                **code_card(),
-                "created_at": dt.datetime.now(dt.UTC).isoformat(),
-                "command": command,
-            }
-        )
-    if origin is not None:
-        warn_of_differences(origin, config)
-        start_like(origin, config, store)
-    number = len(store.read_proposals())
-    trial = Trial(f"{number:04d}", number, store.study, config)
-    store.write_proposal(trial.trial_id, {"trial_id": trial.trial_id, "number": number, "config": config.model_dump()})
-    if config.resources.workers == 1:
-        device = own_device(config.resources)
-        _say_what_was_understood(config, store)
+    require_by_hand(store)
+    if config.resources.workers > 1:
+        return _run_on_cluster(config, store, address, command, origin)
+    device = own_device(config.resources)
+    understood = understand(config)
+    log.info("%s", format_understood(understood))
+    trial = _begin(config, store, command, origin, understood)
+    with signals_answered() as came:
         try:
-            row = run_trial(trial, store, device=device, replicas=Replicas(), on_round=_nobody_else_is_told)
+            row = run_trial(trial, store, device=device, replicas=Replicas(), on_round=came.answer)
         except MachineError as error:
             raise UserError(
                 f"the machine failed, not the trial ({error.failure_class}: {error}); run it again"
             ) from error
-    else:
-        row = _run_on_cluster(trial, store, address)
-    assert row is not None, "nobody tells it to stop"
+    if row is None:
+        raise Stopped(came.number)
     return row
 
 
-def _say_what_was_understood(config: TrialConfig, store: ResultsStore) -> None:
-    """Log it and keep it; what cannot be understood fails the trial where it is opened again."""
-    try:
-        found = understand(config)
-    except UserError:
-        return
-    log.info("%s", format_understood(found))
-    record_understood(store, {baseline_key(config): found})
+def require_by_hand(store: ResultsStore) -> None:
+    """Raise UserError if a search runs in the study, whose numbers are its own."""
+    if "space" in (store.read_study() or {}) or any(each.lives for each in read_drivers(store)):
+        raise UserError(
+            f"{store.results}/{store.study} is the study of a search; trials by hand have their own numbers: "
+            f"leave out --study, or take another name, such as --study {store.study}-by-hand"
+        )
 
 
-def _run_on_cluster(trial: Trial, store: ResultsStore, address: str | None) -> Row | None:
+def _begin(
+    config: TrialConfig, store: ResultsStore, command: str, origin: ResultsStore | None, understood: Understood
+) -> Trial:
+    """Write down that a trial by hand begins, under a number that no other run has, or take up one that was begun."""
+    store.create()
+    created_at = dt.datetime.now(dt.UTC).isoformat()
+    card = {"study": store.study, **code_card(), "created_at": created_at, "command": command}
+    store.begin_study(card)
+    require_by_hand(store)  # a search may have begun the study in this moment
+    if origin is not None:
+        warn_of_differences(origin, config)
+        start_like(origin, config, store)
+    number = take_up(config, store)
+    trial = Trial(f"{number:04d}", number, store.study, config)
+    record_understood(store, {baseline_key(config): understood})
+    if rounds := len(store.read_rounds(trial.trial_id)):
+        log.info("trial %s was begun before and goes on after its round %d", trial.trial_id, rounds)
+    return trial
+
+
+def _run_on_cluster(
+    config: TrialConfig, store: ResultsStore, address: str | None, command: str, origin: ResultsStore | None
+) -> Row:
     from pwfn.sweep.cluster import connected
 
     with connected(address, dashboard=True):
         from pwfn.sweep.distributed import run_distributed
         from pwfn.sweep.placement import check_resources
-        from pwfn.sweep.sweep import make_baselines
+        from pwfn.sweep.sweep import make_baselines, understand_all
 
-        check_resources(trial.config.resources)
-        make_baselines([trial.config], store, checkpoint_minutes=CHECKPOINT_MINUTES)
+        check_resources(config.resources)
+        ((understood, _),) = understand_all([config]).values()
+        log.info("%s", format_understood(understood))
+        trial = _begin(config, store, command, origin, understood)
+        make_baselines([config], store, checkpoint_minutes=CHECKPOINT_MINUTES)
         row = run_distributed(trial, store, _nobody_else_is_told, checkpoint_minutes=CHECKPOINT_MINUTES)
     store.delete_scratch()
+    assert row is not None, "nobody tells it to stop"
     return row
 
 
 def _nobody_else_is_told(row: Row, summary: str) -> Decision:
     """Let the trial go on: when it runs by hand, only its row on disk and its log line report a round."""
     return Decision.CONTINUE
+
+
+class Came:
+    """Which signal has asked a trial by hand to stop, if any."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def answer(self, row: Row, summary: str) -> Decision:
+        """Let the trial go on after a round, unless a signal came."""
+        return Decision.STOP if self.number else Decision.CONTINUE
+
+
+@contextmanager
+def signals_answered() -> Iterator[Came]:
+    """In this context Ctrl-C or SIGTERM stops a trial after the running round, a second one at once."""
+    came = Came()
+
+    def handle(number: int, frame: Any) -> None:
+        if is_repeated(number):
+            return
+        if came.number:
+            raise Stopped(number)
+        came.number = number
+        log.warning("%s: the running round is finished and written; once more stops now", signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came  # only the main thread may set handlers
+        return
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pwfn.errors import UserError
+from pwfn import stopping
+from pwfn.errors import UserError, first_line
+from pwfn.sweep.address import check_address
+from pwfn.sweep.own_session import own_session
+from pwfn.sweep.ray_sessions import Watcher
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -55,39 +61,64 @@ def check_folder(folder: Path) -> None:
     if (other / "__init__.py").is_file() and not other.samefile(PACKAGE):
         raise UserError(
             f"{folder} holds another pwfn than the one that runs, {PACKAGE}; start in another folder, or run the one "
-            f"here: python {folder / 'launchers' / 'search.py'}"
+            f"here: python {shlex.quote(str(folder / 'launchers' / 'search.py'))}"
         )
 
 
 @contextmanager
-def connected(address: str | None, *, dashboard: bool) -> Iterator[None]:
+def connected(address: str | None, *, dashboard: bool, temp_dir: str | None = None) -> Iterator[None]:
     """Join the cluster at an address, or start Ray on this machine, for this machine alone; at the end, leave it.
+
+    Ray's processes on this machine hear no signal that is meant for this process, and end with it.
 
     Args:
         address: as in `ray.init`; None starts Ray here. A Ray that this process has joined already is used as it is.
         dashboard: start the dashboard with a local Ray. Ray Train needs its State API to release a lost trial's
             workers; trials with one worker do without.
+        temp_dir: folder for the files of a local Ray; None takes Ray's own, /tmp/ray.
 
     Raises:
-        UserError: Ray's processes would import another pwfn than this one.
+        UserError: Ray's processes would import another pwfn than this one; no cluster answers; Ray does not start.
     """
     prepare_environment(local=address is None)
     import ray
-    from ray.job_config import JobConfig
 
     if ray.is_initialized():
         yield
         return
     check_folder(Path.cwd())
+    if address is not None:
+        check_address(address)
+    watcher = Watcher()
     try:
-        ray.init(
-            address=address or "local",  # None would join whatever cluster runs on this machine
-            include_dashboard=dashboard if address is None else None,
-            log_to_driver=False,
-            logging_level="ERROR",
-            job_config=JobConfig(_py_driver_sys_path=checkout()),
-            runtime_env={"env_vars": {name: os.environ[name] for name in {**_QUIET, **_TRAIN}}},
-        )
+        _join(address, dashboard, temp_dir, watcher)
         yield
     finally:
-        ray.shutdown()
+        with stopping.at_once("stopped at once; the same command goes on from the last rounds"):
+            ray.shutdown()
+            watcher.end()
+
+
+def _join(address: str | None, dashboard: bool, temp_dir: str | None, watcher: Watcher) -> None:
+    import ray
+    from ray.job_config import JobConfig
+
+    local = {} if address is not None else {"include_dashboard": dashboard, "_temp_dir": temp_dir}
+    try:
+        with own_session(watcher.watch):
+            ray.init(
+                address=address or "local",  # None would join whatever cluster runs on this machine
+                log_to_driver=False,
+                logging_level="ERROR",
+                job_config=JobConfig(_py_driver_sys_path=checkout()),
+                runtime_env={"env_vars": {name: os.environ[name] for name in {**_QUIET, **_TRAIN}}},
+                **local,
+            )
+    except SystemExit as error:  # from the handler of SIGTERM that Ray has put in the place of ours
+        raise stopping.Stopped(signal.SIGTERM) from error
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        place = f"at {address}" if address is not None else f"in {temp_dir or 'its own folder'}"
+        raise UserError(
+            f"Ray cannot be {'joined' if address is not None else 'started'} {place}: {first_line(error)}"
+        ) from error
+    stopping.listen_again()

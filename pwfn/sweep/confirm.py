@@ -11,6 +11,7 @@ from pwfn.search.front import feasible_front
 from pwfn.search.study import SearchStudy
 from pwfn.space.constraints import is_finite
 from pwfn.sweep.listed import Listed
+from pwfn.sweep.ownership import Ownership
 from pwfn.trial.rows import Row
 
 
@@ -27,16 +28,23 @@ class Confirmation(Listed):
         study: whose front is confirmed.
         num_seeds: replicates of each trial on the front.
         ended: rows of the trials that have ended; None reads them.
+        ownership: decides which of several drivers runs a trial; None where there is only one.
     """
 
-    def __init__(self, study: SearchStudy, num_seeds: int, ended: Sequence[Row] | None = None) -> None:
+    def __init__(
+        self,
+        study: SearchStudy,
+        num_seeds: int,
+        ended: Sequence[Row] | None = None,
+        ownership: Ownership | None = None,
+    ) -> None:
         rows = study.store.read_trials() if ended is None else ended
         proposals = {each["trial_id"]: each for each in study.store.read_proposals()}
         begun = [each for each in proposals.values() if 1 <= each.get("replicate", 0) <= num_seeds]
         members = [proposals[trial_id] for trial_id in _front(study, rows) if trial_id in proposals]
         wanted = (_replicate(each, index) for each in members for index in range(1, num_seeds + 1))
         new = [each for each in wanted if each["trial_id"] not in proposals]
-        super().__init__(study, [*begun, *new], proposals.keys(), {row["trial_id"] for row in rows})
+        super().__init__(study, [*begun, *new], proposals.keys(), {row["trial_id"] for row in rows}, ownership)
 
 
 def _front(study: SearchStudy, ended: Sequence[Row]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from pwfn.search.study import SearchStudy
+from pwfn.sweep.ownership import Ownership
 
 
 class Listed(Searcher):  # type: ignore[misc]  # Ray is untyped
@@ -20,6 +21,7 @@ class Listed(Searcher):  # type: ignore[misc]  # Ray is untyped
         proposals: `{"trial_id": ..., "number": ..., "params": ...}` of each.
         known: names of those that are written already.
         ended: names of the trials that have a row.
+        ownership: decides which of several drivers runs a trial; None where there is only one.
     """
 
     def __init__(
@@ -28,20 +30,28 @@ class Listed(Searcher):  # type: ignore[misc]  # Ray is untyped
         proposals: Iterable[dict[str, Any]],
         known: Collection[str],
         ended: Collection[str],
+        ownership: Ownership | None = None,
     ) -> None:
         super().__init__()
+        self._ownership = ownership
+        driver = {} if ownership is None else {"driver": ownership.number}
         self._pending = []
         for proposal in proposals:
-            if proposal["trial_id"] not in known:
-                study.store.write_proposal(proposal["trial_id"], proposal)
+            is_new = proposal["trial_id"] not in known
+            if is_new and not study.store.create_proposal(proposal["trial_id"], {**proposal, **driver}):
+                continue  # another driver has just written it, and runs it
             if proposal["trial_id"] not in ended:
-                self._pending.append(proposal)
+                self._pending.append({**driver, **proposal} if is_new else proposal)
         self.num_left = len(self._pending)
         """Trials that had not ended when this began."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Return the next trial, or FINISHED."""
-        return self._pending.pop(0) if self._pending else str(Searcher.FINISHED)
+        while self._pending:
+            proposal = self._pending.pop(0)
+            if self._ownership is None or self._ownership.take(proposal["trial_id"], proposal.get("driver")):
+                return proposal
+        return str(Searcher.FINISHED)
 
     def stop(self) -> None:
         """Propose nothing from now on."""

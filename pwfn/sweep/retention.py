@@ -54,7 +54,6 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
             minimized_objectives(row, self._space.objectives) for row in rows.values() if row["state"] == "complete"
         ]
         """Objectives of all complete trials; their ranks measure the distances between the trials that are kept."""
-        self._store.clear_leftovers(rows.keys())
         for trial_id, num_bytes in self._store.model_sizes().items():
             if trial_id in rows:  # a trial without a row has not ended: it writes its network again
                 self._take(rows[trial_id], num_bytes)

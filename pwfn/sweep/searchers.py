@@ -14,7 +14,8 @@ from ray.tune.search import Searcher
 
 from pwfn.search.learning import lesson
 from pwfn.search.proposer import Proposal, Proposer
-from pwfn.search.study import SearchStudy
+from pwfn.search.study import SearchStudy, is_searched
+from pwfn.sweep.ownership import Ownership
 from pwfn.trial.rows import Row
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,18 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
     Args:
         study: the study to search.
         ended: rows of the trials that have ended; None reads them from the store.
+        ownership: decides which of several drivers runs a trial; None where there is only one.
     """
 
-    def __init__(self, study: SearchStudy, ended: Iterable[Row] | None = None) -> None:
+    def __init__(
+        self, study: SearchStudy, ended: Iterable[Row] | None = None, ownership: Ownership | None = None
+    ) -> None:
         super().__init__()
         self._store = study.store
+        self._ownership = ownership
+        self._known: set[str] = set()
+        self._of_others: dict[str, dict[str, Any]] = {}
+        """Trials that other drivers run, as far as this one knows."""
         self.proposer = Proposer(study.space)
         self._interrupted: list[dict[str, Any]] = []
         self._numbers: dict[str, int] = {}
@@ -47,15 +55,12 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
     def _take_up(self, proposals: list[dict[str, Any]], ended: Iterable[Row]) -> None:
         rows = {row["trial_id"]: row for row in ended}
         self.num_left = self.proposer.space.search.trials - sum(each["trial_id"] in rows for each in proposals)
-        known = [
-            each
-            for each in proposals
-            if self.proposer.reopen(Proposal(each["number"], each["params"], each.get("attributes", {})))
-        ]
+        known = [each for each in proposals if self.proposer.reopen(_proposal_of(each))]
         for proposal in known:
             if (row := rows.get(proposal["trial_id"])) is not None:
                 self.proposer.tell(proposal["number"], row["state"], lesson(self.proposer.space, self._store, row))
         self._interrupted = [proposal for proposal in known if proposal["trial_id"] not in rows]
+        self._known = {proposal["trial_id"] for proposal in proposals}
         if len(known) < len(proposals):
             log.warning(
                 "%d trials lie outside the space and are neither told nor finished", len(proposals) - len(known)
@@ -65,22 +70,52 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         """Return the next proposal; FINISHED if there are no more, None if it must wait for trials that still run."""
         if self._is_stopped:
             return str(Searcher.FINISHED)
-        if not self._interrupted and self.proposer.must_wait:
+        if self._ownership is not None and self._ownership.has_company:
+            self._learn_of_others()
+        proposal = self._take_interrupted()
+        if proposal is None and self.proposer.must_wait:
             return None
-        proposal = self._interrupted.pop(0) if self._interrupted else self._propose()
+        proposal = proposal or self._propose()
         if proposal is None:
             return str(Searcher.FINISHED)
         self._numbers[trial_id] = proposal["number"]
         return {name: proposal[name] for name in ("number", "trial_id", "params")}
 
+    def _take_interrupted(self) -> dict[str, Any] | None:
+        while self._interrupted:
+            proposal = self._interrupted.pop(0)
+            if self._ownership is None or self._ownership.take(proposal["trial_id"], proposal.get("driver")):
+                return proposal
+            self._of_others[proposal["trial_id"]] = proposal
+        return None
+
     def _propose(self) -> dict[str, Any] | None:
-        new = self.proposer.ask()
-        if new is None:
-            return None
-        trial_id = f"{new.number:04d}"
-        proposal = {"trial_id": trial_id, **new._asdict()}
-        self._store.write_proposal(trial_id, proposal)
-        return proposal
+        """Propose the next trial under a number that nobody has; None if there are no more, or if it has to wait."""
+        driver = {} if self._ownership is None else {"driver": self._ownership.number}
+        while not self.proposer.must_wait and (new := self.proposer.ask()) is not None:
+            trial_id = f"{new.number:04d}"
+            proposal = {"trial_id": trial_id, **new._asdict(), **driver}
+            if self._store.create_proposal(trial_id, proposal):
+                self._known.add(trial_id)
+                return proposal
+            self.proposer.withdraw(new.number)
+            self._learn_of_others()
+        return None
+
+    def _learn_of_others(self) -> None:
+        """Take up what other drivers have proposed and finished since, and the trials of those that are gone."""
+        new = [each for each in self._store.proposal_ids() if each not in self._known]
+        self._known |= set(new)
+        for proposal in filter(None, map(self._store.read_proposal, new)):
+            if is_searched(proposal) and self.proposer.reopen(_proposal_of(proposal)):
+                self._of_others[proposal["trial_id"]] = proposal
+        for trial_id, proposal in list(self._of_others.items()):
+            row = self._store.read_trial(trial_id)
+            if row is not None:
+                self.proposer.tell(proposal["number"], row["state"], lesson(self.proposer.space, self._store, row))
+                del self._of_others[trial_id]
+            elif self._ownership is not None and self._ownership.is_free(trial_id, proposal.get("driver")):
+                self._interrupted.append(self._of_others.pop(trial_id))
 
     def stop(self) -> None:
         """Propose nothing more from now on."""
@@ -100,3 +135,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing into Tune's snapshots, because the folder of the study has all that a new search needs."""
+
+
+def _proposal_of(written: dict[str, Any]) -> Proposal:
+    return Proposal(written["number"], written["params"], written.get("attributes", {}))

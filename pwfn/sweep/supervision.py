@@ -14,6 +14,7 @@ import ray
 from ray import tune
 
 from pwfn.search.study import SearchStudy
+from pwfn.stopping import Stopped, is_repeated
 from pwfn.sweep.lost import cause_of_loss, failed, is_out_of_memory, lost_row
 from pwfn.trial.rows import Row
 
@@ -157,8 +158,10 @@ def signals_stop(supervisor: Supervisor, say: Callable[[str], None]) -> Iterator
         return
 
     def handle(number: int, frame: Any) -> None:
+        if is_repeated(number):
+            return
         if supervisor.stopped_because is not None:
-            raise KeyboardInterrupt
+            raise Stopped(number)
         name = signal.Signals(number).name
         say(f"{name}: the running rounds are finished and written, then the sweep stops; once more stops now")
         supervisor.request_stop(f"{name} came")

@@ -28,7 +28,7 @@ from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.learning import lesson
 from pwfn.search.pruning import referee_of
-from pwfn.search.study import SearchStudy, check_inputs, record_understood
+from pwfn.search.study import SearchStudy
 from pwfn.sweep.baselines import Baselines
 from pwfn.sweep.cluster import connected
 from pwfn.sweep.confirm import Confirmation
@@ -36,6 +36,8 @@ from pwfn.sweep.desk import Desk, warnings_noted
 from pwfn.sweep.elsewhere import run_where_it_can
 from pwfn.sweep.listed import Listed
 from pwfn.sweep.lost import RESTARTS, teach_tune_of_killed_processes
+from pwfn.sweep.opening import Request, check_request, forget_failed, open_together, wait_for_baselines
+from pwfn.sweep.ownership import Ownership, owned
 from pwfn.sweep.placement import resources_of_trial, slots_asked_for, task_options
 from pwfn.sweep.progress import Progress
 from pwfn.sweep.retention import Retention
@@ -50,6 +52,7 @@ from pwfn.trial.understood import Understood, format_understood, understand
 
 Result = TypeVar("Result")
 
+NO_REQUEST = Request()
 PATIENCE = 600.0
 """Seconds for which a sweep waits for a store that is full or cannot be reached."""
 
@@ -125,32 +128,34 @@ def _run_or_recall(trial: Trial, study: SearchStudy, desk: Any) -> Row:
     return row or {"state": "interrupted"}
 
 
-def understand_all(configs: Iterable[TrialConfig]) -> dict[str, Understood]:
+def understand_all(configs: Iterable[TrialConfig]) -> dict[str, tuple[Understood, Fingerprint]]:
     """Open data and network of each float network where a trial would run; return what was understood of them.
 
     Raises:
         UserError: the model or the data cannot be used.
     """
-    return _for_each_float_network(understand, configs)
+    return _for_each_float_network(_understand, configs)
 
 
-def make_baselines(
-    configs: Iterable[TrialConfig], store: ResultsStore, *, checkpoint_minutes: float
-) -> dict[str, Fingerprint]:
-    """Make each float network that trials start from, in a place where a trial would run; return its fingerprint.
+def _understand(config: TrialConfig) -> tuple[Understood, Fingerprint]:
+    own_device(config.resources)  # raises where there is no GPU, before anything is written
+    return understand(config), fingerprint_inputs(config)
+
+
+def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore, *, checkpoint_minutes: float) -> None:
+    """Make each float network that trials start from, in a place where a trial would run.
 
     Raises:
         UserError: the model or the data cannot be used.
     """
-    return _for_each_float_network(
+    _for_each_float_network(
         functools.partial(_make_baseline, store=store, checkpoint_minutes=checkpoint_minutes), configs
     )
 
 
-def _make_baseline(config: TrialConfig, store: ResultsStore, checkpoint_minutes: float) -> Fingerprint:
+def _make_baseline(config: TrialConfig, store: ResultsStore, checkpoint_minutes: float) -> None:
     device = own_device(config.resources)
     ensure_baseline(config, store, device, Replicas(), checkpoint_minutes=checkpoint_minutes)
-    return fingerprint_inputs(config)
 
 
 def _for_each_float_network(
@@ -195,7 +200,7 @@ def _result_or_message(
 
 
 def search(
-    study: SearchStudy, *, address: str | None, console: Console, force: bool = False, confirm: int = 0
+    study: SearchStudy, *, address: str | None, console: Console, confirm: int = 0, request: Request = NO_REQUEST
 ) -> str | None:
     """Run the trials that a study still lacks, and show how it goes; return why it stopped early, or None.
 
@@ -203,37 +208,60 @@ def search(
     front of the means has them.
 
     Raises:
-        UserError: input that no trial can use; a cluster that cannot hold a trial; or data that differ from those with
-            which the study began, and `force` is false. The results so far are kept.
+        UserError: input that no trial can use; a cluster that cannot hold a trial; another driver that runs the study;
+            or a study that was begun otherwise. The results so far are kept.
         KeyboardInterrupt: a second Ctrl-C or SIGTERM; trials go on from their last rounds with the same command.
     """
     since = time.monotonic()
-    space, store = study.space, study.store
-    with connected(address, dashboard=space.resources.workers > 1):
-        slots = slots_asked_for(space, address, console)
-        configs = space.float_networks()
-        understood = understand_all(configs)
-        for found in understood.values():
-            console.print(format_understood(found), markup=False, highlight=False, soft_wrap=True)
-        record_understood(store, understood)
-        with console.status(f"making {len({*map(baseline_key, configs)})} float networks"):
-            inputs = make_baselines(configs, store, checkpoint_minutes=space.search.checkpoint_minutes)
-        check_inputs(store, inputs, force=force)
-        study = replace(study, store=replace(store, patience=PATIENCE))
-        ended = store.read_trials()
-        stopped_because = None
-        if (baselines := Baselines(study, ended)).num_left:
-            stopped_because = _run_all(_unpruned(study), baselines, ended, slots, since, console)
-            ended = store.read_trials()
-        if stopped_because is None:
-            stopped_because = _run_all(study, OptunaSearch(study, ended), ended, slots, since, console)
-        while confirm and stopped_because is None:
-            ended = store.read_trials()
-            replicates = Confirmation(study, confirm, ended)
-            if replicates.num_left == 0:
-                break
-            stopped_because = _run_all(_unpruned(study), replicates, ended, slots, since, console)
-    store.delete_scratch()
+    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    check_request(study, request)
+    with (
+        owned(study.store, join=request.join, say=say) as ownership,
+        connected(address, dashboard=study.space.resources.workers > 1, temp_dir=request.ray_temp_dir),
+    ):
+        slots = slots_asked_for(study.space, address, console)
+        _begin(study, request, ownership, console, say)
+        study = replace(study, store=replace(study.store, patience=PATIENCE))
+        run = functools.partial(_run_all, ownership=ownership, slots=slots, since=since, console=console)
+        stopped_because = _run_phases(study, confirm, ownership, run)
+        if not ownership.others():
+            study.store.delete_scratch()
+    return stopped_because
+
+
+def _begin(
+    study: SearchStudy, request: Request, ownership: Ownership, console: Console, say: Callable[[str], None]
+) -> None:
+    """Look at data and networks, then begin the study or go on with it, then make its float networks."""
+    store, configs = study.store, study.space.float_networks()
+    found = understand_all(configs)
+    for understood, _ in found.values():
+        say(format_understood(understood))
+    open_together(study, request, ownership, found, say)
+    if request.retry_failed is not None:
+        forget_failed(store, request.retry_failed, say)
+    if not ownership.others():
+        store.clear_leftovers({row["trial_id"] for row in store.read_trials()})
+    wait_for_baselines(store, set(found), ownership, say)
+    with console.status(f"making {len(found)} float networks"):
+        make_baselines(configs, store, checkpoint_minutes=study.space.search.checkpoint_minutes)
+
+
+def _run_phases(study: SearchStudy, confirm: int, ownership: Ownership, run: Callable[..., str | None]) -> str | None:
+    """Run the baselines, the search, and the front again with other seeds; return why it stopped early, or None."""
+    ended = study.store.read_trials()
+    if (baselines := Baselines(study, ended, ownership)).num_left:
+        stopped_because = run(_unpruned(study), baselines, ended)
+        if stopped_because is not None:
+            return stopped_because
+        ended = study.store.read_trials()
+    stopped_because = run(study, OptunaSearch(study, ended, ownership), ended)
+    while confirm and stopped_because is None:
+        ended = study.store.read_trials()
+        replicates = Confirmation(study, confirm, ended, ownership)
+        if replicates.num_left == 0:
+            break
+        stopped_because = run(_unpruned(study), replicates, ended)
     return stopped_because
 
 
@@ -241,6 +269,8 @@ def _run_all(
     study: SearchStudy,
     searcher: OptunaSearch | Listed,
     ended: Sequence[Row],
+    *,
+    ownership: Ownership,
     slots: int,
     since: float,
     console: Console,
@@ -250,6 +280,7 @@ def _run_all(
     if searcher.num_left > 0:  # else Tune would start only to end
         with open_desk(study) as desk:
             supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since, ended=ended)
+            ownership.on_lost = supervisor.request_stop
             progress = Progress(study, desk, console, ended, searcher.num_left)
             with signals_stop(supervisor, say=console.print), progress:
                 run_sweep(study, searcher, desk, supervisor, [progress, retention], slots)

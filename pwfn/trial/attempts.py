@@ -14,6 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from pwfn.clock import now
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 
@@ -89,7 +90,7 @@ class Attempts:
 
     def __enter__(self) -> Attempts:
         """Record that a start begins, and begin to give signs of life."""
-        self._attempts = [*read_attempts(self._store, self._trial_id), Attempt(_now(), _now())]
+        self._attempts = [*read_attempts(self._store, self._trial_id), Attempt(now(), now())]
         self._give_sign_of_life(self._store)
         self._thread.start()
         return self
@@ -105,12 +106,12 @@ class Attempts:
     def cost(self, num_gpus: float) -> Cost:
         """Return what all starts have taken until now, if the trial holds `num_gpus` GPUs."""
         rounds = self._store.read_rounds(self._trial_id)
-        attempts = [*self._attempts[:-1], self._attempts[-1]._replace(seen_at=_now())]
+        attempts = [*self._attempts[:-1], self._attempts[-1]._replace(seen_at=now())]
         return cost(attempts, rounds, num_gpus=num_gpus, is_lost=False)
 
     def note_checkpoint(self) -> None:
         """Note that all that was done until now is kept; the next sign of life says so."""
-        self._attempts[-1] = self._attempts[-1]._replace(kept_at=_now())
+        self._attempts[-1] = self._attempts[-1]._replace(kept_at=now())
 
     def _give_signs_of_life(self) -> None:
         while not self._is_over.wait(SIGN_OF_LIFE_SECONDS):
@@ -122,7 +123,7 @@ class Attempts:
             self._give_sign_of_life(replace(self._store, patience=0))
 
     def _give_sign_of_life(self, store: ResultsStore) -> None:
-        self._attempts[-1] = self._attempts[-1]._replace(seen_at=_now())
+        self._attempts[-1] = self._attempts[-1]._replace(seen_at=now())
         if self._is_writer:
             starts = [[moment.isoformat() for moment in attempt if moment is not None] for attempt in self._attempts]
             store.write_attempts(self._trial_id, {"attempts": starts})
@@ -132,7 +133,3 @@ def read_attempts(store: ResultsStore, trial_id: str) -> list[Attempt]:
     """Read the starts of a trial that has no row yet; an empty list if it never started."""
     written = store.read_attempts(trial_id) or {"attempts": []}
     return [Attempt(*map(dt.datetime.fromisoformat, moments)) for moments in written["attempts"]]
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import functools
 import json
 import socket
@@ -16,6 +15,7 @@ from platform import python_version
 from typing import Any
 
 from pwfn import __version__
+from pwfn.clock import now
 from pwfn.config import TrialConfig
 from pwfn.methods import RoundRecord
 from pwfn.results.configuration import config_columns
@@ -67,7 +67,7 @@ def round_row(trial: Trial, record: RoundRecord) -> Row:
         **accuracy_columns("val", record.before, "_before"),
         **accuracy_columns("val", record.after),
         **dataclasses.asdict(record.metrics),
-        "finished_at": dt.datetime.now(dt.UTC),
+        "finished_at": now(),
     }
 
 

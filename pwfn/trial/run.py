@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import logging
 
 import torch
 from safetensors.torch import save
 
 from pwfn.baseline import Baseline
+from pwfn.clock import now
 from pwfn.errors import MachineError, NonFiniteLossError, TrialError, UserError
 from pwfn.export import ModelMetadata, describe_network, encode_network
 from pwfn.methods import METHODS, Method, RoundRecord, run_rounds
@@ -178,7 +178,7 @@ def _leave_point(trial: Trial, method: Method, baseline: Baseline, record: Round
     point = dataclasses.replace(trial, trial_id=name)
     outcome = _outcome(point, method, baseline, record, store)
     if method.task.replicas.is_first:
-        store.write_trial({**trial_row(point, outcome), "finished_at": dt.datetime.now(dt.UTC)})
+        store.write_trial({**trial_row(point, outcome), "finished_at": now()})
 
 
 def _measured(task: Task, baseline: Baseline, record: RoundRecord) -> Row:

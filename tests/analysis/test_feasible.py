@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from recorded import Record, configured
 
 import analysis
-from analysis.feasible import judged, violation
+from analysis.feasible import Constraints, judged, violation
 from analysis.figure import draw
 from analysis.report import write_report
 from analysis.seeds import front_probability
@@ -116,3 +116,19 @@ def test_a_missing_metric_keeps_no_bound() -> None:
     trials = pd.DataFrame([{"val_top1": 0.99, "unique_values": float("nan")}])
     assert violation(trials, {"unique_values": {"max": 50}, "val_top1": {"min": 0.5}}).isna().all()
     assert violation(trials, {"val_top1": {"min": 0}}).tolist() == pytest.approx([-0.99])
+
+
+def test_where_no_trial_keeps_the_bounds_the_nearest_is_named(record: Record, tmp_path: Path) -> None:
+    rows = [
+        {"trial_id": f"t{number}", "state": "complete", "val_top1": top1, "float_val_top1": 0.97, "unique_values": 70}
+        for number, top1 in enumerate((0.9, 0.94, 0.2))
+    ]
+    constraints: Constraints = {"val_top1": {"max_drop": 0.02}, "unique_values": {"max": 64}}
+    record("bound", rows, {**CARD, "space": {"constraints": constraints}})
+    trials = analysis.load(str(tmp_path / "results" / "bound")).trials
+    assert analysis.nearest_miss(trials, constraints) == (
+        "no trial keeps the constraints; the nearest is t1: val_top1 is 94.00 %, but at least 95.00 % is asked for, "
+        "unique_values is 70, but at most 64 is asked for"
+    )
+    assert analysis.nearest_miss(trials, {}) is None
+    assert analysis.nearest_miss(judged(trials.assign(violation=[0.0, 1.0, 1.0])), constraints) is None

@@ -94,6 +94,12 @@ def test_a_dry_run_starts_neither_ray_nor_optuna(tmp_path):
         ),
         (["--space", SPACE, "--results", "/proc/results"], "/proc/results"),
         (["--space", SPACE, "--study", "a/b"], "is not a name"),
+        (["--space", SPACE, "--set", "method.b=4", "--set", "method.b=5"], "--set method.b is given twice"),
+        (["--space", SPACE, "--ray-temp-dir", "/proc/ray"], "/proc is not a folder that can be written to"),
+        (["--space", SPACE, "--ray-temp-dir", f"/tmp/{'long' * 10}"], "too long for sockets"),
+        (["--space", SPACE, "--ray-temp-dir", "/tmp/r", "--address", "auto"], "with --address it runs already"),
+        (["--space", SPACE, "--address", "127.0.0.1:1"], "--address 127.0.0.1:1: nothing answers there"),
+        (["--space", SPACE, "--address", "ray://127.0.0.1:1"], "cannot run through Ray's client"),
     ],
 )
 def test_what_a_search_refuses(main, arguments, expected, tmp_path):
@@ -109,6 +115,7 @@ def test_a_study_begun_by_other_code_is_refused_before_anything_starts(main, tmp
     store = ResultsStore(str(tmp_path / "results"), "small_space")
     open_study(SearchSpace.load(SPACE), store, command="test")
     store.write_study({**store.read_study(), "versions": {**store.read_study()["versions"], "torch": "1.0"}})
+    store.write_trial({"trial_id": "0000"})
     code, _, errors = main("search", "--space", SPACE)
     assert code == 2
     assert "small_space was begun otherwise (torch: 1.0 -> " in errors
@@ -122,7 +129,7 @@ def test_a_model_that_does_not_exist_ends_the_process_with_one_line(tmp_path):
     assert done.returncode == 2, done.stderr
     assert "did you mean digits_mlp" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert not list(tmp_path.glob("results/*/trials/*"))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -133,12 +140,13 @@ def test_a_model_that_does_not_exist_ends_the_process_with_one_line(tmp_path):
         (["--study", "none", "--trial", "7"], "has no finished trial 0007"),
     ],
 )
-def test_what_a_trial_by_hand_refuses(main, arguments, expected):
+def test_what_a_trial_by_hand_refuses(main, arguments, expected, tmp_path):
     code, _, errors = main("train", *arguments)
     assert code == 2
     assert errors.strip().splitlines()[-1].startswith("error: ")
     assert expected in errors.strip().splitlines()[-1]
     assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

@@ -78,10 +78,11 @@ def test_patience_ends(store: ResultsStore, disk: Path) -> None:
 
 
 def test_everything_waits_reads_listings_and_deletions_too(store: ResultsStore, disk: Path) -> None:
-    store.write_proposal("t0", {"number": 0})
+    proposal = {"trial_id": "t0", "number": None, "params": {}}
+    store.write_proposal("t0", proposal)
     store.write_checkpoint("t0", b"state")
     with later(0.5, put_in_the_way(disk)):
-        assert store.read_proposals() == [{"number": 0}]
+        assert store.read_proposals() == [proposal]
     with later(0.5, put_in_the_way(disk)):
         assert store.read_checkpoint("t0") == b"state"
     with later(0.5, make_read_only(disk)):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pwfn.baseline import baseline_key
 from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 from pwfn.search.code_digests import PACKAGE, code_digests
-from pwfn.search.study import MOST_SHOWN, check_inputs, open_study
+from pwfn.search.study import MOST_SHOWN, check_inputs, check_study, moved_inputs, open_study
 from pwfn.space.space import SearchSpace
 from pwfn.trial.rows import versions
 
@@ -28,7 +29,8 @@ def begin(store, *overrides, trials=None, force=False):
 
 
 def edit(store, **changes):
-    """Have the study been begun by something else."""
+    """Have the study been begun by something else, and a trial have ended."""
+    store.write_trial({"trial_id": "0000"})
     store.write_study({**store.read_study(), **changes})
 
 
@@ -65,6 +67,7 @@ def test_what_changes_no_trial_may_change(store):
 
 def test_another_space_is_refused_with_the_difference(store):
     begin(store)
+    edit(store)
     assert refusal(store, "training.batch_size=32", "method.b=4") == (
         f"{store.results}/small was begun otherwise (fixed.method.b: nothing -> 4; fixed.training.batch_size: 64 -> "
         "32; start_with: [{'method.b': 7, 'method.start_sigma': 1, 'training.lr': 0.001}] -> "
@@ -130,6 +133,7 @@ def test_forced_it_goes_on_and_keeps_a_note(store, caplog):
 def test_trials_by_hand_are_no_study_to_continue(store):
     store.create()
     store.write_study({"study": "small", "command": "train.py"})
+    store.write_proposal("0000", {"trial_id": "0000", "number": 0, "config": {}})
     with pytest.raises(UserError, match=r"small holds trials run by hand; give this study another name with --study$"):
         begin(store)
 
@@ -148,6 +152,83 @@ def test_data_is_recorded_at_first_and_refused_when_it_differs(store, caplog):
     assert "(training labels: aa -> bb)" in caplog.text
     assert store.read_study()["inputs"] == other
     assert [note["differences"] for note in store.read_study()["forced"]] == [["training labels: aa -> bb"]]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.loader_workers=1", "data.loader_timeout=9", "resources.cpus_per_worker=2"],
+        ["method.max_order=4", "training.optimizer=sgd", "model.pretrained=false"],  # the defaults
+        ["search.max_concurrent=3", "search.keep_models=null"],
+    ],
+)
+def test_what_changes_no_result_stops_no_resume(store, overrides):
+    begin(store)
+    edit(store)
+    begin(store, *overrides)
+    assert "forced" not in store.read_study()
+
+
+def test_a_gpu_may_be_shared_by_more_trials_but_not_replaced_by_a_cpu(store):
+    begin(store, "resources.gpus_per_worker=0.5")
+    edit(store)
+    begin(store, "resources.gpus_per_worker=0.25")
+    assert "(fixed.resources.gpus_per_worker: a GPU -> none)" in refusal(store)
+
+
+def test_a_study_without_trials_is_begun_anew(store, caplog):
+    begin(store)
+    store.write_proposal("0000", {"trial_id": "0000", "number": 0, "params": {"method.b": 7}})
+    store.write_warm_start({"folders": ["old"], "trials": []})
+    with caplog.at_level(logging.INFO):
+        study = begin(store, "training.batch_size=32")
+    assert caplog.messages == [f"{store.results}/small has no finished round: it is begun anew"]
+    assert study.proposals() == []
+    assert store.read_warm_start() is None
+    assert store.read_study()["space"]["fixed"]["training"]["batch_size"] == 32
+    assert "forced" not in store.read_study()
+
+
+def test_a_check_writes_nothing(store):
+    check_study(SearchSpace.load(SPACE), store)
+    assert not Path(store.results, "small").exists()
+    begin(store)
+    edit(store)
+    before = Path(store.results, "small", "study.json").read_bytes()
+    with pytest.raises(UserError, match=r"was begun otherwise \(fixed.training.batch_size: 64 -> 32\)"):
+        check_study(SearchSpace.load(SPACE, ["training.batch_size=32"]), store)
+    check_study(SearchSpace.load(SPACE, ["training.batch_size=32"]), store, force=True)
+    assert Path(store.results, "small", "study.json").read_bytes() == before
+
+
+def test_a_study_of_a_newer_program_is_refused_and_not_rewritten(store):
+    begin(store)
+    path = Path(store.results, "small", "study.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
+    before = path.read_bytes()
+    for force in (False, True):
+        with pytest.raises(UserError, match=r"study.json: schema_version is 99, but this program knows versions up to"):
+            begin(store, force=force)
+    assert path.read_bytes() == before
+
+
+def test_the_same_data_may_lie_elsewhere_and_the_float_network_is_kept(store, tmp_path):
+    here, there = ([f"data.root={tmp_path}/{place}/digits"] for place in ("here", "there"))
+    old, new = (baseline_key(SearchSpace.load(SPACE, each).float_networks()[0]) for each in (here, there))
+    begin(store, *here)
+    check_inputs(store, {old: {"images": "aa"}}, force=False)
+    store.write_baseline(old, b"weights", {"epochs": 3})
+    edit(store)
+    space = SearchSpace.load(SPACE, there)
+    moved = moved_inputs(store.read_study(), space)
+    assert moved == {new: old}
+    with pytest.raises(UserError, match=r"was begun otherwise \(images: aa -> bb\)"):
+        check_study(space, store, {new: {"images": "bb"}})
+    check_study(space, store, {new: {"images": "aa"}})
+    begin(store, *there)
+    check_inputs(store, {new: {"images": "aa"}}, force=False, moved=moved)
+    assert store.read_baseline(new) == (b"weights", {"epochs": 3})
+    assert "(fixed.data.root: digits -> letters)" in refusal(store, f"data.root={tmp_path}/there/letters")
 
 
 @pytest.fixture(scope="module")

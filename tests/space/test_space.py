@@ -328,8 +328,14 @@ class TestRefusals:
             ("method.prior: {choice: [true], when: {method.b: 9}}", "vary.method.prior.when: method.b is never 9"),
             ("method.prior: {choice: [true], when: {model.name: x}}", "when: model.name is never 'x'"),
             (
-                "method.prior: {choice: [true], when: {training.optimizer: adam, training.momentum: 0.3}}",
+                "method.max_order: {int: [1, 4], when: {training.optimizer: sgd}}\n"
+                "  method.prior: {choice: [true], when: {training.optimizer: adam, method.max_order: 3}}",
                 "vary.method.prior.when can never hold: one of true when training.optimizer is 'adam' and",
+            ),
+            (
+                "method.prior: {choice: [true], when: {training.lr: 0.001}}",
+                "vary.method.prior.when: training.lr varies as log_float 0.0001 to 0.01, which is as good as never "
+                "exactly 0.001; a condition needs a choice or whole numbers",
             ),
             (
                 "method.prior: {choice: [true], when: {method.noise: true}}\n"
@@ -722,3 +728,39 @@ def test_pruning_by_a_metric_that_no_round_has_is_refused(tmp_path):
     assert SearchSpace.load(path).search.pruning is None
     with pytest.raises(UserError, match=r"search\.pruning: size_bytes is known only when a trial has ended; judge by"):
         SearchSpace.load(path, ["search.pruning={}"])
+
+
+def test_constraints_and_settings_inside_are_set_on_the_command_line(load):
+    space = load(
+        f"{BASE}constraints: {{val_top1: {{min: 0.5}}, entropy_bits: {{max: 3}}}}\n",
+        ["constraints.val_top1.max_drop=0.02", "constraints.unique_values={max: 64}", "constraints.entropy_bits=null",
+         "search.pruning.grace_rounds=2"],
+    )  # fmt: skip
+    assert space.resolved()["constraints"] == {"val_top1": {"min": 0.5, "max_drop": 0.02}, "unique_values": {"max": 64}}
+    assert space.search.pruning is not None
+    assert (space.search.pruning.grace_rounds, space.search.pruning.reduction_factor) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["constraints.val_top1.mim=0.9"], "--set constraints.val_top1.mim is not a bound (min, max, max_drop)"),
+        (["constraints.val_top1.min=90"], "--set constraints.val_top1.min is 90, but val_top1 is a fraction"),
+        (["constraints.accuracy={min: 0.9}"], "--set constraints.accuracy is not a metric"),
+        (["search.pruning.grace=2"], "--set search.pruning.grace is not a setting of pruning"),
+        (["search.pruning.grace_rounds=0"], "--set search.pruning.grace_rounds is 0, but must be greater than"),
+        (["search.sampler.name=tpe"], "search.sampler"),
+        (["method.b=4", "method.b=5"], "--set method.b is given twice, as 4 (--set method.b) and 5; keep one of them"),
+        (["method.b=4", "method.b=4"], "--set method.b is given twice"),
+    ],
+)
+def test_what_the_command_line_cannot_set(load, overrides, expected):
+    with pytest.raises(UserError) as caught:
+        load(BASE, overrides)
+    assert expected in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_option_and_a_field_that_mean_the_same_are_not_both_given(load):
+    with pytest.raises(UserError, match=r"--seed is given twice, as 3 \(--set search.seed\) and 4; keep one"):
+        load(BASE, ["search.seed=3"], seed=4)

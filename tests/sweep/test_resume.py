@@ -38,12 +38,13 @@ def joined():
 
 
 def sweep(folder, *overrides, trials=1, force=False):
+    from pwfn.sweep.opening import Request
     from pwfn.sweep.sweep import search
 
     space = SearchSpace.load(SPACE, overrides, trials=trials)
     study = open_study(space, ResultsStore(str(folder), "small"), command="test", force=force)
     output = StringIO()
-    search(study, address=None, console=Console(file=output, width=200), force=force)
+    search(study, address=None, console=Console(file=output, width=200), request=Request(force=force))
     return study.store, output.getvalue()
 
 

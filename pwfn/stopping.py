@@ -1,0 +1,94 @@
+"""What Ctrl-C and SIGTERM do at any moment of a command: one line, and the exit code of the signal.
+
+While a command imports, nothing is lost by ending at once, and an exception in the midst of an import could be caught
+by whatever imports; so the process then ends in the handler. Later the handler raises `Stopped`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_words: list[str | None] = [None]
+"""What is said when the process ends in the handler; None where the handler raises. The last entry counts."""
+_listens: list[bool] = []
+_last: list[float] = []
+"""When SIGTERM came."""
+SAME_SECONDS = 1.0
+"""`timeout` and others send SIGTERM to the process and, a moment later, to its group: that counts as one."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks the command to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """The exit code that shells expect of a process ended by a signal."""
+    return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
+
+
+def listen() -> None:
+    """Handle the signals from now on; one that the caller of the process has ignored stays ignored."""
+    _listens.append(True)
+    listen_again()
+
+
+def listen_again() -> None:
+    """Handle the signals as before, after a library has put its own handlers in the place of these."""
+    if not _listens or threading.current_thread() is not threading.main_thread():
+        return
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+
+
+@contextmanager
+def at_once(words: str) -> Iterator[None]:
+    """In this context a signal ends the process at once, with one line."""
+    _words.append(words)
+    try:
+        yield
+    finally:
+        _words.pop()
+
+
+@contextmanager
+def by_exception() -> Iterator[None]:
+    """In this context a signal raises `Stopped`."""
+    _words.append(None)
+    try:
+        yield
+    finally:
+        _words.pop()
+
+
+def is_repeated(number: int) -> bool:
+    """Whether a signal is the same one again, sent twice by its sender."""
+    if number != signal.SIGTERM:
+        return False
+    came = time.monotonic()
+    is_same = bool(_last) and came - _last[-1] < SAME_SECONDS
+    _last.append(came)
+    return is_same
+
+
+def handle(number: int, frame: Any) -> None:
+    """Handle a signal."""
+    if is_repeated(number):
+        return
+    words = _words[-1]
+    if words is None:
+        raise Stopped(number)
+    with suppress(OSError):
+        os.write(2, f"{signal.Signals(number).name}: {words}\n".encode())
+    os._exit(128 + number)
