@@ -1,4 +1,4 @@
-"""Limits what a study keeps on disk: the networks of its best trials, and nothing that a crash left behind.
+"""Limits what a study keeps on disk: the networks of its best trials.
 
 At any time there are at most `search.keep_models` compressed networks, one more for each trial that is just ending, and
 one checkpoint for each trial that has not ended. Rows, rounds and codebooks of all trials are kept, so that each trial
