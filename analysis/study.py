@@ -30,6 +30,8 @@ TIMES = ("started_at", "finished_at")
 PLACES = ("host", "commit", "versions_json")
 COLUMNS = (*TEXTS, "seed", "left_out", "num_broken_images", *NUMBERS, *TIMES, *PLACES)
 """Columns of a trial's row that are read, besides the objectives; the configuration's come from its JSON."""
+LATER = ("stage",)
+"""Those of them that files of schema version 1 do not have."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,8 @@ def _with_columns(trials: pd.DataFrame, further: Iterable[str], notes: list[str]
     """Add columns that the report needs and the files lack, set the type of each, and add a column for each field."""
     numbers = dict.fromkeys([*NUMBERS, *further])
     if len(trials):
-        notes.extend(f"no trial has the column {name}" for name in (*TEXTS, *numbers) if name not in trials)
+        expected = [name for name in (*TEXTS, *numbers) if name not in LATER]
+        notes.extend(f"no trial has the column {name}" for name in expected if name not in trials)
     empty = pd.Series(index=trials.index)
     columns: dict[str, pd.Series[Any]] = {name: trials.get(name, empty).astype("str") for name in (*TEXTS, *PLACES)}
     columns |= {name: pd.to_numeric(trials.get(name, empty), errors="coerce").astype("float64") for name in numbers}
