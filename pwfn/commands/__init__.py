@@ -14,7 +14,7 @@ from importlib import import_module
 
 from pwfn import __doc__ as purpose
 from pwfn import __version__, stopping
-from pwfn.errors import UserError, nearest_names
+from pwfn.errors import TrialError, UserError, nearest_names
 from pwfn.invocation import command_line
 
 COMMANDS = {
@@ -40,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code: 2 for an error that the user can correct, 130 or 143 after a signal."""
+    """Run one command and return its exit code.
+
+    0: it did what was asked. 1: training or the machine failed. 2: an error that the user can correct. 130 or 143: a
+    signal ended it.
+    """
     command = import_module(f"pwfn.commands.{name}")
     parser = argparse.ArgumentParser(prog=command_line(name), description=COMMANDS[name])
     options: argparse.Namespace = command.parse(parser, arguments)
@@ -51,9 +55,9 @@ def run(name: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)
         return stopping.exit_code(stop)
-    except _errors_of_users() as error:
+    except (*_errors_of_users(), TrialError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, TrialError) else 2
     return code
 
 

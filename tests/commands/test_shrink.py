@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import pwfn
+import pwfn.shrink
 from pwfn.commands import run
 from pwfn.config import DataConfig, ModelConfig
 from pwfn.export import describe_network, encode_network
@@ -135,6 +136,16 @@ def test_what_cannot_be_done_is_said_in_one_line_and_leaves_nothing(
     assert message in error
     assert error.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {file.name, "taken"}
+
+
+def test_training_that_diverges_is_one_line(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pwfn.shrink.TRAINING", pwfn.shrink.TRAINING.model_copy(update={"lr": 1e30}))
+    options = ["--data", "digits", "--device", "cpu", "--epochs", "1", "--out", str(tmp_path / "new")]
+    assert shrink([str(file), "--values", "8", *options]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_data_of_other_classes_is_refused(tmp_path, capsys):
