@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import pwfn.torchvision_shim  # noqa: F401  (a test may import timm before anything of ours)
 from pwfn.config import shared_data_folder
 from pwfn.sweep.cluster import prepare_environment
 

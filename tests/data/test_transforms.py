@@ -69,7 +69,7 @@ def test_the_pixels_are_timms_for_every_distinct_configuration(use_test_size: bo
             found.mean, found.std, tuple(size), found.interpolation, found.crop_fraction, found.crop_mode
         )
         theirs = create_transform(**wanted)
-        data = _Nothing(2, {}, ours, torch.device("cpu"))
+        data = _Nothing(2, {}, torch.zeros(0, dtype=torch.bool), ours, torch.device("cpu"))
         for photo in PHOTOS:
             pixels = data._normalise(measuring_transform(ours)(photo)[None])[0]
             torch.testing.assert_close(
