@@ -123,6 +123,7 @@ def test_a_study_begun_by_other_code_is_refused_before_anything_starts(main, tmp
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_model_that_does_not_exist_ends_the_process_with_one_line(tmp_path):
     done = launch("search", "--space", SPACE, "--set", "model.name=digits_mpl", cwd=tmp_path)
@@ -218,6 +219,7 @@ def test_the_same_seed_gives_identical_rows(searched):
     assert histories[0] == histories[1]
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_a_trial_whose_network_was_deleted_runs_again_to_the_same_numbers_and_is_exported(searched, in_a_bare_checkout):
     folder, output = searched[0][0], searched[1][0].stdout

@@ -15,7 +15,12 @@ from pwfn.config import PwfnConfig
 from pwfn.methods.pwfn.posterior import Posterior
 from pwfn.trial import opening
 
-TRAINED = ("pwfn", "pwfn, live, alternate", "wfn", "qat")
+SLOW_TRAINED = [pytest.param(case, marks=pytest.mark.slow) for case in ("pwfn", "wfn")]
+FURTHER = (
+    "pwfn, free, fisher, linear_on_grad", "pwfn, equalised", "pwfn, exponential, nearest, resized",
+    "qat, powers of two, fisher", "gpfq, sample by sample", "msq", "kmeans by tensor",
+)  # fmt: skip
+"""Cases beside those that have every method and kind of training once."""
 LOOPS = ("train", "evaluate", "recalibrate", "float network train")
 SHORT = {"method": PwfnConfig(fractions=(1.0,), b=4, max_order=2)}
 
@@ -37,7 +42,7 @@ def measured(of):
     return row, waits, ledger.shapes_alive()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in FURTHER)) for case in CASES])
 def test_the_device_gives_the_row_of_the_cpu_and_keeps_nothing(case):
     row, _, left = on_the_device(case)
     assert row["state"] == "complete", row["failure_message"]
@@ -46,7 +51,7 @@ def test_the_device_gives_the_row_of_the_cpu_and_keeps_nothing(case):
     assert left == []
 
 
-@pytest.mark.parametrize("case", TRAINED)
+@pytest.mark.parametrize("case", ["pwfn, live, alternate", "qat", *SLOW_TRAINED])
 def test_the_host_does_not_wait_more_often_for_more_batches(case):
     _, few, _ = on_the_device(case)
     _, many, _ = on_the_device(case, 2)

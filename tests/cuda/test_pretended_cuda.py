@@ -34,11 +34,19 @@ def guard(request) -> Path:
     return library
 
 
-@pytest.mark.parametrize("checks", ["check_trials.py", "check_failures.py"])
-def test_on_the_pretended_device(checks, guard):
+@pytest.mark.parametrize(
+    ("checks", "which"),
+    [
+        ("check_trials.py", "not slow"),
+        ("check_failures.py", "not slow"),
+        pytest.param("check_trials.py", "slow", marks=pytest.mark.slow),
+    ],
+)
+def test_on_the_pretended_device(checks, which, guard):
     command = [
         sys.executable, "-m", "pytest", "-q", "--tb=short", "--noconftest", "--color=no", "-p", "no:cacheprovider",
-        "-p", "pretended_cuda", "-o", f"pythonpath={HERE}", "-o", "python_files=check_*.py", str(HERE / checks),
+        "-p", "pretended_cuda", "-o", f"pythonpath={HERE}", "-o", "python_files=check_*.py", "-m", which,
+        str(HERE / checks),
     ]  # fmt: skip
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PRETENDED_CUDA_GUARD": str(guard), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

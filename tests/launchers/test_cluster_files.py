@@ -19,6 +19,7 @@ from ray.scripts.scripts import start as ray_start
 from ruamel.yaml import YAML
 
 from pwfn import __version__
+from pwfn.commands import run
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "launchers" / "cluster"
@@ -45,22 +46,19 @@ def test_images_and_versions_are_those_the_project_is_tested_with():
 
 
 @pytest.mark.parametrize("name", ["README.md", "slurm.sh", "submit.sh"])
-def test_every_search_that_is_shown_has_a_plan(name):
+def test_every_search_that_is_shown_has_a_plan(name, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
     shown = re.findall(r"--space \S+ --results \S+(?: --set \S+)?", (CLUSTER / name).read_text())
     assert shown
     for options in {*shown} - {"--space SPACE --results PLACE"}:
-        search_plan(shlex.split(options), cwd=ROOT)
+        code = run("search", [*shlex.split(options), "--dry-run"])
+        check_plan(code, *capsys.readouterr())
 
 
-def search_plan(options: list[str], root: Path = ROOT, **settings: object) -> str:
-    """Have a checkout's search print its plan; that the data is not on this machine is said after it."""
-    command = [sys.executable, root / "launchers" / "search.py", *options, "--dry-run"]
-    done = subprocess.run(command, capture_output=True, text=True, **settings)
-    assert "Plan of" in done.stdout, done.stderr
-    assert done.returncode == 0 or re.fullmatch(r"error: data\.root: folder \S+ does not exist\n", done.stderr), (
-        done.stderr
-    )
-    return done.stdout
+def check_plan(code: int, output: str, errors: str) -> None:
+    """That the data is not on this machine is said after the plan."""
+    assert "Plan of" in output, errors
+    assert code == 0 or re.fullmatch(r"error: data\.root: folder \S+ does not exist\n", errors), errors
 
 
 # Shell
@@ -276,5 +274,7 @@ def test_the_image_holds_what_the_rayjob_runs(tmp_path):
     python, script, *options = shlex.split(rayjob()["spec"]["entrypoint"])
     assert (python, script) == ("python", f"{folder}/launchers/search.py")
     assert options[options.index("--address") + 1] == "auto"
-    plan = search_plan(options, root=tmp_path, cwd="/", env={"PYTHONPATH": str(tmp_path)})
-    assert "Plan of deit" in plan
+    command = [sys.executable, tmp_path / "launchers" / "search.py", *options, "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", env={"PYTHONPATH": str(tmp_path)})
+    check_plan(done.returncode, done.stdout, done.stderr)
+    assert "Plan of deit" in done.stdout

@@ -46,6 +46,7 @@ def broken_node():
 OVERRIDES = ("model.name=breaking_mlp", f"training.batch_size={BAD_BATCH}", "search.baselines=false")
 
 
+@pytest.mark.slow
 def test_trials_go_on_elsewhere_and_the_node_is_named(broken_node, tmp_path, monkeypatch):
     import torch
 

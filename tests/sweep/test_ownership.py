@@ -24,7 +24,7 @@ def s3():
         yield server
 
 
-@pytest.fixture(params=["disk", "s3"])
+@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.slow)])
 def results(request, tmp_path, s3):
     return str(tmp_path / "results") if request.param == "disk" else s3.uri(f"{tmp_path.name}/results")
 

@@ -81,6 +81,7 @@ def test_other_data_is_refused_and_forced_it_goes_on(joined, tmp_path, caplog):
     assert note["differences"][0] == "number of test images: 60 -> 50"
 
 
+@pytest.mark.slow
 def test_another_checkpoint_under_the_same_name_is_another_input(tmp_path):
     checkpoint = tmp_path / "float.safetensors"
     space = SearchSpace.load(SPACE, [f"model.checkpoint={checkpoint}"])

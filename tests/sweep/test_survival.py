@@ -134,6 +134,7 @@ def test_sigkill_of_a_trial_process(cluster, undisturbed, tmp_path):
     assert_nothing_is_left_over()
 
 
+@pytest.mark.slow
 def test_loss_of_a_node(cluster, undisturbed, tmp_path):
     """The node that is not the driver's dies with its trial, which goes on elsewhere."""
     lost = next(node for node in cluster.list_all_nodes() if node is not cluster.head_node)

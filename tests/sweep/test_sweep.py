@@ -173,7 +173,11 @@ def test_a_budget_ends_a_sweep_after_the_running_rounds_and_the_next_one_goes_on
     ("overrides", "expected"),
     [
         (["model.checkpoint=/nowhere.safetensors"], r"/nowhere\.safetensors"),
-        (["data.name=parquet", "data.root=/nowhere"], r"data\.root: folder /nowhere does not exist"),
+        pytest.param(
+            ["data.name=parquet", "data.root=/nowhere"],
+            r"data\.root: folder /nowhere does not exist",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_input_that_no_trial_can_use_ends_the_sweep_before_its_first_trial(cluster, tmp_path, overrides, expected):
@@ -215,6 +219,7 @@ def test_two_workers_give_the_result_of_one_without_noise(cluster, tmp_path):
         assert alone[name] == pytest.approx(together[name], abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_two_worker_trials_survives_the_kill_of_a_worker(cluster, tmp_path):
     """SIGKILL of one data-parallel worker after the first round; the trial ends like one that nobody disturbed."""
     undisturbed, _ = sweep(tmp_path / "undisturbed", "resources.workers=2", "training.rest_epochs=100", trials=1)

@@ -90,7 +90,9 @@ def run(world_size: int, folder: Path, names: tuple[str, ...], *, disturbed: boo
     return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(world_size)]
 
 
-@pytest.mark.parametrize(("world_size", "names"), [(2, ("pwfn", "qat")), (3, tuple(METHODS))])
+@pytest.mark.parametrize(
+    ("world_size", "names"), [pytest.param(2, ("pwfn", "qat"), marks=pytest.mark.slow), (3, tuple(METHODS))]
+)
 def test_workers_agree_on_codebook_fixed_set_and_weights_after_every_round(world_size, names, tmp_path):
     first, *others = run(world_size, tmp_path, names)
     assert {case: len(rounds) for case, rounds in first.items()} == {
