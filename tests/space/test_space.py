@@ -206,7 +206,8 @@ class TestOverrides:
             ),
             (
                 "resources.gpus_per_worker=1.5",
-                "--set resources.gpus_per_worker: gpus_per_worker above 1 must be whole, but got 1.5",
+                "--set resources.gpus_per_worker: gpus_per_worker=1.5, but a worker uses one GPU: for 1.5 GPUs use "
+                "gpus_per_worker=1 with workers=2",
             ),
         ],
     )

@@ -293,6 +293,7 @@ def test_a_row_names_its_versions_and_its_configuration(store):
 
 IN_ANOTHER_PROCESS = """
 import sys, time, torch
+sys.path.append("..")  # what all tests share
 torch.set_num_threads(1)
 from pwfn.results.store import ResultsStore
 from test_trial import go_on, make_trial, run
