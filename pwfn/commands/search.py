@@ -191,7 +191,7 @@ def _search(space: SearchSpace, options: argparse.Namespace, console: Console) -
         SearchStudy(space, store), address=options.address, console=console, confirm=options.confirm, request=request
     )
     if stopped_because is not None:
-        console.print(f"stopped: {stopped_because}; the same command goes on", soft_wrap=True)
+        console.print(f"stopped: {stopped_because}; the same command goes on", markup=False, soft_wrap=True)
     finish(options.results, store.study, console)
 
 
@@ -208,7 +208,7 @@ def finish(results: str, study: str, console: Console) -> None:
     for line in (*analysis.verdicts(loaded), *([missed] if missed is not None else []), *notes):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     for path in paths:
-        console.print(f"report: {path}", soft_wrap=True)
+        console.print(f"report: {path}", markup=False, soft_wrap=True)
     point = suggestion(loaded)
     if point is not None:
         out = f"{study}-{point}.pwfn.safetensors"

@@ -93,14 +93,18 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
 
     def _show_notes(self) -> None:
         for note in ray.get(self._desk.take_notes.remote()):
-            self._console.print(note, soft_wrap=True)
+            self._say(note)
 
     def _end(self, trial_id: str) -> None:
         self._running.pop(trial_id, None)
         points = self._study.store.read_points(trial_id)
         self._rows += points
         for row in points if not self._console.is_terminal else ():
-            self._console.print(f"{self._counts()}: trial {row['trial_id']} {self._result(row)}", soft_wrap=True)
+            self._say(f"{self._counts()}: trial {row['trial_id']} {self._result(row)}")
+
+    def _say(self, words: str) -> None:
+        """Print words as they are: messages of errors have brackets, which are no markup."""
+        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     @property
     def _trials(self) -> list[Row]:
