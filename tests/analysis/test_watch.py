@@ -60,6 +60,7 @@ def launch(tmp_path: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_at_any_moment_and_the_command_ends_by_itself(record: Record, tmp_path: Path) -> None:
     store = record("digits", [], CARD)
     process = launch(tmp_path)

@@ -106,6 +106,7 @@ def test_what_is_not_the_disks_fault_is_said_at_once(store: ResultsStore, disk: 
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.slow
 def test_a_server_that_was_away_and_one_that_hung(caplog: pytest.LogCaptureFixture) -> None:
     with S3Server() as server:
         store = ResultsStore(server.uri("team/results"), "digits", patience=60)

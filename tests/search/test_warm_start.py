@@ -101,6 +101,7 @@ def test_refuses_what_it_cannot_take(tmp_path, begun):
     assert study.store.read_warm_start() is None
 
 
+@pytest.mark.slow
 def test_a_warm_search_begins_nearer_to_the_optimum(tmp_path):
     """The mean loss of the first six proposals after the known good settings: every warm seed below every cold one."""
     source = record(tmp_path, "old", toy_space(), known_trials(60))

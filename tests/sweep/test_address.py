@@ -36,6 +36,7 @@ def test_an_address_that_cannot_be_one(address, expected):
     assert expected in refusal(address)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_no_cluster_and_says_nothing(tmp_path):
     """In a process of its own, in which Ray's waiting thread is left behind."""
     with socket.create_server(("127.0.0.1", 0)) as server:

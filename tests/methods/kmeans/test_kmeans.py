@@ -142,6 +142,7 @@ def work(rank: int, world_size: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_all_replicas_end_with_the_same_weights(tmp_path, monkeypatch):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -158,6 +159,7 @@ def test_all_replicas_end_with_the_same_weights(tmp_path, monkeypatch):
 # From the command line.
 
 
+@pytest.mark.slow
 def test_a_trial_from_the_space_of_this_method(tmp_path):
     settings = ["baseline.epochs=2", "method.num_values=9", "method.weighting=fisher", "method.fisher_images=50"]
     command = [sys.executable, ROOT / "launchers" / "train.py", "--space", "kmeans_digits.yaml", "--results", "results"]

@@ -119,6 +119,7 @@ def test_several_chunks_equal_the_slow_one(num_weights: int) -> None:
     assert_equals_slow(Case(mu, sigma, 0.9, 1.0, 2.0, 6, fixed=np.arange(num_weights) % 7 == 0))
 
 
+@pytest.mark.slow
 def test_more_pairs_of_candidates_than_weights_equal_the_slow_one() -> None:
     """Codes are ranked rather than counted, over several chunks."""
     mu, sigma = (tensor.numpy() for tensor in realistic(40_000))
