@@ -55,9 +55,12 @@ def run(name: str, arguments: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         print("stopped", file=sys.stderr)
         return stopping.exit_code(stop)
-    except (*_errors_of_users(), TrialError) as error:
+    except TrialError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, TrialError) else 2
+        return 1
+    except _errors_of_users() as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return code
 
 
