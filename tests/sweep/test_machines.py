@@ -61,7 +61,7 @@ def test_trials_go_on_elsewhere_and_the_node_is_named(broken_node, tmp_path, mon
     assert {each["failure_class"] for each in place["failures"]} == {"device"}
     if place["left_alone"]:
         assert "is left alone from now on" in output
-    assert any(broken_node[:8] in note for note in load(tmp_path, ["small"])[0].notes)
+    assert any(broken_node[:8] in note for note in load(str(tmp_path / "small")).notes)
     # The undisturbed table, from this very process.
     register()
     monkeypatch.setenv("PWFN_TEST_BROKEN_NODE", "none")
