@@ -33,10 +33,16 @@ def violation(trials: pd.DataFrame, constraints: Constraints) -> pd.Series[float
 
     The mean over seeds is that of their configuration.
     """
-    misses = [
-        _missed(trials, metric, kind, bound) for metric, bounds in constraints.items() for kind, bound in bounds.items()
-    ]
-    return pd.concat(misses, axis=1).max(axis=1, skipna=False)
+    return _misses(trials, constraints).max(axis=1, skipna=False)
+
+
+def _bounds(constraints: Constraints) -> list[tuple[str, Bound, float]]:
+    return [(metric, kind, bound) for metric, bounds in constraints.items() for kind, bound in bounds.items()]
+
+
+def _misses(trials: pd.DataFrame, constraints: Constraints) -> pd.DataFrame:
+    """By what share each trial misses each bound: a column for each of `_bounds`."""
+    return pd.concat([_missed(trials, *each) for each in _bounds(constraints)], axis=1)
 
 
 def _missed(trials: pd.DataFrame, metric: str, kind: Bound, bound: float) -> pd.Series[float]:
@@ -50,20 +56,14 @@ def nearest_miss(trials: pd.DataFrame, constraints: Constraints) -> str | None:
     finished = trials[trials["state"].isin(FINISHED)]
     if not constraints or finished.empty or (finished["state"] != INFEASIBLE).any():
         return None
-    misses = [
-        _missed(finished, metric, kind, bound).clip(lower=0)
-        for metric, bounds in constraints.items()
-        for kind, bound in bounds.items()
-    ]
-    together = pd.concat(misses, axis=1).sum(axis=1, skipna=False)
+    misses = _misses(finished, constraints)
+    together = misses.clip(lower=0).sum(axis=1, skipna=False)
     if together.isna().all():
         return None
-    nearest = finished.iloc[int(together.argmin())]
+    place = int(together.argmin())
+    nearest, shares = finished.iloc[place], misses.iloc[place]
     missed = [
-        _miss_words(nearest, metric, kind, bound)
-        for metric, bounds in constraints.items()
-        for kind, bound in bounds.items()
-        if not _missed(nearest.to_frame().T, metric, kind, bound).iloc[0] <= 0
+        _miss_words(nearest, *each) for each, share in zip(_bounds(constraints), shares, strict=True) if not share <= 0
     ]
     return f"no trial keeps the constraints; the nearest is {nearest['trial_id']}: {', '.join(missed)}"
 

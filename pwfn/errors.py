@@ -58,7 +58,7 @@ class DivergedWeightsError(TrialError):
     failure_class = "nan"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or the name of its type if it has no message."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__
 

@@ -78,28 +78,24 @@ class Midway:
         present = under(f"{label}.", self._present)
         if not present:
             return []
-        own = under(f"rank{self._replicas.rank}.", present)
-        learner.load_state({**under("learner.", present), **under("learner.", own)})
-        torch.set_rng_state(own["rng"])
+        state = self._of_this_replica(present)
+        learner.load_state(state)
+        torch.set_rng_state(state["rng"])
         if device.type == "cuda":
-            torch.cuda.set_rng_state(own["rng_cuda"], device)
+            torch.cuda.set_rng_state(state["rng_cuda"], device)
         self._present = {}
-        return list(own["losses"].to(device).unbind())
+        return list(state["losses"].to(device).unbind())
 
     def after_step(self, label: str, learner: Learner, losses: list[Tensor]) -> None:
         """Keep where an epoch stands after a step, if it is time to."""
         if not self._is_due(len(losses), losses[-1].device):
             return
-        state = learner.state()
-        own = {f"learner.{k}": v for k, v in state.items() if k.startswith(OWN)}
-        own |= copied({"rng": torch.get_rng_state(), "losses": torch.stack(losses)})
+        further = copied({"rng": torch.get_rng_state(), "losses": torch.stack(losses)})
         if losses[-1].device.type == "cuda":
-            own["rng_cuda"] = torch.cuda.get_rng_state(losses[-1].device)
-        of_ranks = self._replicas.gather(own)
+            further["rng_cuda"] = torch.cuda.get_rng_state(losses[-1].device)
+        present = self._of_all_replicas(learner.state(), further)
         if self._replicas.is_first:
             assert self._write is not None
-            present = {f"learner.{k}": v for k, v in state.items() if not k.startswith(OWN)}
-            present |= {f"rank{rank}.{k}": v for rank, each in enumerate(of_ranks) for k, v in each.items()}
             within = {
                 **{f"loss.{k}": torch.tensor(v, dtype=torch.float64) for k, v in self._losses.items()},
                 **{f"end.{k}": v for k, v in self._ends.items()},
@@ -117,15 +113,22 @@ class Midway:
         if not self.is_on:
             return
         ended = under(f"{label}.", self._ends)
-        if not ended:
-            state = learner.state()
-            own = self._replicas.gather({k: v for k, v in state.items() if k.startswith(OWN)})
-            shared = {k: v for k, v in state.items() if not k.startswith(OWN)}
-            of_ranks = {f"rank{rank}.{k}": v for rank, each in enumerate(own) for k, v in each.items()}
-            self._ends |= {f"{label}.{k}": v for k, v in {**shared, **of_ranks}.items()}
+        if ended:
+            learner.load_state(self._of_this_replica(ended))
         else:
-            shared = {k: v for k, v in ended.items() if not k.startswith("rank")}
-            learner.load_state({**shared, **under(f"rank{self._replicas.rank}.", ended)})
+            self._ends |= {f"{label}.{k}": v for k, v in self._of_all_replicas(learner.state(), {}).items()}
+
+    def _of_all_replicas(self, state: State, further: State) -> dict[str, Tensor]:
+        """Put together a learner's state, with what each replica has for itself, `further` included, under its rank."""
+        own = {k: v for k, v in state.items() if k.startswith(OWN)}
+        of_ranks = self._replicas.gather({**own, **further})
+        shared = {k: v for k, v in state.items() if k not in own}
+        return shared | {f"rank{rank}.{k}": v for rank, each in enumerate(of_ranks) for k, v in each.items()}
+
+    def _of_this_replica(self, kept: State) -> dict[str, Tensor]:
+        """Return, of what `_of_all_replicas` put together, what this replica needs."""
+        shared = {k: v for k, v in kept.items() if not k.startswith("rank")}
+        return shared | under(f"rank{self._replicas.rank}.", kept)
 
     def _is_due(self, num_steps: int, device: torch.device) -> bool:
         """Whether the time has come; several replicas ask the first one, as seldom as they check their losses."""

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -70,6 +70,28 @@ def by_exception() -> Iterator[None]:
         yield
     finally:
         _words.pop()
+
+
+@contextmanager
+def by_request(ask: Callable[[int], None], is_stopping: Callable[[], bool]) -> Iterator[None]:
+    """In this context a signal is passed to `ask`; one that comes while `is_stopping` raises `Stopped`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def answer(number: int, frame: Any) -> None:
+        if is_repeated(number):
+            return
+        if is_stopping():
+            raise Stopped(number)
+        ask(number)
+
+    before = {number: signal.signal(number, answer) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def is_repeated(number: int) -> bool:

@@ -25,7 +25,7 @@ def written_beside(path: Path, content: bytes) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written or renamed.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    beside = _hidden(path)
     try:
         _write_synced(beside, content)
         yield beside
@@ -52,7 +52,7 @@ def write_new(path: Path, content: bytes) -> bool:
     Raises:
         OSError: it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
+    beside = _hidden(path)
     try:
         _write_synced(beside, content)
         os.link(beside, path)
@@ -77,6 +77,10 @@ def _write_where_none_is(path: Path, content: bytes) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{PARTIAL}")
 
 
 def _write_synced(path: Path, content: bytes) -> None:

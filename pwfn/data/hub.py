@@ -254,5 +254,5 @@ def one_line(where: str) -> Iterator[None]:
         if isinstance(cause, ValueError) and "invalid literal for int()" in str(cause):
             raise UserError(f"data: {where}: a .cls entry is no number ({cause}); store text labels as .txt") from error
         known = isinstance(cause, Exception)
-        words = first_line(cause) if known else type(cause).__name__  # type: ignore[arg-type]
+        words = first_line(cause) if known else type(cause).__name__
         raise UserError(f"data: {where} cannot be read by datasets: {type(cause).__name__}: {words}") from error

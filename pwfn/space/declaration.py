@@ -22,6 +22,8 @@ PARTS: dict[str, type] = {
 SEARCHABLE = tuple(name for name, metric in METRICS.items() if metric.is_searchable)
 """Metrics that a search may optimise or constrain."""
 DEFAULT_OBJECTIVES: dict[str, Direction] = {name: METRICS[name].direction for name in ("val_top1", "unique_values")}
+CHECKPOINT_MINUTES = 5.0
+"""Minutes between two checkpoints inside a round, where nobody says otherwise."""
 HYPERVOLUME = "hypervolume"
 """Name of what a search learns with `search.stage: hypervolume`."""
 SHARED_BY_ALL_TRIALS = {
@@ -75,7 +77,7 @@ class SearchConfig(BaseModel):
     """Stop after this many hours of the command; the same command again continues, for as many hours more."""
     gpu_hours: Annotated[float, Field(gt=0)] | None = None
     """Stop when all trials of the study together have held GPUs for this many hours."""
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5.0
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = CHECKPOINT_MINUTES
     """Minutes between two checkpoints inside a round, of the float network's training too: what a lost process costs at
     most. Each is about five times as large as the network."""
     trial_minutes: Annotated[float, Field(gt=0)] | None = None

@@ -6,10 +6,6 @@ import datetime as dt
 import json
 import logging
 import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
@@ -17,13 +13,14 @@ from pwfn.errors import MachineError, UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import code_card, of_code, of_inputs, record_understood, show
+from pwfn.space.declaration import CHECKPOINT_MINUTES
 from pwfn.space.space import SearchSpace
-from pwfn.stopping import SIGNALS, Stopped, is_repeated
+from pwfn.stopping import Stopped, by_request
 from pwfn.sweep.hand_numbers import take_up
 from pwfn.sweep.ownership import read_drivers
 from pwfn.trial.decision import Decision
 from pwfn.trial.fingerprint import fingerprint_inputs
-from pwfn.trial.opening import CHECKPOINT_MINUTES, own_device
+from pwfn.trial.opening import own_device
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import run_trial
 from pwfn.trial.understood import Understood, format_understood, understand
@@ -112,7 +109,8 @@ def run_by_hand(
     understood = understand(config)
     log.info("%s", format_understood(understood))
     trial = _begin(config, store, command, origin, understood)
-    with signals_answered() as came:
+    came = Came()
+    with by_request(came.note, lambda: came.number != 0):
         try:
             row = run_trial(trial, store, device=device, replicas=Replicas(), on_round=came.answer)
         except MachineError as error:
@@ -185,30 +183,11 @@ class Came:
     def __init__(self) -> None:
         self.number = 0
 
+    def note(self, number: int) -> None:
+        """A signal asks the trial to stop after the running round."""
+        self.number = number
+        log.warning("%s: the running round is finished and written; once more stops now", signal.Signals(number).name)
+
     def answer(self, row: Row, summary: str) -> Decision:
         """Let the trial go on after a round, unless a signal came."""
         return Decision.STOP if self.number else Decision.CONTINUE
-
-
-@contextmanager
-def signals_answered() -> Iterator[Came]:
-    """In this context Ctrl-C or SIGTERM stops a trial after the running round, a second one at once."""
-    came = Came()
-
-    def handle(number: int, frame: Any) -> None:
-        if is_repeated(number):
-            return
-        if came.number:
-            raise Stopped(number)
-        came.number = number
-        log.warning("%s: the running round is finished and written; once more stops now", signal.Signals(number).name)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield came  # only the main thread may set handlers
-        return
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -131,8 +131,9 @@ class Ownership:
                 self._renew()
 
     def _renew(self) -> None:
-        self.has_company = bool(self.others())
-        later = [each for each in read_drivers(self._store) if each.number > self.number and not each.joined]
+        drivers = read_drivers(self._store)
+        self.has_company = any(each.number != self.number and each.lives for each in drivers)
+        later = [each for each in drivers if each.number > self.number and not each.joined]
         if later:
             self.on_lost(f"{later[-1]} has taken the study over, because this process had not renewed its lease")
         moment = now()
@@ -202,7 +203,7 @@ def count_claims(store: ResultsStore, trial_id: str) -> int:
 
 
 def now() -> dt.datetime:
-    """The present time."""
+    """The present time by the clock of the day, which machines share; `pwfn.clock` stands while one of them sleeps."""
     return dt.datetime.now(dt.UTC)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,11 @@ LONGEST_FRONT = 8
 """Most members of the front that are shown; the report has all of them."""
 
 
+def printer(console: Console) -> Callable[[str], None]:
+    """Return what prints a line as it is: messages of errors have brackets, which are no markup."""
+    return functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+
+
 class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     """Follows a sweep: a live panel on a terminal, one line per finished trial elsewhere.
 
@@ -41,6 +47,7 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._study = study
         self._desk = desk
         self._console = console
+        self._say = printer(console)
         self._rows = list(ended)
         self._num_known = len(self._trials)
         self._num_planned = self._num_known + num_left
@@ -101,10 +108,6 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._rows += points
         for row in points if not self._console.is_terminal else ():
             self._say(f"{self._counts()}: trial {row['trial_id']} {self._result(row)}")
-
-    def _say(self, words: str) -> None:
-        """Print words as they are: messages of errors have brackets, which are no markup."""
-        self._console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     @property
     def _trials(self) -> list[Row]:

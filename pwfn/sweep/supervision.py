@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import ray
 from ray import tune
 
 from pwfn.search.study import SearchStudy
-from pwfn.stopping import Stopped, is_repeated
+from pwfn.stopping import by_request
 from pwfn.sweep.lost import cause_of_loss, failed, is_out_of_memory, lost_row
 from pwfn.trial.rows import Row
 
@@ -150,25 +149,12 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
                 lost_row(self._study.trial(trial.config), self._study.store, failed("timeout", message))
 
 
-@contextmanager
-def signals_stop(supervisor: Supervisor, say: Callable[[str], None]) -> Iterator[None]:
+def signals_stop(supervisor: Supervisor, say: Callable[[str], None]) -> AbstractContextManager[None]:
     """In this context Ctrl-C or SIGTERM stops the sweep after the running rounds, a second one at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
 
-    def handle(number: int, frame: Any) -> None:
-        if is_repeated(number):
-            return
-        if supervisor.stopped_because is not None:
-            raise Stopped(number)
+    def ask(number: int) -> None:
         name = signal.Signals(number).name
         say(f"{name}: the running rounds are finished and written, then the sweep stops; once more stops now")
         supervisor.request_stop(f"{name} came")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return by_request(ask, lambda: supervisor.stopped_because is not None)

@@ -39,7 +39,7 @@ from pwfn.sweep.lost import RESTARTS, teach_tune_of_killed_processes
 from pwfn.sweep.opening import Request, check_request, forget_failed, open_together, wait_for_baselines
 from pwfn.sweep.ownership import Ownership, owned
 from pwfn.sweep.placement import resources_of_trial, slots_asked_for, task_options
-from pwfn.sweep.progress import Progress
+from pwfn.sweep.progress import Progress, printer
 from pwfn.sweep.retention import Retention
 from pwfn.sweep.searchers import OptunaSearch
 from pwfn.sweep.supervision import Supervisor, signals_stop
@@ -213,7 +213,7 @@ def search(
         KeyboardInterrupt: a second Ctrl-C or SIGTERM; trials go on from their last rounds with the same command.
     """
     since = time.monotonic()
-    say = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = printer(console)
     check_request(study, request)
     with (
         owned(study.store, join=request.join, say=say) as ownership,

@@ -102,7 +102,7 @@ def as_machine_error(error: BaseException) -> MachineError | None:
     if isinstance(error, MachineError):
         return error
     found = None if ran_out_of_memory(error) else class_of_machine(error)
-    return None if found is None else MachineError(f"{type(error).__name__}: {_first_line(error)}", found)
+    return None if found is None else MachineError(f"{type(error).__name__}: {first_line(error)}", found)
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def building() -> Iterator[None]:
     except (RuntimeError, MemoryError, UserError) as error:
         if not ran_out_of_memory(error):
             raise
-        what = f"no memory to build the network and its data: {type(error).__name__}: {_first_line(error)}"
+        what = f"no memory to build the network and its data: {type(error).__name__}: {first_line(error)}"
         raise MachineError(what, "memory") from error
 
 
@@ -131,7 +131,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _says(error: BaseException, phrases: tuple[str, ...]) -> bool:
     text = str(error).lower()
     return any(phrase in text for phrase in phrases)
-
-
-def _first_line(error: BaseException) -> str:
-    return first_line(error) if isinstance(error, Exception) else str(error)

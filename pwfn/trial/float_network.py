@@ -13,8 +13,9 @@ from pwfn.midway import Midway
 from pwfn.models import check_has_weights, check_head_is_trained, describe_loading
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
+from pwfn.space.declaration import CHECKPOINT_MINUTES
 from pwfn.trial.names import check_beats_chance, check_names, check_same_names
-from pwfn.trial.opening import CHECKPOINT_MINUTES, open_data, open_midway, open_task
+from pwfn.trial.opening import open_data, open_midway, open_task
 from pwfn.trial.parts import in_smaller_parts, largest_batch
 
 log = logging.getLogger(__name__)

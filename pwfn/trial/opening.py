@@ -21,9 +21,6 @@ from pwfn.seeds import derive_seed
 from pwfn.task import Task
 from pwfn.trial.failures import building
 
-CHECKPOINT_MINUTES = 5.0
-"""Minutes between two checkpoints inside a round, where nobody says otherwise."""
-
 
 def open_task(
     config: TrialConfig,

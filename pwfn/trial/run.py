@@ -18,12 +18,13 @@ from pwfn.parameters import shares_left_out
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
+from pwfn.space.declaration import CHECKPOINT_MINUTES
 from pwfn.task import Task
 from pwfn.trial.attempts import Attempts
 from pwfn.trial.decision import Decision, RoundListener
 from pwfn.trial.failures import as_machine_error, building, failure
 from pwfn.trial.float_network import ensure_baseline
-from pwfn.trial.opening import CHECKPOINT_MINUTES, open_data, open_midway, open_task
+from pwfn.trial.opening import open_data, open_midway, open_task
 from pwfn.trial.parts import in_smaller_parts, largest_batch
 from pwfn.trial.rows import Row, Trial, accuracy_columns, commit, round_row, trial_row, versions
 
