@@ -574,8 +574,9 @@ class QatConfig(_Frozen):
     and is then measured and kept. (The very first round trains for `training.start_epochs` epochs, with the share
     `training.start_fraction` of their steps.) Rounds do not change the training: few long rounds give the same result
     as many short ones, except for the order of the images."""
-    later_lr_ratio: Positive = 0.7
-    """Learning rate of all stages after the first, as a share of `training.lr`. Each stage has its own schedule."""
+    later_lr_ratio: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] = 0.7
+    """Learning rate of the stages after the first, as a share of `training.lr`: one number for all of them, or one for
+    each. The fewer values there are, the larger the best learning rate is. Each stage has its own schedule."""
     values: Literal["free", "powers_of_two"] = "free"
     """free: a value may be any number. powers_of_two: a value is a sum of at most `max_order` powers of two, the
     smallest 2^-b; a multiplication by it needs as many shifts."""
@@ -613,6 +614,13 @@ class QatConfig(_Frozen):
         """Number of rounds in each stage."""
         return self.stage_rounds * len(self.sizes) if len(self.stage_rounds) == 1 else self.stage_rounds
 
+    @property
+    def lr_ratios(self) -> tuple[float, ...]:
+        """Learning rate of each stage, as a share of `training.lr`."""
+        num_later = len(self.sizes) - 1
+        later = self.later_lr_ratio
+        return (1.0, *(later if isinstance(later, tuple) else (later,) * num_later))
+
     @model_validator(mode="after")
     def _stages_fall(self) -> QatConfig:
         if self.num_values is not None and self.stages:
@@ -626,6 +634,11 @@ class QatConfig(_Frozen):
             raise ValueError(
                 f"stage_rounds must be one number, or one for each of the {len(self.sizes)} stages, "
                 f"but got {list(self.stage_rounds)}"
+            )
+        if len(self.lr_ratios) != len(self.sizes):
+            raise ValueError(
+                f"later_lr_ratio must be one number, or one for each of the {len(self.sizes) - 1} stages after the "
+                f"first, but got {list(self.lr_ratios[1:])}"
             )
         if self.zero and self.sizes[-1] == 1:
             raise ValueError("zero is true and the last stage has one value: all weights would be zero")

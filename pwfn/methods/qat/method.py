@@ -106,7 +106,7 @@ class Qat(Method):
     def _descent(self, place: Place) -> Descent:
         """Make the optimiser and the schedule of a stage."""
         training, replicas = self.task.config.training, self.task.replicas
-        lr = training.lr * (1.0 if place.stage == 0 else self.config.later_lr_ratio)
+        lr = training.lr * self.config.lr_ratios[place.stage]
         of_stage = training.model_copy(update={"lr": lr})
         return self.weights.descent(of_stage, num_steps=place.num_steps, replicas=replicas)
 

@@ -77,13 +77,16 @@ def test_a_stage_is_one_schedule_whatever_its_rounds():
     assert method.place(0).num_steps == 12
 
 
-def test_later_stages_learn_at_a_lower_rate_and_values_at_their_own():
-    task = make_task(training=FINE, method=QatConfig(stages=(5, 3), stage_rounds=(1,), weighting="plain"))
-    method = Qat(task)
-    for stage, factor in enumerate((1.0, 0.7)):
-        method.train(stage)
-        assert method.descent is not None
-        rates = [group["lr"] for group in method.descent.optimizer.param_groups]
+@pytest.mark.parametrize(
+    ("ratio", "expected"), [({}, (1.0, 0.7, 0.7)), ({"later_lr_ratio": (2.0, 5.0)}, (1.0, 2.0, 5.0))]
+)
+def test_each_stage_has_its_learning_rate_and_values_have_their_own(ratio, expected):
+    method = QatConfig(stages=(5, 3, 2), stage_rounds=(1,), weighting="plain", **ratio)
+    training = Qat(make_task(training=FINE, method=method))
+    for stage, factor in enumerate(expected):
+        training.train(stage)
+        assert training.descent is not None
+        rates = [group["lr"] for group in training.descent.optimizer.param_groups]
         assert rates == pytest.approx([0.05 * factor, 0.05 * factor * 0.3])
 
 
@@ -153,6 +156,7 @@ def test_more_values_than_weights_are_refused():
         ({"stages": (4, 8)}, r"stages must fall"),
         ({"stages": (8, 4), "num_values": 8}, r"num_values=8 and stages=\[8, 4\] both say how many values there are"),
         ({"stages": (8, 4), "stage_rounds": (1, 2, 3)}, r"one for each of the 2 stages, but got \[1, 2, 3\]"),
+        ({"stages": (8, 4), "later_lr_ratio": (2, 3)}, r"the 1 stages after the first, but got \[2.0, 3.0\]"),
         ({"stages": (8, 1), "zero": True}, "zero is true and the last stage has one value: all weights would be zero"),
         ({"num_values": 257}, "less than or equal to 256"),
         ({"rate_strength": -1.0}, "greater than or equal to 0"),
