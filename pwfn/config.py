@@ -11,9 +11,9 @@ import math
 import os
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -240,6 +240,11 @@ class DataConfig(_Frozen):
                 f"validation_split and test_split are both {self.test_split!r}: the search would see the test images"
             )
         return self
+
+
+def _as_tuple(number: Any) -> Any:
+    """Turn a single number, where one stands for all, into a tuple."""
+    return (number,) if isinstance(number, int | float) else number
 
 
 class OptimizationConfig(_Frozen):
@@ -574,7 +579,7 @@ class QatConfig(_Frozen):
     and is then measured and kept. (The very first round trains for `training.start_epochs` epochs, with the share
     `training.start_fraction` of their steps.) Rounds do not change the training: few long rounds give the same result
     as many short ones, except for the order of the images."""
-    later_lr_ratio: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] = 0.7
+    later_lr_ratio: Annotated[tuple[Positive, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0.7,)
     """Learning rate of the stages after the first, as a share of `training.lr`: one number for all of them, or one for
     each. The fewer values there are, the larger the best learning rate is. Each stage has its own schedule."""
     values: Literal["free", "powers_of_two"] = "free"
@@ -617,9 +622,8 @@ class QatConfig(_Frozen):
     @property
     def lr_ratios(self) -> tuple[float, ...]:
         """Learning rate of each stage, as a share of `training.lr`."""
-        num_later = len(self.sizes) - 1
         later = self.later_lr_ratio
-        return (1.0, *(later if isinstance(later, tuple) else (later,) * num_later))
+        return (1.0, *(later * (len(self.sizes) - 1) if len(later) == 1 else later))
 
     @model_validator(mode="after")
     def _stages_fall(self) -> QatConfig:
