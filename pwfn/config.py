@@ -242,9 +242,11 @@ class DataConfig(_Frozen):
         return self
 
 
-def _as_tuple(number: Any) -> Any:
-    """Turn a single number, where one stands for all, into a tuple."""
-    return (number,) if isinstance(number, int | float) else number
+def _as_tuple(numbers: Any) -> Any:
+    """Turn a list, or a single number that stands for all, into a tuple."""
+    if isinstance(numbers, int | float):
+        return (numbers,)
+    return tuple(numbers) if isinstance(numbers, list) else numbers
 
 
 class OptimizationConfig(_Frozen):
