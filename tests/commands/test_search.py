@@ -267,11 +267,12 @@ def test_the_trial_to_export_is_chosen_by_the_mean_of_its_seeds(tmp_path):
     assert suggestion(analysis.load(str(tmp_path / "confirmed"))) == "0002"
 
 
-def test_a_dry_run_says_what_is_missing_after_the_plan(tmp_path):
-    done = launch("search", "--space", "deit", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "Plan of deit" in done.stdout
-    assert done.stderr.startswith("error: data.root: '${IMAGENET}' needs the environment variable IMAGENET")
+def test_a_dry_run_says_what_is_missing_after_the_plan(main, monkeypatch):
+    monkeypatch.delenv("IMAGENET", raising=False)
+    code, output, errors = main("search", "--space", "deit", "--dry-run")
+    assert code == 2
+    assert "Plan of deit" in output
+    assert errors.startswith("error: data.root: '${IMAGENET}' needs the environment variable IMAGENET")
 
 
 def test_a_dry_run_says_what_is_understood(main, tmp_path):

@@ -127,6 +127,7 @@ def aws_cluster(tmp_path_factory):
         yield AWSNodeProvider.fillout_available_node_types_resources(completed)
 
 
+@pytest.mark.slow
 def test_aws_starts_what_the_file_asks_for(aws_cluster):
     provider = AWSNodeProvider(aws_cluster["provider"], aws_cluster["cluster_name"])
     for name, kind in aws_cluster["available_node_types"].items():
@@ -146,6 +147,7 @@ def test_aws_starts_what_the_file_asks_for(aws_cluster):
         assert open_to_all == [22]
 
 
+@pytest.mark.slow
 def test_aws_trials_run_on_the_gpu_nodes_alone(aws_cluster):
     head, gpu = (aws_cluster["available_node_types"][name] for name in ("head", "gpu"))
     assert aws_cluster["head_node_type"] == "head"
@@ -155,6 +157,7 @@ def test_aws_trials_run_on_the_gpu_nodes_alone(aws_cluster):
     assert gpu["min_workers"] == gpu["max_workers"] == aws_cluster["max_workers"]
 
 
+@pytest.mark.slow
 def test_aws_nodes_get_the_pinned_packages_and_the_token(aws_cluster):
     folder = "/home/ray/pwfn"
     install = f"pip install --quiet --constraint {folder}/constraints.txt {folder}"
@@ -260,6 +263,7 @@ def test_trials_run_in_the_worker_pods_with_all_they_ask_for():
     assert len(images) == 1
 
 
+@pytest.mark.slow
 def test_the_image_holds_what_the_rayjob_runs(tmp_path):
     """The files that the Dockerfile copies, without the rest of the checkout, are enough for the manifest's command."""
     folder = "/home/ray/pwfn"

@@ -268,7 +268,7 @@ def test_duckdb_and_pandas_read_the_folder_while_it_is_written(store: ResultsSto
     store.write_trial(TRIAL)
     glob = f"{store.results}/digits/trials/*.parquet"
     query = f"""SELECT count(*), count(DISTINCT trial_id), sum("method.b"), max(started_at) FROM '{glob}'"""
-    writer = threading.Thread(target=lambda: [store.write_trial({**TRIAL, "trial_id": f"t{n}"}) for n in range(150)])
+    writer = threading.Thread(target=lambda: [store.write_trial({**TRIAL, "trial_id": f"t{n}"}) for n in range(50)])
     writer.start()
     seen = []
     while writer.is_alive():
@@ -280,14 +280,14 @@ def test_duckdb_and_pandas_read_the_folder_while_it_is_written(store: ResultsSto
     assert len(seen) > 1
     assert seen == sorted(seen)
     frame = pd.read_parquet(f"{store.results}/digits/trials")
-    assert len(frame) == 150
+    assert len(frame) == 50
     assert list(frame.columns) == TRIALS.names
 
 
 def test_a_reader_never_sees_a_broken_file(store: ResultsStore) -> None:
     store.append_round("t0", {"round": 0})
     path = Path(store.results, "digits", "rounds", "t0.parquet")
-    writer = threading.Thread(target=lambda: [store.append_round("t0", {"round": n}) for n in range(150)])
+    writer = threading.Thread(target=lambda: [store.append_round("t0", {"round": n}) for n in range(60)])
     writer.start()
     lengths = []
     while writer.is_alive():
@@ -381,16 +381,16 @@ def test_a_crash_between_joining_and_deleting_doubles_nothing(store: ResultsStor
 
 
 def test_a_reader_beside_a_compaction_misses_no_row(store: ResultsStore) -> None:
-    fill(store, range(60))
+    fill(store, range(30))
     compaction = threading.Thread(target=store.compact)
     compaction.start()
     readings = 0
     while compaction.is_alive():
-        assert len(store.read_trials()) == 60
+        assert len(store.read_trials()) == 30
         readings += 1
     compaction.join()
     assert readings > 1
-    assert len(store.read_trials()) == 60
+    assert len(store.read_trials()) == 30
 
 
 def test_a_published_copy_has_the_rows_of_ended_trials_in_one_file_per_folder(store: ResultsStore, tmp_path) -> None:

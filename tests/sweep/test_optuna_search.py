@@ -106,7 +106,13 @@ def sweep(folder, space, slots=3, order=0, lost_every=0):
     return [proposed[number]["params"] for number in range(space.search.trials)]
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+QUICK = ["tpe", "nsga2", "random"]
+COSTLY = ["nsga3", "gp"]
+"""Samplers whose proposals take seconds; of them the tests that are not slow see little."""
+GP_NOTE = "the gp sampler draws fields with conditions at random: training.momentum"
+
+
+@pytest.mark.parametrize("sampler", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in COSTLY)])
 class TestEverySampler:
     """What holds for each sampler."""
 
@@ -182,29 +188,31 @@ class TestEverySampler:
             longer.tell(proposal.number, "complete", accuracy_and_values(proposal.params))
 
 
-def test_gives_the_same_proposals_in_another_process():
-    here = {sampler: search_all(Proposer(toy_space(sampler, seed=3))) for sampler in SAMPLERS}
+@pytest.mark.parametrize(
+    ("samplers", "said"), [(QUICK, ""), pytest.param(COSTLY, f"{GP_NOTE}\n", marks=pytest.mark.slow)]
+)
+def test_gives_the_same_proposals_in_another_process(samplers, said):
+    here = {sampler: search_all(Proposer(toy_space(sampler, seed=3))) for sampler in samplers}
     code = f"""
 import json, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_optuna_search import *
-print(json.dumps({{sampler: search_all(Proposer(toy_space(sampler, seed=3))) for sampler in SAMPLERS}}))
+print(json.dumps({{sampler: search_all(Proposer(toy_space(sampler, seed=3))) for sampler in {samplers!r}}}))
 """
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == json.loads(json.dumps(here))
-    assert done.stderr == f"{GP_NOTE}\n"
+    assert done.stderr == said
     for sampler, proposals in here.items():
         assert proposals != search_all(Proposer(toy_space(sampler, seed=4)))
 
 
 LONG = {"tpe": 18, "nsga2": 28, "nsga3": 28, "gp": 17, "random": 12}
 """Trials after which a sampler has left its random start behind: with them, one of NSGA's parents have been chosen."""
-GP_NOTE = "the gp sampler draws fields with conditions at random: training.momentum"
 
 
 def test_every_sampler_that_a_space_may_name_can_be_made_and_is_tried():
-    assert set(get_args(Sampler)) == set(SAMPLERS) == set(LONG)
+    assert set(get_args(Sampler)) == set(SAMPLERS) == set(LONG) == {*QUICK, *COSTLY}
 
 
 def test_gp_says_once_what_it_draws_at_random(caplog):
@@ -348,7 +356,7 @@ class TestAddComplete:
         )
         assert [proposal.number for proposal in search_all(proposer)] == list(range(NUM_TRIALS))
 
-    @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "gp"])
+    @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", pytest.param("gp", marks=pytest.mark.slow)])
     def test_known_trials_teach_the_sampler(self, sampler):
         """Fifty known trials that are best at the smallest learning rates."""
         taught = Proposer(toy_space(sampler, trials=12, objectives={"val_top1": "maximize"}))
