@@ -176,7 +176,8 @@ def to_rows(table: Any) -> list[dict[str, Any]]:
 def conform(table: Any, schema: Any) -> Any:
     """Convert a table of another version to `schema`: columns that it lacks become null, unknown ones are dropped.
 
-    The columns that version 1 had for PWFN's own numbers go where the numbers of all methods are now.
+    The columns that version 1 had for PWFN's own numbers go where the numbers of all methods are now. A column of single
+    values, of a field that takes several now, becomes one of lists with one member.
 
     Raises:
         pyarrow.ArrowInvalid: A column cannot be converted.
@@ -184,10 +185,18 @@ def conform(table: Any, schema: Any) -> Any:
     if "method_numbers" in schema.names and "method_numbers" not in table.schema.names:
         table = _with_named_numbers(table)
     columns = [
-        table[field.name].cast(field.type) if field.name in table.schema.names else pa.nulls(len(table), field.type)
+        _converted(table[field.name], field.type)
+        if field.name in table.schema.names
+        else pa.nulls(len(table), field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _converted(column: Any, kind: Any) -> Any:
+    if pa.types.is_list(kind) and not pa.types.is_nested(column.type):
+        return pa.chunked_array([[value if value is None else [value] for value in column.to_pylist()]], kind)
+    return column.cast(kind)
 
 
 def _with_named_numbers(table: Any) -> Any:

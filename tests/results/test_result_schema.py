@@ -221,3 +221,8 @@ def test_a_file_of_another_version_is_brought_to_this_one() -> None:
     assert table.schema.equals(TRIALS, check_metadata=True)
     assert table["unique_values"].to_pylist() == [7]
     assert table["val_top1"].to_pylist() == [None]
+
+
+def test_a_field_that_took_a_single_value_in_another_version_has_a_list_of_it() -> None:
+    older = pa.table({"trial_id": ["a", "b"], "method.later_lr_ratio": [0.7, None]})
+    assert conform(older, TRIALS)["method.later_lr_ratio"].to_pylist() == [[0.7], None]
