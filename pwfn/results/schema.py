@@ -176,8 +176,8 @@ def to_rows(table: Any) -> list[dict[str, Any]]:
 def conform(table: Any, schema: Any) -> Any:
     """Convert a table of another version to `schema`: columns that it lacks become null, unknown ones are dropped.
 
-    The columns that version 1 had for PWFN's own numbers go where the numbers of all methods are now. A column of single
-    values, of a field that takes several now, becomes one of lists with one member.
+    The columns that version 1 had for PWFN's own numbers go where the numbers of all methods are now. A column of
+    single values, of a field that takes several now, becomes one of lists with one member.
 
     Raises:
         pyarrow.ArrowInvalid: A column cannot be converted.
