@@ -58,5 +58,5 @@ def _broken(source: Source, rows: list[int]) -> list[str]:
         try:
             to_mode(source.images.picture(row), source.in_channels)
         except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
-            lines.append(f"{source.images.where(row)}: {describe_problem(error)}")
+            lines.append(describe_problem(source.images.where(row), error))
     return lines

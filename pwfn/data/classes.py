@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from timm.data.readers.class_map import load_class_map
-from timm.utils.misc import natural_key
 from torch import Tensor
 
 from pwfn.config import DataConfig
@@ -36,6 +36,14 @@ class Classes:
     def number(self) -> dict[str, int]:
         """Number of each name."""
         return {name: number for number, name in enumerate(self.names)}
+
+
+def natural_key(name: str) -> list[str | int]:
+    """Return timm's key, by which its reader sorts folders: numbers inside a name as numbers, case ignored.
+
+    Own code, since timm's fails for signs that are digits but no decimal ones, such as a superscript.
+    """
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 def classes_of_names(found: Iterable[str], config: DataConfig, where: str) -> Classes:
@@ -67,8 +75,13 @@ def classes_of_numbers(
         where: the data, for messages.
 
     Raises:
-        UserError: a number without a class, or a gap between the numbers.
+        UserError: a number without a class, a gap between the numbers, or an order that is asked for.
     """
+    if config.class_order is not None:
+        raise UserError(
+            f"data.class_order: {where} gives its classes by number, so there are no names to sort; leave it out, or "
+            "give other numbers in data.class_map"
+        )
     present = torch.unique(labels)
     mapped = None
     if config.class_map is not None:

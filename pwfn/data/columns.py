@@ -51,6 +51,8 @@ class Split:
     """`datasets.Dataset`."""
     files: tuple[str, ...]
     """What it was made from, in the order of its rows; paths or addresses."""
+    labels_are_folders: bool = False
+    """Whether `datasets` numbered the labels itself, by the names of folders in lexical order."""
 
 
 class TableImages(Images):
@@ -114,6 +116,11 @@ def choose_columns(config: DataConfig, splits: Mapping[str, Split], where: str) 
     features = next(iter(splits.values())).table.features
     images = [name for name, feature in features.items() if _holds_images(feature)]
     image = _choose(config.image_column, images, "image", features, where)
+    if not _holds_images(features[image]):
+        raise UserError(
+            f"data.image_column: {where}: {image} is {_kind(features[image])}; images are bytes, records with bytes or "
+            "a path, or rows of pixels"
+        )
     named = [name for name, feature in features.items() if type(feature).__name__ == "ClassLabel"]
     plain = [
         name for name, feature in features.items() if name != image and not name.startswith("__") and _is_label(feature)
@@ -125,9 +132,10 @@ def choose_columns(config: DataConfig, splits: Mapping[str, Split], where: str) 
 
 def read_collection(config: DataConfig, splits: Mapping[str, Split], where: str, columns: Columns) -> Collection:
     """Read all labels, and give each split its role; splits without labels are left out."""
-    raw = {name: _raw_labels(split.table, columns.label, f"{where}, split {name}") for name, split in splits.items()}
+    raw = {name: _raw_labels(split, columns.label, f"{where}, split {name}") for name, split in splits.items()}
     unlabelled = [name for name, values in raw.items() if _has_no_labels(values)]
-    roles = choose_roles(config, [name for name in splits if name not in unlabelled], where)
+    hint = "".join(f"; the split {name} has no labels" for name in unlabelled)
+    roles = choose_roles(config, [name for name in splits if name not in unlabelled], where, hint=hint)
     feature = splits[roles.train].table.features[columns.label]
     classes, labels = _to_numbers({name: raw[name] for name in roles.used}, feature, config, where)
     parts = {
@@ -195,8 +203,9 @@ def _is_label(feature: Any) -> bool:
     return dtype.startswith(("int", "uint", "string", "large_string", "bool"))
 
 
-def _raw_labels(table: Any, column: str, where: str) -> Any:
+def _raw_labels(split: Split, column: str, where: str) -> Any:
     """Return the labels as they are: a numpy array of integers, of flags, or of text."""
+    table = split.table
     cells = table.data.column(column)
     if getattr(table, "_indices", None) is not None:
         cells = table.flatten_indices().data.column(column)
@@ -205,6 +214,9 @@ def _raw_labels(table: Any, column: str, where: str) -> Any:
     if cells.null_count:
         raise UserError(f"{where}: {cells.null_count} rows have no {column}")
     values = cells.to_numpy()
+    names = getattr(table.features[column], "names", None)
+    if split.labels_are_folders and names:
+        return np.array(names)[values]
     if values.dtype.kind in "iub":
         return values
     if values.dtype.kind in "OUT" and isinstance(values[0], str):

@@ -17,7 +17,7 @@ from pwfn.config import DataConfig
 from pwfn.data.classes import Classes, check_classes, classes_of_names
 from pwfn.data.collection import Collection
 from pwfn.data.images import FileImages, printable
-from pwfn.data.roles import choose_roles
+from pwfn.data.roles import choose_roles, role_of
 from pwfn.errors import UserError, nearest_names
 
 SUFFIXES = frozenset((
@@ -28,7 +28,6 @@ SUFFIXES = frozenset((
 SYSTEM = frozenset(("__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"))
 """Folders that a system leaves behind; those whose name begins with a dot are skipped likewise."""
 HIDDEN = "hidden or system files and folders"
-SPLITS_SHOWN = 8
 
 
 def open_imagefolder(config: DataConfig, root: Path) -> Collection:
@@ -37,22 +36,34 @@ def open_imagefolder(config: DataConfig, root: Path) -> Collection:
     Raises:
         UserError: splits or classes that are not there; names the folder and what was found.
     """
+    try:
+        return _open(config, root)
+    except OSError as error:
+        raise UserError(f"data.root: {printable(str(error.filename))} cannot be read: {error.strerror}") from error
+
+
+def _open(config: DataConfig, root: Path) -> Collection:
     skipped: Counter[str] = Counter()
-    roles = choose_roles(config, _split_names(config, root), str(root))
+    names = _split_names(config, root)
+    flat = [name for name in names if _serves(config, name) and not _has_folders(root / name)]
+    hint = "".join(f"; {name} has no class folders, so its images have no labels" for name in flat)
+    if not any(_serves(config, name) for name in names):
+        hint += "; if these folders are the classes, set data.train_split=. data.test_fraction=0.2"
+    roles = choose_roles(config, [name for name in names if name not in flat], str(root), hint=hint)
     folders = {name: root / name for name in roles.used}
     train = folders[roles.train]
     found = {name: _class_folders(folder, skipped) for name, folder in folders.items()}
-    if not found[roles.train]:
-        raise UserError(f"{train}: has no class folders")
     keys = {printable(name): name for name in found[roles.train]}
     classes = classes_of_names(keys, config, str(train))
     for name, folder in folders.items():
         _check_known(folder, map(printable, found[name]), classes, train)
-    parts = {name: _list_files(folder, found[name], classes, skipped) for name, folder in folders.items()}
-    nested = [name for name in found[roles.train] if _has_folders(train / name)]
+    listed = {name: _list_files(folder, found[name], classes, skipped) for name, folder in folders.items()}
+    parts = {name: images for name, (images, _) in listed.items()}
+    _, nested = listed[roles.train]
     check_classes(classes, parts[roles.train].labels, str(train), _hint(train, nested, skipped))
-    notes = (f"{len(nested)} class folders have folders in them, whose images count for them",) if nested else ()
-    return Collection(f"image files under {root}", roles, parts, classes, skipped=skipped, notes=notes)
+    notes = [f"{len(nested)} class folders have folders in them, whose images count for them"] if nested else []
+    notes += [f"the folder {name} has no class folders and is left out" for name in flat]
+    return Collection(f"image files under {root}", roles, parts, classes, skipped=skipped, notes=tuple(notes))
 
 
 def _split_names(config: DataConfig, root: Path) -> list[str]:
@@ -60,6 +71,11 @@ def _split_names(config: DataConfig, root: Path) -> list[str]:
     names = [entry.name for entry in sorted(root.iterdir()) if entry.is_dir() and not _is_hidden(entry.name)]
     fields = (config.train_split, config.validation_split, config.test_split)
     return [*names, *(name for name in dict.fromkeys(fields) if name and name not in names and (root / name).is_dir())]
+
+
+def _serves(config: DataConfig, name: str) -> bool:
+    """Whether a folder is a split by its name, or because a field says so."""
+    return role_of(name) is not None or name in (config.train_split, config.validation_split, config.test_split)
 
 
 def _is_hidden(name: str) -> bool:
@@ -85,36 +101,65 @@ def _check_known(folder: Path, found: Iterator[str], classes: Classes, train: Pa
         raise UserError(f"{folder}: class folder {unknown} is not one of the {len(classes.names)} in {train}{hint}")
 
 
-def _list_files(folder: Path, names: Sequence[str], classes: Classes, skipped: Counter[str]) -> FileImages:
-    """List a split's files, class by class in the order of their numbers, in each by path."""
+def _list_files(
+    folder: Path, names: Sequence[str], classes: Classes, skipped: Counter[str]
+) -> tuple[FileImages, list[str]]:
+    """List a split's files, class by class in the order of their numbers, in each by path.
+
+    Also return the class folders that have folders in them.
+    """
     paths: list[str] = []
     ends: list[tuple[int, int]] = []
+    nested = []
     number = classes.number
     for name in sorted(names, key=lambda name: number[printable(name)]):
         before = len(paths)
-        for place, files in _walk(os.path.join(folder, name), skipped):  # noqa: PTH118  (a million joins)
-            paths += [f"{place}{os.sep}{file}" for file in files]
+        places = _walk(os.path.join(folder, name), skipped)  # noqa: PTH118
+        for place, files in places:
+            prefix = place + os.sep
+            paths += [prefix + file for file in files]
         ends.append((number[printable(name)], len(paths) - before))
+        if len(places) > 1:
+            nested.append(name)
     if not paths:
         raise UserError(
             f"{folder}: its class folders hold no image ({', '.join(sorted(SUFFIXES))}){_left_out(skipped)}"
         )
     labels = torch.tensor([label for label, _ in ends]).repeat_interleave(torch.tensor([count for _, count in ends]))
-    return FileImages(str(folder), labels, paths, str(folder))
+    return FileImages(str(folder), labels, paths, str(folder)), nested
 
 
-def _walk(folder: str, skipped: Counter[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder below with its image files, both sorted; count the rest."""
+def _walk(folder: str, skipped: Counter[str]) -> list[tuple[str, list[str]]]:
+    """List a folder and all below it with their image files, both sorted; count the rest.
+
+    Links are followed, but not to a folder that they lie in: its images would count again and again.
+    """
     found = []
-    for place, folders, files in os.walk(folder, followlinks=True):
-        visible = [name for name in folders if not _is_hidden(name)]
-        skipped[HIDDEN] += len(folders) - len(visible)
-        folders[:] = visible
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        files = []
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if not entry.is_dir():
+                    files.append(entry.name)
+                elif _is_hidden(entry.name):
+                    skipped[HIDDEN] += 1
+                elif entry.is_symlink() and _lies_in(place, entry.path):
+                    skipped["links to a folder that they lie in"] += 1
+                else:
+                    waiting.append(entry.path)
         images = [file for file in files if file[file.rfind(".") :].lower() in SUFFIXES and file[0] != "."]
         if len(images) < len(files):
             skipped.update(_reason(file) for file in set(files) - set(images))
-        found.append((place, sorted(images)))
-    yield from sorted(found)
+        images.sort()
+        found.append((place, images))
+    return sorted(found)
+
+
+def _lies_in(place: str, folder: str) -> bool:
+    inner, outer = Path(place).resolve(), Path(folder).resolve()
+    return inner == outer or outer in inner.parents
 
 
 def _reason(file: str) -> str:

@@ -18,15 +18,17 @@ PNG_GREY = (0, 4)
 
 
 def all_grey(cells: Any) -> bool:
-    """Look at every image of a column of bytes, or of records with bytes; an image that cannot be read does not count.
+    """Look at every image of a column of bytes, or of records with bytes or a path; one that is broken does not count.
 
     PNG files, as most small sets have them, are looked at all at once: to open 60,000 of them takes Pillow seconds.
     """
     for chunk in cells.chunks:
-        column = chunk.field("bytes") if pa.types.is_struct(chunk.type) else chunk
+        is_record = pa.types.is_struct(chunk.type)
+        column = chunk.field("bytes") if is_record else chunk
+        paths = chunk.field("path") if is_record and chunk.type.get_field_index("path") >= 0 else column
         if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
             return _rows_are_grey(column)
-        if not (_png_are_grey(column) if _are_png(column) else _opened_are_grey(column)):
+        if not (_png_are_grey(column) if _are_png(column) else _opened_are_grey(column, paths)):
             return False
     return True
 
@@ -49,10 +51,10 @@ def _png_are_grey(column: Any) -> bool:
     return bool(np.isin(_bytes_at(column, range(PNG_COLOUR_TYPE, PNG_COLOUR_TYPE + 1)), PNG_GREY).all())
 
 
-def _opened_are_grey(column: Any) -> bool:
-    for cell in column:
+def _opened_are_grey(column: Any, paths: Any) -> bool:
+    for cell, path in zip(column, paths, strict=True):
         try:
-            with Image.open(pa.BufferReader(cell.as_buffer())) as image:
+            with Image.open(pa.BufferReader(cell.as_buffer()) if cell.is_valid else path.as_py()) as image:
                 if image.mode not in GREY:
                     return False
         except Exception:

@@ -14,6 +14,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from pwfn.reach import answers
 
 log = logging.getLogger(__name__)
 
-SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{4,6})-of-(?P<total>\d{4,6})(?P<rest>\..*)?$")
+SHARD = re.compile(r"^(?P<stem>.*)-(?P<number>\d{4,6})-of-(?P<total>\d{4,6})(?P<hash>-[0-9a-f]{8,})?(?P<rest>\..*)?$")
+NUMBERED = re.compile(r"^(?P<stem>.*?)(?P<number>\d{3,})(?P<rest>\.[^/]*)$")
 SUFFIXES = {"parquet": ".parquet", "webdataset": ".tar"}
 """Of the files that a kind of source reads."""
 
@@ -47,7 +49,8 @@ def open_hub(config: DataConfig, root: str | None) -> Collection:
     where = root or f"{config.dataset}"
     with one_line(where), _hub_only_if_reachable(root is None):
         splits = _saved(root) or _build(config, root)
-    return read_collection(config, splits, where, choose_columns(config, splits, where))
+    found = read_collection(config, splits, where, choose_columns(config, splits, where))
+    return replace(found, notes=(*found.notes, *gaps(path for split in splits.values() for path in split.files)))
 
 
 def _saved(root: str | None) -> Mapping[str, Split]:
@@ -85,7 +88,8 @@ def _build(config: DataConfig, root: str | None) -> Mapping[str, Split]:
     _check_disk(builder, files)
     builder.download_and_prepare()
     found = builder.as_dataset()
-    return {str(name): Split(found[name], tuple(files.get(str(name), ()))) for name in found}
+    by_folder = builder.name == "imagefolder"
+    return {str(name): Split(found[name], tuple(files.get(str(name), ())), by_folder) for name in found}
 
 
 @contextmanager
@@ -113,29 +117,51 @@ def _local_builder(config: DataConfig, root: str, arguments: dict[str, Any]) -> 
             hint = _what_is_there(Path(root))
             raise UserError(f"data.root: {root} has no file *{suffix} for data.name={config.name}{hint}")
         if not (Path(root) / "README.md").exists():
-            return datasets.load_dataset_builder(config.name, data_files=_grouped(config, root, files), **arguments)
+            by_split = group_by_split({path.relative_to(root).as_posix(): str(path) for path in files})
+            return datasets.load_dataset_builder(config.name, data_files=by_split, **arguments)
     return datasets.load_dataset_builder(root, **arguments)
 
 
-def _grouped(config: DataConfig, root: str, files: Sequence[Path]) -> dict[str, list[str]]:
+def group_by_split(files: Mapping[str, str]) -> dict[str, list[str]]:
     """Group files by the split they are named after: `test.parquet`, `data/test-00000-of-00002.parquet`, `test/0.tar`.
 
-    `datasets` would do so too, but drops files under names that it does not know.
+    `datasets` would do so too, but drops files under names that it does not know, and joins whatever has one name.
+
+    Args:
+        files: the path below the root -> the whole path or address.
+
+    Raises:
+        UserError: a split that would consist of several sets of shards, or of one and other files: copies of the same
+            images, or subsets that are meant to be apart.
     """
     groups: dict[str, list[str]] = defaultdict(list)
-    for path in files:
-        groups[split_of(path.relative_to(root).as_posix())].append(str(path))
+    first: dict[str, dict[tuple[str, str, str] | None, str]] = defaultdict(dict)
+    for below, whole in files.items():
+        split, match = split_of(below), SHARD.match(below)
+        groups[split].append(whole)
+        first[split].setdefault(match and (match["stem"], match["total"], match["rest"] or ""), below)
+    for split, kinds in first.items():
+        if len(kinds) > 1 and any(kinds):
+            one, other, *_ = kinds.values()
+            raise UserError(
+                f"data.root: {one} and {other} are both of the split {split}, but are no shards of one set; remove "
+                "what is there twice, or set data.root to the folder of one of them"
+            )
     return dict(groups)
 
 
 def split_of(path: str) -> str:
     """Return the split that a file is named after: its name up to the number of a shard, else its folder's name."""
+    return re.sub(r"\W+", "_", _split_in(path))  # `datasets` takes no other signs
+
+
+def _split_in(path: str) -> str:
     *folders, name = path.split("/")
     stem = name.split(".")[0]
     match = SHARD.match(name)
     stem = match["stem"] if match else re.sub(r"[-_.]?\d+$", "", stem)
     stem = re.split(r"[-_.]\{?\d", stem)[0]
-    inner = [folder for folder in folders if folder not in ("data", "default")]
+    inner = [folder for folder in folders if folder not in ("data", "default") and "=" not in folder]
     words = re.split(r"[-_.]", stem)
     if not stem or (inner and not any(_is_known(word) for word in words)):
         return inner[-1] if inner else "train"
@@ -155,32 +181,49 @@ def _remote_builder(config: DataConfig, root: str, arguments: dict[str, Any]) ->
     paths = storage.find(suffix)
     if not paths:
         raise UserError(f"data.root: {root} has no file *{suffix}")
-    groups: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        groups[split_of(path.removeprefix(storage.base).lstrip("/"))].append(f"{storage.protocol}://{path}")
+    files = {path.removeprefix(storage.base).lstrip("/"): f"{storage.protocol}://{path}" for path in paths}
     kind = config.name if config.name in SUFFIXES else "parquet"
     return datasets.load_dataset_builder(
-        kind, data_files=dict(groups), storage_options=storage.options or None, **arguments
+        kind, data_files=group_by_split(files), storage_options=storage.options or None, **arguments
     )
 
 
 def check_shards(paths: Iterable[str]) -> None:
-    """Refuse a set of which shards are missing (`train-00001-of-00002.parquet`).
+    """Refuse a set of which shards are missing (`train-00001-of-00002.parquet`), or there twice under two hashes.
 
     Raises:
-        UserError: names the first that is missing.
+        UserError: names the first of them.
     """
-    found: dict[tuple[str, int, str, int], set[int]] = defaultdict(set)
+    found: dict[tuple[str, int, str, int], dict[int, str]] = defaultdict(dict)
     for path in paths:
         match = SHARD.match(path)
         if match:
             key = (match["stem"], int(match["total"]), match["rest"] or "", len(match["number"]))
-            found[key].add(int(match["number"]))
+            twin = found[key].setdefault(int(match["number"]), path)
+            if twin != path:
+                raise UserError(f"data.root: {twin} and {path} are the same shard; remove one")
     for (stem, total, rest, digits), numbers in found.items():
-        missing = sorted(set(range(total)) - numbers)
+        missing = sorted(set(range(total)) - numbers.keys())
         if missing:
             first = f"{stem}-{missing[0]:0{digits}d}-of-{total:0{digits}d}{rest}"
             raise UserError(f"data.root: {len(missing)} of {total} shards are missing, the first is {first}")
+
+
+def gaps(paths: Iterable[str]) -> list[str]:
+    """Say which numbers are missing among files whose names do not say how many there are (`train-000012.tar`)."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for path in paths:
+        match = None if SHARD.match(path) else NUMBERED.match(path)
+        if match:
+            found[match["stem"], match["rest"]].append(match["number"])
+    notes = []
+    for (stem, rest), texts in found.items():
+        numbers = sorted(map(int, texts))
+        missing = sorted(set(range(numbers[0], numbers[-1])) - set(numbers))
+        if missing and len(missing) < len(numbers):  # else the numbers count something else
+            name = f"{Path(stem).name}{missing[0]:0{len(texts[0])}d}{rest}"
+            notes.append(f"{len(missing)} files are missing between the first and the last number, such as {name}")
+    return notes
 
 
 def _check_parquet(files: Mapping[str, Sequence[str]]) -> None:

@@ -191,7 +191,7 @@ class _TransformedImages(Dataset[tuple[Tensor, int] | _Broken]):
         except MemoryError:  # the machine's fault, not the file's
             raise
         except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
-            return _Broken(row, f"{self.images.where(row)}: {describe_problem(error)}")
+            return _Broken(row, describe_problem(self.images.where(row), error))
         label = int(self.images.labels[row])
         if seed is None:
             return self.plain(image), label

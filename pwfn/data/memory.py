@@ -164,7 +164,7 @@ def _read(
             except MemoryError:  # the machine's fault, not the file's
                 raise
             except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
-                broken[row] = f"{images.where(row)}: {describe_problem(error)}"
+                broken[row] = describe_problem(images.where(row), error)
                 continue
             if leaves_alone(preprocessing, image):
                 levels = np.asarray(image)

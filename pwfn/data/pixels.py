@@ -49,6 +49,11 @@ def to_mode(image: Image.Image, channels: int, *, exif_orientation: bool = False
     return image if image.mode == mode else image.convert(mode)
 
 
-def describe_problem(error: Exception) -> str:
-    """Say in a few words why an image cannot be used."""
-    return f"an image of {error}" if isinstance(error, PixelError) else f"not a readable image: {type(error).__name__}"
+def describe_problem(where: str, error: Exception) -> str:
+    """Say in a few words where an image is, and why it cannot be used."""
+    if isinstance(error, PixelError):
+        return f"{where}: an image of {error}"
+    if isinstance(error, OSError) and error.strerror:
+        file = "" if error.filename is None or str(error.filename) in where else f"{error.filename} "
+        return f"{where}: {file}cannot be read: {error.strerror}"
+    return f"{where}: not a readable image: {type(error).__name__}"

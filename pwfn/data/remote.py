@@ -36,8 +36,18 @@ class Storage:
     """Of the file system: a region, another endpoint."""
 
     def find(self, suffix: str) -> list[str]:
-        """List files of a suffix below, without hidden ones."""
-        found = self.filesystem.find(self.base)
+        """List files of a suffix below, without hidden ones.
+
+        Raises:
+            UserError: a store that cannot be reached, or that refuses.
+        """
+        try:
+            self.filesystem.ls(self.base)  # `find` takes a store that cannot be reached for an empty one
+            found = self.filesystem.find(self.base)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise UserError(f"data.root: {self.protocol}://{self.base} cannot be read: {first_line(error)}") from error
         return sorted(path for path in found if path.endswith(suffix) and "/." not in path.removeprefix(self.base))
 
 
@@ -49,6 +59,11 @@ def open_storage(uri: str) -> Storage:
     """
     parts = urlsplit(uri)
     options = dict(parse_qsl(parts.query))
+    if parts.scheme in ("http", "https", "ftp", "file"):
+        raise UserError(
+            f"data.root: {uri} is no store; give a folder of this machine, s3://bucket/folder, hf://datasets/NAME, or "
+            "download the files"
+        )
     try:
         if parts.scheme in S3.protocol:
             fsspec.register_implementation("s3", S3, clobber=True)

@@ -38,7 +38,14 @@ class Roles:
         return f"train from {self.train}, validation from {validation}, test from {test}"
 
 
-def choose_roles(config: DataConfig, found: Sequence[str], where: str, *, may_draw_test: bool = False) -> Roles:
+def role_of(name: str) -> str | None:
+    """Return the role that a split of this name has where nothing else is said."""
+    return next((role for role, names in NAMES.items() if name.lower() in names), None)
+
+
+def choose_roles(
+    config: DataConfig, found: Sequence[str], where: str, *, may_draw_test: bool = False, hint: str = ""
+) -> Roles:
     """Find the role of each split by the configuration's fields, else by its name.
 
     A validation split without a test split beside it is the test split, as ImageNet's is for everybody; the search
@@ -49,37 +56,38 @@ def choose_roles(config: DataConfig, found: Sequence[str], where: str, *, may_dr
         found: names of the splits that are there.
         where: the data, for messages.
         may_draw_test: test images may be held out although nobody asked for it, since the set never has any.
+        hint: what else a message should say, such as splits that have no labels.
 
     Raises:
         UserError: a split that is not there, or several that could be meant.
     """
-    train = _choose(config.train_split, "train", found, where)
+    train = _choose(config.train_split, "train", found, where, hint)
     if train is None:
         wanted = ", ".join(NAMES["train"][:2])
         raise UserError(
-            f"data.root: {where} has no split {wanted} (found: {_list(found)}); name it in data.train_split"
+            f"data.root: {where} has no split {wanted} (found: {_list(found)}); name it in data.train_split{hint}"
         )
-    validation = _choose(config.validation_split, "validation", found, where, taken=(train, config.test_split))
-    test = _choose(config.test_split, "test", found, where, taken=(train, config.validation_split))
+    validation = _choose(config.validation_split, "validation", found, where, hint, (train, config.test_split))
+    test = _choose(config.test_split, "test", found, where, hint, (train, config.validation_split))
     if test is None and validation is not None and config.validation_split is None and config.test_fraction is None:
         test, validation = validation, None
     if test is None and config.test_fraction is None and not may_draw_test:
         wanted = ", ".join((*NAMES["test"][:2], *NAMES["validation"][:3]))
         raise UserError(
             f"data.root: {where} has no test images: none of the splits {wanted} (found: {_list(found)}); name it in "
-            "data.test_split, or hold some out with data.test_fraction"
+            f"data.test_split, or hold some out with data.test_fraction{hint}"
         )
     return Roles(train, None if validation == train else validation, None if test == train else test)
 
 
 def _choose(
-    named: str | None, role: str, found: Sequence[str], where: str, taken: Sequence[str | None] = ()
+    named: str | None, role: str, found: Sequence[str], where: str, hint: str, taken: Sequence[str | None] = ()
 ) -> str | None:
     """Take the split that a field names, else the only one of a fitting name that no other field has taken."""
     if named is not None:
         if named not in found:
-            hint = nearest_names(named, found)
-            raise UserError(f"data.{role}_split: {where} has no split {named!r} (found: {_list(found)}){hint}")
+            like = nearest_names(named, found)
+            raise UserError(f"data.{role}_split: {where} has no split {named!r} (found: {_list(found)}){like}{hint}")
         return named
     used = [other for other in taken if other is not None]
     is_free = {name: not any(f"{other}/".startswith(f"{name}/") for other in used) for name in found}

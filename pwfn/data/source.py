@@ -137,10 +137,12 @@ def _folder(config: DataConfig) -> Path:
     text = config.root or ""
     if "://" in text:
         raise UserError(
-            f"data.root: {text} is in a store, but data.name={config.name} reads folders; parquet and webdataset read "
-            "s3:// and hf://, or copy the files to a disk"
+            f"data.root: {text} is an address, but data.name={config.name} reads folders of this machine; parquet and "
+            "webdataset read s3:// and hf://, or copy the files to a disk"
         )
     root = expand_path(text, "data.root")
+    if root.is_file():
+        raise UserError(f"data.root: {root} is a file; name the folder that it is in")
     if not root.is_dir():
         raise UserError(f"data.root: folder {root} does not exist")
     return root

@@ -20,10 +20,8 @@ from pwfn.models.checkpoints import check_weights, load_checkpoint
 from pwfn.models.fusing import fuse
 from pwfn.models.sources import (
     WAY_OUT,
-    check_name,
-    folder_architecture,
     folder_has_fixed_size,
-    hub_folder,
+    on_this_machine,
     reachable_settings,
 )
 from pwfn.models.understood import Loading, loading_of
@@ -61,8 +59,7 @@ def build_network(
         UserError: unknown name, weights that cannot be had, cannot be used or do not fit, an image size it cannot take.
     """
     name = config.name
-    check_name(name)
-    config = _with_local_copy(config)
+    config = config.model_copy(update={"name": on_this_machine(name, weights=config.pretrained)})
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network: Any = _create(config, num_classes, in_channels, image_size)
@@ -111,16 +108,6 @@ def check_head_is_trained(config: TrialConfig, network: nn.Module) -> None:
         )
 
 
-def _with_local_copy(config: ModelConfig) -> ModelConfig:
-    """Name the folder that a hub's repository has on this machine in place of the repository."""
-    source, repository = parse_model_name(config.name)
-    if source != "hf-hub":
-        return config
-    folder = hub_folder(repository, weights=config.pretrained)
-    folder_architecture(folder)
-    return config.model_copy(update={"name": f"local-dir:{folder}"})
-
-
 def _create(
     config: ModelConfig,
     num_classes: int,
@@ -149,7 +136,9 @@ def _create(
         raise UserError(
             f"model.pretrained: the weights of {name} cannot be had ({first_line(error)}); {WAY_OUT}"
         ) from error
-    except (RuntimeError, ValueError, TypeError, AssertionError, KeyError) as error:
+    except MemoryError:  # the machine's fault, not that of the arguments
+        raise
+    except Exception as error:  # on arguments that make no network, timm's constructors raise nearly anything
         given = f", model.kwargs={config.kwargs}" if config.kwargs else ""
         what = f"{num_classes} classes and {in_channels} channels{given}"
         raise UserError(f"model: {name} cannot be built for {what}: {first_line(error)}") from error
@@ -237,7 +226,7 @@ def _check_forward(name: str, network: nn.Module, num_classes: int) -> None:
     try:
         with torch.inference_mode():
             scores = network(image)
-    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise UserError(f"data.image_size: {name} cannot take {width}x{height} images: {first_line(error)}") from error
     if not isinstance(scores, torch.Tensor) or scores.shape != (1, num_classes):
         raise UserError(f"model.name: {name} does not give one score per class; only image classifiers can be used")

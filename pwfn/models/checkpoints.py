@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pwfn.errors import UserError
-from pwfn.models.containers import OWNERS, Taken, choose_state, some, strip_prefixes
+from pwfn.models.containers import OWNERS, Taken, choose_state, prefix_of_all, some, strip_prefixes
 from pwfn.models.reading import FIELD, read_file
 from pwfn.models.understood import Loading
 
@@ -19,6 +20,10 @@ Rebuild = Callable[[Mapping[str, Tensor], int, int], nn.Module]
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's step counter, which old files lack and nothing uses."""
+STATISTICS = (".running_mean", ".running_var")
+"""Last names of what BatchNorm estimates."""
+MASKS = ("mask", "attn_mask", "attention_mask", "causal_mask")
+"""Last names of tables that are added to scores, where minus infinity means: do not look."""
 HEADS = ("head", "fc", "classifier", "linear", "logits")
 """What classifiers are called, in timm and torchvision."""
 
@@ -54,6 +59,11 @@ def load_checkpoint(
     taken = choose_state(read_file(path), path, ema=ema)
     expected = network.state_dict()
     state = strip_prefixes(taken.state, OWNERS, expected)
+    prefix = prefix_of_all(state, [name for name in expected if COUNTER not in name])
+    if prefix is not None:
+        beside = tuple(name for name in state if name.removeprefix(prefix) not in expected)
+        taken = replace(taken, dropped=(*taken.dropped, *beside))
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name not in beside}
     check_weights(state, str(path))
     fitting = state if _fits(network, expected, state) else _converted(network, expected, state, rebuild)
     if fitting is None:
@@ -81,7 +91,9 @@ def check_weights(state: Mapping[str, Tensor], where: str) -> None:
     for name, tensor in state.items():
         if tensor.layout != torch.strided:
             raise UserError(f"{where}: tensor {name} is sparse; save it as a dense one")
-        if name.endswith((".weight", ".bias", ".running_mean", ".running_var")) or name in weights:
+        if tensor.is_meta:
+            raise UserError(f"{where}: tensor {name} has a shape but no numbers (device meta); save the weights")
+        if tensor.is_floating_point() or name.endswith((".weight", ".bias", *STATISTICS)) or name in weights:
             _check_tensor(name, tensor, where)
     if weights and not any(bool(tensor.any()) for tensor in weights.values()):
         raise UserError(f"{where}: all weights are zero, {next(iter(weights))} first; the network was never trained")
@@ -91,8 +103,10 @@ def _check_tensor(name: str, tensor: Tensor, where: str) -> None:
     if (tensor.is_floating_point() and tensor.itemsize == 1) or tensor.dtype in (torch.int8, torch.uint8):
         raise UserError(f"{where}: tensor {name} is {tensor.dtype} without its scales; save the network in float32")
     if not tensor.is_floating_point():
-        if name.endswith((".weight", ".running_mean", ".running_var")):
+        if name.endswith((".weight", *STATISTICS)):
             raise UserError(f"{where}: tensor {name} is {tensor.dtype}, which is no type of weights")
+        return
+    if name.rpartition(".")[2] in MASKS and not bool(tensor.isnan().any()):
         return
     if not bool(tensor.isfinite().all()):
         number = int((~tensor.isfinite()).sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -14,8 +15,10 @@ from pwfn.models.reading import FIELD, SAVE_INSTEAD, Foreign
 RAW_KEYS = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "module", "weights", "params")
 EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "ema_model", "params_ema", "teacher")
 """Keys under which training scripts keep weights, and their exponential moving average; the first that is there."""
-WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name, in any order."""
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+"""What torch.compile, FSDP and activation checkpointing put into names, at any place."""
+PARALLEL = ("module.",)
+"""What DataParallel and averaged models put before every name."""
 OWNERS = ("model.", "net.", "network.", "backbone.", "encoder.", "student.", "teacher.", "ema_model.")
 """What a training script's own module puts before every name of the network in it."""
 BOOKKEEPING = ("total_ops", "total_params", "n_averaged", "initted", "step")
@@ -52,8 +55,8 @@ def choose_state(content: object, path: Path, *, ema: bool) -> Taken:
         what = f"entries that are no tensors ({some(other)})" if other else "no tensors"
         known = f"a state dict, or one under {', '.join((*RAW_KEYS, *EMA_KEYS))}"
         raise UserError(f"{FIELD}: {path} holds {what}; expected {known}")
-    kept = {name: tensor for name, tensor in tensors.items() if name not in dropped}
-    return Taken(strip_prefixes(kept, WRAPPERS), ".".join(keys), is_ema, has_other, tuple(dropped))
+    kept = {_unwrapped(name): tensor for name, tensor in tensors.items() if name not in dropped}
+    return Taken(strip_prefixes(kept, PARALLEL), ".".join(keys), is_ema, has_other, tuple(dropped))
 
 
 def strip_prefixes(
@@ -68,6 +71,23 @@ def strip_prefixes(
             return found
         found = {name.removeprefix(carried[0]): tensor for name, tensor in found.items()}
     return found
+
+
+def prefix_of_all(state: Collection[str], expected: Collection[str]) -> str | None:
+    """Find the one prefix under which every expected name lies; None where there is none, or several.
+
+    A training script's module may hold more than the network: a loss with weights of its own, a projection.
+    """
+    first = next(iter(expected))
+    prefixes = [name.removesuffix(first) for name in state if name.endswith(f".{first}")]
+    whole = [prefix for prefix in prefixes if all(f"{prefix}{name}" in state for name in expected)]
+    return whole[0] if len(whole) == 1 else None
+
+
+def _unwrapped(name: str) -> str:
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
 
 
 def some(names: list[str]) -> str:
@@ -87,6 +107,8 @@ def _descend(content: object, path: Path, *, ema: bool) -> tuple[list[str], Mapp
             raise UserError(f"{FIELD}: {path} holds a {type(content).__name__}, not a state dict of named tensors")
         raw, average = _first(content, RAW_KEYS), _first(content, EMA_KEYS)
         if raw is None and average is None:
+            raw = _only_state(content)
+        if raw is None and average is None:
             break
         key = (average or raw) if ema else (raw or average)
         assert key is not None
@@ -100,6 +122,16 @@ def _descend(content: object, path: Path, *, ema: bool) -> tuple[list[str], Mapp
     if ema and not is_ema:
         raise UserError(f"{FIELD}: {path} holds no moving average (model.ema: true looks for {', '.join(EMA_KEYS)})")
     return keys, content, is_ema, has_other
+
+
+def _only_state(content: Mapping[str, object]) -> str | None:
+    """The key of the only entry that maps names to tensors, whatever it is called."""
+    found = [key for key, value in content.items() if isinstance(value, Mapping) and value and _are_named(value)]
+    return found[0] if len(found) == 1 else None
+
+
+def _are_named(entries: Mapping[Any, object]) -> bool:
+    return all(isinstance(name, str) and isinstance(value, Tensor) for name, value in entries.items())
 
 
 def _first(content: Mapping[str, object], keys: tuple[str, ...]) -> str | None:

@@ -47,7 +47,9 @@ def build_plain(
             network: Any = timm.create_model(
                 name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **arguments
             )
-    except (RuntimeError, ValueError, TypeError, AssertionError, KeyError, AttributeError) as error:
+    except MemoryError:  # the machine's fault, not that of the arguments
+        raise
+    except Exception as error:  # on arguments that make no network, timm's constructors raise nearly anything
         what = f"{num_classes} classes, {in_channels} channels and {arguments}"
         raise UserError(f"architecture {name} cannot be built for {what}: {first_line(error)}") from error
     network.arguments = dict(model_args or {})
@@ -81,7 +83,7 @@ def _check_forward(name: str, network: nn.Module, num_classes: int) -> None:
     try:
         with torch.inference_mode():
             scores = network(torch.zeros(1, channels, height, width))
-    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         raise UserError(f"{name} cannot take {width}x{height} images: {first_line(error)}") from error
     if not isinstance(scores, torch.Tensor) or scores.shape != (1, num_classes):
         raise UserError(f"{name} does not give one score per class; only image classifiers can be used")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import tarfile
 import warnings
 import zipfile
 from contextlib import suppress
@@ -27,7 +28,11 @@ INDEX_SUFFIX = ".index.json"
 """Of the file that says which shard holds which tensor, as Hugging Face's libraries write it."""
 PREFERRED = ("model.safetensors", "pytorch_model.bin")
 """What timm and Hugging Face's libraries call the weights in a folder, the one that is taken first."""
+CHECKPOINTS = (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
+"""Suffixes by which a checkpoint is found in a folder."""
 SAVE_INSTEAD = "save only network.state_dict()"
+PICKLE = b"\x80"
+"""First byte of a pickle of the protocols in use."""
 DAMAGED = "it is damaged, or no checkpoint"
 
 FOREIGN_NAMES = (
@@ -75,13 +80,19 @@ def read_file(path: Path) -> object:
     _refuse_other_formats(path, start)
     try:
         if _is_safetensors(start):
-            return load_file(path)
+            return _not_ours(load_file(path), path)
+        _refuse_archives(path, start)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats; what cannot be read is said below
             with torch.serialization.safe_globals([(Foreign, name) for name in _foreign_names(path)]):
                 return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # on bytes that are no checkpoint the unpickler raises nearly anything
-        raise UserError(f"{FIELD}: {path} is not a readable checkpoint: {_reason(error)}") from error
+        is_pickle = start.startswith((b"PK", PICKLE))
+        raise UserError(
+            f"{FIELD}: {path} is not a readable checkpoint: {_reason(error) if is_pickle else DAMAGED}"
+        ) from error
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -94,9 +105,7 @@ def find_checkpoint(path: Path) -> Path:
         return path
     if not path.exists():
         raise UserError(f"{FIELD}: {path} does not exist")
-    files = [*path.glob(f"*{INDEX_SUFFIX}")] or [
-        file for file in path.iterdir() if file.suffix in (".safetensors", ".bin", ".pth", ".pt", ".ckpt")
-    ]
+    files = [*path.glob(f"*{INDEX_SUFFIX}")] or [file for file in path.iterdir() if file.suffix in CHECKPOINTS]
     preferred = [file for name in PREFERRED for file in files if file.name == name]
     if preferred:
         return preferred[0]
@@ -172,6 +181,27 @@ def _refuse_other_formats(path: Path, start: bytes) -> None:
             what = f"is a NumPy archive, not a state dict of torch; load it with timm and {SAVE_INSTEAD}"
     if what is not None:
         raise UserError(f"{FIELD}: {path} {what}")
+
+
+def _not_ours(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Refuse a file that `pwfn export` wrote: its tensors are packed into one."""
+    if state.keys() == {"pwfn"}:
+        plain = path.with_suffix("").with_suffix(".plain.safetensors").name
+        raise UserError(
+            f"{FIELD}: {path} is a compressed network of pwfn; unpack it: pwfn export {path} --safetensors {plain}"
+        )
+    return state
+
+
+def _refuse_archives(path: Path, start: bytes) -> None:
+    if start.startswith(b"\x1f\x8b") or tarfile.is_tarfile(path):
+        raise UserError(f"{FIELD}: {path} is an archive; unpack it, and name the checkpoint that it holds")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if not any(name.endswith("/data.pkl") for name in names):
+            held = ", ".join(names[:3]) or "nothing"
+            raise UserError(f"{FIELD}: {path} is a zip archive that torch did not write; it holds {held}; unpack it")
 
 
 def _foreign_names(path: Path) -> list[str]:

@@ -17,6 +17,8 @@ from timm.models import get_arch_pretrained_cfgs, is_model, parse_model_name, sp
 
 from pwfn.errors import UserError, first_line, nearest_names
 from pwfn.models import networks  # noqa: F401  (registers ours with timm)
+from pwfn.models.reading import CHECKPOINTS
+from pwfn.paths import expand_path
 from pwfn.reach import answers
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin")
@@ -24,21 +26,35 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model
 WAY_OUT = "fetch them on a machine with network access, or give model.checkpoint"
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that is neither timm's nor ours, nor a source of its own.
+def on_this_machine(name: str, *, weights: bool) -> str:
+    """Return a name that timm can build here: a folder takes the place of a hub's repository, and is written in full.
 
     Raises:
-        UserError: says what is like it, or what the folder lacks.
+        UserError: a name that is neither timm's nor ours, nor a source of its own; says what is like it, or what the
+            folder lacks.
     """
     try:
         source, model = parse_model_name(name)
     except ValueError as error:
+        if Path(name).suffix in CHECKPOINTS or Path(name).is_file():
+            raise UserError(
+                f"model.name: {name!r} is a file; it goes to model.checkpoint, and model.name is its architecture"
+            ) from error
         raise UserError(f"model.name: {first_line(error)}") from error
-    if source == "local-dir":
-        folder_architecture(Path(model))
-        return
-    if source is not None:
-        return
+    if source is None:
+        _check_architecture(model, name)
+        return name
+    folder = hub_folder(model, weights=weights) if source == "hf-hub" else folder_of(name)
+    folder_architecture(folder)
+    return f"local-dir:{folder}"
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder that `local-dir:FOLDER` names; `${NAME}` and `~` are replaced."""
+    return expand_path(name.partition(":")[2], "model.name")
+
+
+def _check_architecture(model: str, name: str) -> None:
     architecture, tag = split_model_name_tag(model)
     if not is_model(architecture):
         known = timm.list_models()

@@ -88,9 +88,9 @@ def describe_loading(network: nn.Module, *, include_norm: bool = False) -> Under
     sets = split_parameters(network, include_norm=include_norm)
     rest = tuple(left_out(network, sets))
     loading = loading_of(network)
-    computed = tuple(
-        name for name, module in network.named_modules() if isinstance(module, (*STANDARDISED_LAYERS, CondConv2d))
-    )
+    modules = list(network.named_modules())
+    computed = tuple(name for name, module in modules if isinstance(module, (*STANDARDISED_LAYERS, CondConv2d)))
+    has_standardised = any(isinstance(module, STANDARDISED_LAYERS) for _, module in modules)
     record: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
     fusible = not getattr(network, "fused", False) and is_fusible(network)
     return UnderstoodNetwork(
@@ -102,7 +102,7 @@ def describe_loading(network: nn.Module, *, include_norm: bool = False) -> Under
         left_out=rest,
         computed_weights=computed,
         fusible=fusible,
-        warnings=tuple(_warnings(sets.coverage, rest, computed, fusible, loading)),
+        warnings=tuple(_warnings(sets.coverage, rest, computed, has_standardised, fusible, loading)),
     )
 
 
@@ -135,14 +135,19 @@ def describe_coverage(network: nn.Module, fixed: Collection[str]) -> str:
 
 
 def _warnings(
-    coverage: float, rest: Sequence[LeftOut], computed: Sequence[str], fusible: bool, loading: Loading
+    coverage: float,
+    rest: Sequence[LeftOut],
+    computed: Sequence[str],
+    has_standardised: bool,
+    fusible: bool,
+    loading: Loading,
 ) -> list[str]:
     found = [coverage_warning(coverage, rest)]
     if computed:
+        way_out = "; model.fuse: true makes weight-standardised layers plain" if has_standardised else ""
         found.append(
             f"{len(computed)} layers multiply by numbers that they compute from the stored values "
-            f"({_some(computed)}): few stored values are not few factors; model.fuse: true makes "
-            "weight-standardised layers plain"
+            f"({_some(computed)}): few stored values are not few factors{way_out}"
         )
     if fusible:
         found.append(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pwfn.config import TrialConfig
 from pwfn.data import open_source
 from pwfn.data.fingerprint import digest_file
 from pwfn.models.reading import checkpoint_files
+from pwfn.models.sources import folder_of
 from pwfn.paths import expand_path
 
 Fingerprint = dict[str, str]
@@ -26,8 +25,7 @@ def fingerprint_inputs(config: TrialConfig) -> Fingerprint:
         files = checkpoint_files(expand_path(config.model.checkpoint, "model.checkpoint"))
         digests = [digest_file(file) for file in files]
         found["model.checkpoint"] = digests[0] if len(digests) == 1 else " ".join(digests)
-    source, _, folder = config.model.name.partition(":")
-    if source == "local-dir":
-        files = sorted(file for file in Path(folder).iterdir() if file.is_file())
+    if config.model.name.startswith("local-dir:"):
+        files = sorted(file for file in folder_of(config.model.name).iterdir() if file.is_file())
         found["model.name"] = " ".join(f"{file.name} {digest_file(file)}" for file in files)
     return found

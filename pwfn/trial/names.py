@@ -50,7 +50,7 @@ def check_names(config: TrialConfig, source: Source, network: nn.Module) -> None
     elif source.collection.classes.is_open:
         natural, lexical = (_ordered(config, source, order) for order in ("natural", "lexical"))
         words = (
-            f"the class names sort differently as numbers ({shown_names(natural)}) and by character "
+            f"the class names sort differently in natural ({shown_names(natural)}) and in lexical order "
             f"({shown_names(lexical)}), and nothing says which order the weights of {config.model.name} were trained in"
         )
         if config.baseline.epochs == 0:

@@ -86,7 +86,7 @@ def test_an_order_nobody_has_chosen_is_refused_where_weights_are_loaded(
 ) -> None:
     model = {"checkpoint": str(checkpoint)}
     message = (
-        r"^data\.class_order: the class names sort differently as numbers \(0 1, 1 2, .*\) and by character "
+        r"^data\.class_order: the class names sort differently in natural \(0 1, 1 2, .*\) and in lexical order "
         r"\(0 1, 1 10, .*\)"
         r", and nothing says .*; set natural \(timm's reader\) or lexical \(torchvision's\), or data\.class_map$"
     )
