@@ -61,9 +61,9 @@ def load_checkpoint(
     state = strip_prefixes(taken.state, OWNERS, expected)
     prefix = prefix_of_all(state, [name for name in expected if COUNTER not in name])
     if prefix is not None:
-        beside = tuple(name for name in state if name.removeprefix(prefix) not in expected)
-        taken = replace(taken, dropped=(*taken.dropped, *beside))
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name not in beside}
+        inner = {f"{prefix}{name}": name for name in expected}
+        taken = replace(taken, dropped=(*taken.dropped, *(name for name in state if name not in inner)))
+        state = {inner[name]: tensor for name, tensor in state.items() if name in inner}
     check_weights(state, str(path))
     fitting = state if _fits(network, expected, state) else _converted(network, expected, state, rebuild)
     if fitting is None:

@@ -40,6 +40,13 @@ def test_the_natural_order_is_timms(numbered: Path) -> None:
     assert source.collection.classes.number == ReaderImageFolder(str(numbered / "train")).class_to_idx
 
 
+def test_digits_that_are_no_decimal_ones_sort_as_letters(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        fill(tmp_path / part, ("2²", "10²"))
+    assert opened(tmp_path, "imagefolder").class_names == ("10²", "2²")
+    assert opened(tmp_path, "imagefolder", class_order="natural").class_names == ("2²", "10²")
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -91,6 +98,20 @@ def test_hidden_and_system_folders_are_no_classes_and_are_counted(tmp_path: Path
     assert torch.bincount(source.images.labels).tolist() == [8, 8]
     assert source.collection.skipped["hidden or system files and folders"] == 10
     assert source.collection.skipped["files beside the class folders"] == 2
+
+
+def test_a_link_to_a_folder_that_it_lies_in_is_not_followed(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        fill(tmp_path / part, ("ant", "bee"))
+    (tmp_path / "train" / "ant" / "again").symlink_to("..")
+    (tmp_path / "train" / "bee").rename(tmp_path / "elsewhere")
+    (tmp_path / "train" / "bee").symlink_to(tmp_path / "elsewhere")
+    source = opened(tmp_path, "imagefolder")
+    assert torch.bincount(source.images.labels).tolist() == [8, 8]
+    assert source.collection.skipped["links to a folder that they lie in"] == 1
+    (tmp_path / "train" / "bee" / "circle").symlink_to("circle")
+    with pytest.raises(UserError, match=r"^data\.root: .*circle cannot be read: Too many levels of symbolic links$"):
+        opened(tmp_path, "imagefolder")
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".avif", ".jp2", ".jfif", ".JPEG", ".webp", ".tif"])

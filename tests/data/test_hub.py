@@ -16,7 +16,7 @@ from PIL import Image
 
 from pwfn.config import DataConfig
 from pwfn.data import Data, Preprocessing, Source, open_source
-from pwfn.data.hub import check_shards, split_of
+from pwfn.data.hub import check_shards, gaps, split_of
 from pwfn.errors import UserError
 
 CPU = torch.device("cpu")
@@ -80,6 +80,9 @@ def test_layouts(tmp_path: Path, layout: tuple[str, ...]) -> None:
         ("val/imagenet-0001.tar", "val"),
         ("0001.tar", "train"),
         ("holdout.parquet", "holdout"),
+        ("train/part-00000-ab12-c000.snappy.parquet", "train"),
+        ("train/label=cat/part-0.parquet", "train"),
+        ("my-fold.parquet", "my_fold"),
     ],
 )
 def test_split_that_a_file_is_named_after(path: str, split: str) -> None:
@@ -118,6 +121,62 @@ def test_a_missing_shard_is_named(tmp_path: Path, missing: str) -> None:
     (tmp_path / f"{missing}.parquet").unlink()
     with pytest.raises(UserError, match=rf"1 of 2 shards are missing, the first is .*{missing}\.parquet"):
         opened(tmp_path)
+
+
+def test_shards_with_hashes_are_counted_as_well(tmp_path: Path) -> None:
+    """`datasets` gave each shard a hash of its own."""
+    first, second = "train-00000-of-00002-0123456789abcdef", "train-00001-of-00002-fedcba9876543210"
+    _write(tmp_path, (f"{first}.parquet", f"{second}.parquet", "test.parquet"))
+    assert len(opened(tmp_path).splits.train) == 60
+    (tmp_path / f"{second}.parquet").rename(tmp_path / "train-00000-of-00002-fedcba9876543210.parquet")
+    with pytest.raises(UserError, match=r"train-00000-of-00002-0\w+\.parquet and .* are the same shard; remove one$"):
+        opened(tmp_path)
+    (tmp_path / f"{first}.parquet").unlink()
+    with pytest.raises(UserError, match=r"1 of 2 shards are missing, the first is .*train-00001-of-00002\.parquet$"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        ("train.parquet", "train-00000-of-00001.parquet", "test.parquet"),
+        ("en/train-00000-of-00001.parquet", "de/train-00000-of-00001.parquet", "test.parquet"),
+    ],
+)
+def test_images_that_are_there_twice_are_refused(tmp_path: Path, layout: tuple[str, ...]) -> None:
+    """Joined, the validation images would be training images as well."""
+    with pytest.raises(UserError, match=r"are both of the split train, but are no shards of one set; remove what is"):
+        opened(_write(tmp_path, layout))
+
+
+def test_numbers_that_are_missing_among_files_without_a_count_are_said() -> None:
+    files = [f"/data/train-{number:06d}.tar" for number in (0, 1, 4, 5)]
+    assert gaps([*files, "/data/test-00000-of-00002.parquet"]) == [
+        "2 files are missing between the first and the last number, such as train-000002.tar"
+    ]
+    assert not gaps(["/data/20240101.tar", "/data/20250101.tar"])  # they count something else
+
+
+def test_class_folders_that_datasets_numbers_are_known_by_name(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("1", "2", "10"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(8):
+                (tmp_path / part / name / f"{number}.png").write_bytes(png(np.full((4, 4, 3), (int(name), 0, 0))))
+    lexical = opened(tmp_path, "huggingface")
+    assert lexical.class_names == ("1", "10", "2")
+    assert lexical.collection.classes.is_open
+    natural = opened(tmp_path, "huggingface", class_order="natural")
+    assert natural.class_names == ("1", "2", "10")
+    for row in range(len(natural.images)):
+        red, _, _ = natural.images.picture(row).getpixel((0, 0))
+        assert natural.class_names[int(natural.images.labels[row])] == str(red)
+    assert lexical.in_channels == 3  # their bytes are in files of their own
+
+
+def test_an_order_of_names_where_classes_are_numbers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^data\.class_order: .* gives its classes by number, .* data\.class_map$"):
+        opened(_write(tmp_path), class_order="natural")
 
 
 def test_shards_are_complete_by_their_own_count() -> None:
@@ -422,6 +481,26 @@ class TestErrors:
         ):
             opened(tmp_path)
 
+    def test_a_column_of_texts_is_no_column_of_images(self, tmp_path: Path) -> None:
+        for part in ("train", "test"):
+            pq.write_table(pa.table({"file": ["a.png"] * 4, "label": [0, 1] * 2}), tmp_path / f"{part}.parquet")
+        with pytest.raises(UserError, match=r"^data\.image_column: .*: file is string; images are bytes, records with"):
+            opened(tmp_path, image_column="file")
+
+    def test_a_path_in_a_table_that_leads_nowhere_is_named(self, tmp_path: Path) -> None:
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        cells = pa.array([{"bytes": None, "path": f"pictures/{row}.png"} for row in range(40)], kind)
+        for part in ("train", "test"):
+            pq.write_table(pa.table({"image": cells, "label": LABELS}), tmp_path / f"{part}.parquet")
+        message = r"train\.parquet, row \d+: pictures/\d+\.png cannot be read: No such file or directory; --check-data"
+        with pytest.raises(UserError, match=message):
+            _read_all(tmp_path)
+
+    def test_a_file_for_a_root(self, tmp_path: Path) -> None:
+        _write(tmp_path)
+        with pytest.raises(UserError, match=r"train\.parquet is a file; name the folder that it is in$"):
+            opened(tmp_path / "train.parquet")
+
     def test_a_name_on_the_hub_without_network(self) -> None:
         config = DataConfig(name="huggingface", dataset="nobody/nothing")
         with pytest.raises(UserError, match=r"^data: nobody/nothing cannot be read by datasets: [^\n]+$"):
@@ -438,6 +517,6 @@ class TestErrors:
             opened(tmp_path, "webdataset")
 
     def test_a_store_where_only_folders_are_read(self) -> None:
-        message = r"data\.root: s3://bucket/x is in a store, but data\.name=imagefolder reads folders; parquet and"
+        message = r"data\.root: s3://bucket/x is an address, but data\.name=imagefolder reads folders of this machine; "
         with pytest.raises(UserError, match=message):
             open_source(DataConfig(name="imagefolder", root="s3://bucket/x"), seed=0)

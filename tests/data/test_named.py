@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
 
 from pwfn.config import DataConfig
 from pwfn.data import Preprocessing, Source, open_source
@@ -154,6 +155,49 @@ def test_qmnist_has_the_class_among_its_labels(tmp_path: Path) -> None:
 def test_pcam_needs_h5py_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"torchvision reads PCAM with h5py, which is not installed; pip install h5py$"):
         _open(tmp_path, "PCAM")
+
+
+@pytest.mark.skipif(find_spec("h5py") is None, reason="needs h5py, which is no dependency")
+def test_pcam(tmp_path: Path) -> None:
+    import h5py
+
+    (tmp_path / "pcam").mkdir()
+    for part, num in (("train", 8), ("valid", 4), ("test", 6)):
+        stem = f"{tmp_path}/pcam/camelyonpatch_level_2_split_{part}"
+        labels = np.arange(num) % 2
+        with h5py.File(f"{stem}_x.h5", "w") as file:
+            file["x"] = np.broadcast_to(100 * labels[:, None, None, None], (num, 96, 96, 3)).astype(np.uint8)
+        with h5py.File(f"{stem}_y.h5", "w") as file:
+            file["y"] = labels.reshape(num, 1, 1, 1)
+    source = _open(tmp_path, "PCAM")
+    assert (source.num_classes, source.in_channels, source.in_memory) == (2, 3, False)
+    assert [len(rows) for rows in vars(source.splits).values()] == [8, 4, 6]
+    levels = [source.images.picture(row).getpixel((5, 5))[0] // 100 for row in range(18)]
+    assert levels == source.images.labels.tolist()
+    assert source.fingerprint() == _open(tmp_path, "PCAM").fingerprint()
+
+
+@pytest.mark.parametrize(("variant", "size"), [("", "large"), ("/small", "256")])
+def test_places365(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str, size: str) -> None:
+    """torchvision knows its lists of a million files by their MD5."""
+    lists = {name: (file, None) for name, (file, _) in datasets.Places365._FILE_LIST_META.items()}
+    monkeypatch.setattr(datasets.Places365, "_FILE_LIST_META", lists)
+    monkeypatch.setattr(datasets.Places365, "_CATEGORIES_META", ("categories_places365.txt", None))
+    (tmp_path / "categories_places365.txt").write_text("/a/airfield 0\n/z/zoo 1\n")
+    for part, folder, num in (("train_standard", f"data_{size}_standard", 20), ("val", f"val_{size}", 6)):
+        lines = []
+        for row in range(num):
+            _paint(tmp_path / folder / f"{row}.png", 100 * (row % 2))
+            lines.append(f"/{row}.png {row % 2}\n")
+        (tmp_path / f"places365_{part}.txt").write_text("".join(lines))
+    source = _open(tmp_path, f"Places365{variant}")
+    assert source.class_names == ("/a/airfield", "/z/zoo")
+    assert [len(rows) for rows in vars(source.splits).values()] == [18, 2, 6]
+    levels = [source.images.picture(row).getpixel((5, 5))[0] // 100 for row in range(26)]
+    assert levels == source.images.labels.tolist()
+    (tmp_path / f"val_{size}" / "3.png").unlink()
+    with pytest.raises(UserError, match=r"val_\w+/3\.png cannot be read: No such file"):
+        source.fingerprint()
 
 
 @pytest.mark.parametrize(("variant", "classes"), [("letters", 26), ("digits", 10), ("", 47)])

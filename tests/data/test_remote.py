@@ -39,6 +39,18 @@ def test_parquet_in_a_store(server: S3Server, tmp_path: Path) -> None:
         open_source(config.model_copy(update={"root": server.uri("cars")}), seed=0)
 
 
+def test_a_store_that_does_not_answer_is_not_taken_for_an_empty_one() -> None:
+    root = "s3://bucket/x?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1"
+    with pytest.raises(UserError, match=r"data\.root: s3://bucket/x cannot be read: .*NETWORK_CONNECTION"):
+        open_source(DataConfig(name="parquet", root=root), seed=0)
+
+
+@pytest.mark.parametrize("root", ["https://host/data", "file:///data"])
+def test_an_address_that_is_no_store(root: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.root: {root} is no store; give a folder of this machine, s3://"):
+        open_source(DataConfig(name="parquet", root=root), seed=0)
+
+
 def test_a_store_that_is_not_known() -> None:
     with pytest.raises(UserError, match=r"data\.root: xyz://somewhere/x cannot be opened: Protocol not known: xyz"):
         open_source(DataConfig(name="parquet", root="xyz://somewhere/x"), seed=0)

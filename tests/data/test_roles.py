@@ -70,9 +70,25 @@ def test_all_three_folders_serve_and_test_stays_test(tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_without_classes_is_no_split_and_that_is_said(tmp_path: Path) -> None:
+    """Test images without labels beside the others, as competitions give them."""
+    fill(tmp_path / "train", ("ant", "bee"))
+    fill(tmp_path, ("test",))
+    with pytest.raises(UserError, match=r"has no test images: .*; test has no class folders, so its images have no"):
+        opened(tmp_path, "imagefolder")
+    fill(tmp_path / "val", ("ant", "bee"))
+    found = opened(tmp_path, "imagefolder").collection
+    assert (found.roles.validation, found.roles.test) == (None, "val")
+    assert found.notes == ("the folder test has no class folders and is left out",)
+    with pytest.raises(
+        UserError, match=r"^data\.test_split: .* has no split 'test' \(found: train, val\); test has no"
+    ):
+        opened(tmp_path, "imagefolder", test_split="test")
+
+
 def test_a_folder_without_splits_names_what_is_there(tmp_path: Path) -> None:
     fill(tmp_path, ("ant", "bee"))
-    with pytest.raises(UserError, match=r"has no split train, training \(found: ant, bee\)"):
+    with pytest.raises(UserError, match=r"\(found: ant, bee\); .* set data\.train_split=\. data\.test_fraction=0\.2$"):
         opened(tmp_path, "imagefolder")
     source = opened(tmp_path, "imagefolder", train_split=".", test_fraction=0.25)
     assert source.class_names == ("ant", "bee")

@@ -119,6 +119,13 @@ class TestLocalFolder:
         images = torch.randn(2, 3, 32, 32)
         assert torch.equal(load(tmp_path / "net.safetensors")(images), network(images))
 
+    def test_a_variable_in_its_path(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("NETS", str(folder.parent))
+        network = build_network(
+            ModelConfig(name=f"local-dir:${{NETS}}/{folder.name}", pretrained=True), num_classes=7, in_channels=3
+        )
+        assert describe_loading(network).name == "test_vit"
+
     def test_its_name_becomes_a_file_name(self, folder: Path) -> None:
         config = TrialConfig(model=ModelConfig(name=f"local-dir:{folder}", pretrained=True), data={"name": "digits"})
         assert re.fullmatch(r"local-dir_[\w.-]+-[0-9a-f]{16}", baseline_key(config))
@@ -147,6 +154,10 @@ class TestLocalFolder:
         (tmp_path / "config.json").write_text("[]")
         with pytest.raises(UserError, match=r"config\.json names no architecture of timm's"):
             _build(f"local-dir:{tmp_path}")
+
+    def test_a_file_of_weights(self) -> None:
+        with pytest.raises(UserError, match=r"^model\.name: './net\.pth' is a file; it goes to model\.checkpoint, and"):
+            _build("./net.pth")
 
     def test_a_path_without_its_source(self) -> None:
         with pytest.raises(
@@ -182,6 +193,11 @@ class TestArguments:
     def test_unknown_ones(self) -> None:
         config = ModelConfig(name="test_vit", kwargs={"patchsize": 8})
         with pytest.raises(UserError, match=r"^model: test_vit cannot be built .*model\.kwargs=.*patchsize"):
+            build_network(config, num_classes=5, in_channels=3)
+
+    def test_those_that_make_no_network(self) -> None:
+        config = ModelConfig(name="test_vit", kwargs={"num_heads": 0})
+        with pytest.raises(UserError, match=r"^model: test_vit cannot be built .*model\.kwargs=.*num_heads"):
             build_network(config, num_classes=5, in_channels=3)
 
     @pytest.mark.parametrize("name", ["num_classes", "pretrained", "checkpoint_path", "features_only"])

@@ -3,9 +3,11 @@
 import argparse
 import collections
 import contextlib
+import gzip
 import json
 import pathlib
 import re
+import tarfile
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 
 from pwfn.config import ModelConfig
 from pwfn.errors import UserError
+from pwfn.export import describe_network, encode_network
 from pwfn.models import build_network, describe_loading, read_state
 from pwfn.models.containers import EMA_KEYS, RAW_KEYS
 
@@ -178,14 +181,35 @@ def test_prefixes_that_all_names_carry(state: dict[str, Tensor], tmp_path: Path,
     assert _same(_build(tmp_path / "net.pth"), state)
 
 
-def test_a_prefix_that_only_some_names_carry_stays(state: dict[str, Tensor], tmp_path: Path) -> None:
-    torch.save(
-        {f"model.{name}": tensor for name, tensor in state.items()} | {"loss.weight": torch.ones(3)}, tmp_path / "a"
-    )
-    with pytest.raises(
-        UserError, match=r"belongs to another architecture, of 20 keys: 17 missing .*18 unexpected|missing"
-    ):
-        _build(tmp_path / "a")
+def test_what_a_module_holds_beside_the_network_is_left_out_and_stated(
+    state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    inside = {f"model.{name}": tensor for name, tensor in state.items()}
+    torch.save(inside | {"loss.weight": torch.ones(3)}, tmp_path / "a")
+    network = _build(tmp_path / "a")
+    assert _same(network, state)
+    assert _loading(network).left_out == ("loss.weight",)
+    twice = inside | {f"teacher.{name}": tensor for name, tensor in state.items()}
+    torch.save(twice, tmp_path / "b")  # which of the two is meant?
+    with pytest.raises(UserError, match=r"belongs to another architecture, of 20 keys: 17 missing .*40 unexpected"):
+        _build(tmp_path / "b")
+
+
+def test_what_torch_puts_inside_names_is_stripped(state: dict[str, Tensor], tmp_path: Path) -> None:
+    old = {
+        name.replace("conv.", "_checkpoint_wrapped_module._orig_mod.conv."): tensor for name, tensor in state.items()
+    }
+    torch.save({f"_fsdp_wrapped_module.{name}": tensor for name, tensor in old.items()}, tmp_path / "net.pth")
+    assert _same(_build(tmp_path / "net.pth"), state)
+
+
+def test_the_only_entry_of_named_tensors_is_taken_whatever_it_is_called(
+    state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save({"my_weights": state, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "net.pth")
+    network = _build(tmp_path / "net.pth")
+    assert _same(network, state)
+    assert _loading(network).container == "my_weights"
 
 
 def test_bookkeeping_is_left_out_and_stated(state: dict[str, Tensor], tmp_path: Path) -> None:
@@ -341,6 +365,19 @@ class TestPoison:
         with pytest.raises(UserError, match=message):
             _build(tmp_path / "net.safetensors")
 
+    def test_tensors_of_any_name_are_looked_at(self, tmp_path: Path) -> None:
+        """ConvNeXt's scales are called gamma."""
+        source = timm.create_model("test_convnext", num_classes=6).state_dict()
+        source["stages.0.blocks.0.gamma"].view(-1)[0] = float("nan")
+        torch.save(source, tmp_path / "net.pth")
+        with pytest.raises(UserError, match=r"1 of 24 numbers of tensor stages\.0\.blocks\.0\.gamma are NaN"):
+            _build(tmp_path / "net.pth", name="test_convnext", num_classes=6, in_channels=3)
+
+    def test_a_shape_without_numbers(self, state: dict[str, Tensor], tmp_path: Path) -> None:
+        torch.save(state | {"linear.weight": state["linear.weight"].to("meta")}, tmp_path / "net.pth")
+        with pytest.raises(UserError, match=r"tensor linear\.weight has a shape but no numbers \(device meta\)"):
+            _build(tmp_path / "net.pth")
+
     @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.int32])
     def test_types_that_are_no_weights(self, state: dict[str, Tensor], tmp_path: Path, dtype: torch.dtype) -> None:
         state["linear.weight"] = state["linear.weight"].to(dtype)
@@ -407,6 +444,9 @@ class TestWhatIsNoCheckpoint:
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", r"is a pointer of git-lfs.*git lfs pull"),
             (b"\n<!DOCTYPE html><html>404</html>", r"is a web page, not a checkpoint; download the file"),
             (b"\x89HDF\r\n\x1a\n", r"is an HDF5 file \(Keras\)"),
+            (b"\x89PNG\r\n\x1a\n" + bytes(90), r"checkpoint: it is damaged, or no checkpoint$"),
+            (b'{"error": "Repository not found"}' + b" " * 90, r"checkpoint: it is damaged, or no checkpoint$"),
+            (gzip.compress(b"weights"), r"is an archive; unpack it, and name the checkpoint that it holds$"),
         ],
     )
     def test_other_content(self, tmp_path: Path, content: bytes, message: str) -> None:
@@ -418,6 +458,23 @@ class TestWhatIsNoCheckpoint:
             archive.writestr("net/constants.pkl", b"")
             archive.writestr("net/code/__torch__.py", b"")
         self._refused(tmp_path / "net.pt", r"is a TorchScript file.*save only network\.state_dict\(\)$")
+
+    def test_archives(self, tmp_path: Path, state: dict[str, Tensor]) -> None:
+        torch.save(state, tmp_path / "inner.pth")
+        with tarfile.open(tmp_path / "net.pth.tar", "w") as tar:
+            tar.add(tmp_path / "inner.pth", "inner.pth")
+        self._refused(tmp_path / "net.pth.tar", r"is an archive; unpack it, and name the checkpoint that it holds$")
+        with zipfile.ZipFile(tmp_path / "net.zip", "w") as archive:
+            archive.write(tmp_path / "inner.pth", "inner.pth")
+        self._refused(tmp_path / "net.zip", r"zip archive that torch did not write; it holds inner\.pth; unpack it$")
+
+    def test_a_file_of_our_own(self, tmp_path: Path) -> None:
+        network = _build(None)
+        path = tmp_path / "net.pwfn.safetensors"
+        path.write_bytes(encode_network(network, describe_network(network)))
+        self._refused(
+            path, r"is a compressed network of pwfn; unpack it: pwfn export .* --safetensors net\.plain\.safet"
+        )
 
     def test_numpy_archive(self, tmp_path: Path) -> None:
         np.savez(tmp_path / "net.npz", weight=np.zeros(3))

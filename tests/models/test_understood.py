@@ -45,6 +45,11 @@ def test_standardised_weights_are_said_and_fusing_makes_them_plain():
     assert not describe_loading(_network("test_nfnet", fuse=True)).warnings
 
 
+def test_mixtures_are_said_and_nothing_makes_them_plain():
+    [warning] = describe_loading(_network("efficientnet_cc_b0_4e")).warnings
+    assert warning.endswith("few stored values are not few factors")
+
+
 def test_branches_that_are_fused_for_use_are_said():
     understood = describe_loading(_network("repvit_m1"))
     assert understood.fusible
