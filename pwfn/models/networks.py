@@ -1,17 +1,20 @@
-"""Our own small architectures, registered with timm: CIFAR's ResNets, two networks for digits, one for MNIST."""
+"""Our own small architectures: CIFAR's ResNets, two networks for digits, one for MNIST.
+
+In torch alone: to load an exported one takes neither timm nor torchvision (`registered.py` makes them known to timm).
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import prod
-from typing import Any, cast
+from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
-
-CIFAR_RESNET_DEPTHS = (20, 32, 44, 56)
 
 _CIFAR = {
     "num_classes": 10,
@@ -26,15 +29,6 @@ _CIFAR = {
 _DIGITS = {**_CIFAR, "input_size": (1, 8, 8), "mean": (0.305,), "std": (0.376,), "interpolation": "bilinear"}
 _MNIST = {**_DIGITS, "input_size": (1, 28, 28), "mean": (0.1307,), "std": (0.3081,)}
 _MLP = {"fixed_input_size": True, "first_conv": None}
-
-default_cfgs = generate_default_cfgs(
-    {
-        **{f"cifar_resnet{depth}": _CIFAR for depth in CIFAR_RESNET_DEPTHS},
-        "digits_cnn": {**_DIGITS, "first_conv": "features.0.conv"},
-        "digits_mlp": {**_DIGITS, **_MLP},
-        "mlp_500_300": {**_MNIST, **_MLP},
-    }
-)
 
 
 class BasicBlock(nn.Module):
@@ -143,57 +137,33 @@ def _initialise(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _cifar_resnet(depth: int, pretrained: bool, **kwargs: Any) -> nn.Module:
-    blocks = (depth - 2) // 6
-    name = f"cifar_resnet{depth}"
-    return cast(nn.Module, build_model_with_cfg(CifarResNet, name, pretrained, blocks=blocks, **kwargs))
+@dataclass(frozen=True)
+class Architecture:
+    """One of ours."""
+
+    constructor: Callable[..., nn.Module]
+    """Takes `num_classes`, `in_chans`, and `img_size` where the record says that it is fixed."""
+    record: Mapping[str, Any]
+    """What timm keeps of a network: how images are prepared, and what its first and last layers are called."""
+    meaning: str
 
 
-# timm's registry takes functions of (pretrained, **kwargs) and reads the model's name off the function.
-
-
-def cifar_resnet20(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-20 for CIFAR: 0.27 M parameters."""
-    return _cifar_resnet(20, pretrained, **kwargs)
-
-
-def cifar_resnet32(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-32 for CIFAR: 0.46 M parameters."""
-    return _cifar_resnet(32, pretrained, **kwargs)
-
-
-def cifar_resnet44(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-44 for CIFAR: 0.66 M parameters."""
-    return _cifar_resnet(44, pretrained, **kwargs)
-
-
-def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-56 for CIFAR: 0.85 M parameters."""
-    return _cifar_resnet(56, pretrained, **kwargs)
-
-
-def digits_cnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """Small convolutional network with BatchNorm for 8x8 grey digits: 32 k parameters."""
-    return cast(nn.Module, build_model_with_cfg(DigitsCnn, "digits_cnn", pretrained, **kwargs))
-
-
-def digits_mlp(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """64-128-64-10 perceptron for 8x8 grey digits: 17 k parameters."""
-    return cast(nn.Module, build_model_with_cfg(Mlp, "digits_mlp", pretrained, hidden=(128, 64), **kwargs))
-
-
-def mlp_500_300(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """784-500-300-10 perceptron for MNIST: 0.55 M parameters."""
-    return cast(nn.Module, build_model_with_cfg(Mlp, "mlp_500_300", pretrained, hidden=(500, 300), **kwargs))
-
-
-for _function in (
-    cifar_resnet20,
-    cifar_resnet32,
-    cifar_resnet44,
-    cifar_resnet56,
-    digits_cnn,
-    digits_mlp,
-    mlp_500_300,
-):
-    register_model(_function)
+ARCHITECTURES: Mapping[str, Architecture] = {
+    **{
+        f"cifar_resnet{depth}": Architecture(
+            partial(CifarResNet, (depth - 2) // 6), _CIFAR, f"ResNet-{depth} for CIFAR: {size} M parameters."
+        )
+        for depth, size in ((20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85))
+    },
+    "digits_cnn": Architecture(
+        DigitsCnn,
+        {**_DIGITS, "first_conv": "features.0.conv"},
+        "Small convolutional network with BatchNorm for 8x8 grey digits: 32 k parameters.",
+    ),
+    "digits_mlp": Architecture(
+        partial(Mlp, (128, 64)), {**_DIGITS, **_MLP}, "64-128-64-10 perceptron for 8x8 grey digits: 17 k parameters."
+    ),
+    "mlp_500_300": Architecture(
+        partial(Mlp, (500, 300)), {**_MNIST, **_MLP}, "784-500-300-10 perceptron for MNIST: 0.55 M parameters."
+    ),
+}

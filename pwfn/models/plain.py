@@ -1,19 +1,19 @@
-"""A network by what a file says of it, with torch and timm alone: no configuration, no weights, nothing downloaded."""
+"""A network by what a file says of it, with torch and timm alone: no configuration, no weights, nothing downloaded.
+
+Our own networks take torch alone: timm imports torchvision, and both take seconds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, cast
 
-import timm
 import torch
-from timm.models import is_model
 from torch import nn
 
 from pwfn.errors import UserError, first_line, nearest_names
-from pwfn.models import networks  # noqa: F401  (registers ours with timm)
 from pwfn.models.caches import keep_nothing_computed
-from pwfn.models.fusing import fuse
+from pwfn.models.networks import ARCHITECTURES
 
 
 def build_plain(
@@ -38,15 +38,12 @@ def build_plain(
     Raises:
         UserError: unknown name, arguments or an image size that the network does not take.
     """
-    if not is_model(name):
-        known = timm.list_models()
-        raise UserError(f"architecture {name!r} is neither timm's nor ours{nearest_names(name, known)}")
+    if name not in ARCHITECTURES:
+        _check_is_timms(name)
     arguments = {**_size_argument(name, size), **(model_args or {})}
     try:
         with torch.random.fork_rng(devices=[]):
-            network: Any = timm.create_model(
-                name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **arguments
-            )
+            network = _construct(name, {"num_classes": num_classes, "in_chans": in_channels, **arguments})
     except MemoryError:  # the machine's fault, not that of the arguments
         raise
     except Exception as error:  # on arguments that make no network, timm's constructors raise nearly anything
@@ -59,20 +56,44 @@ def build_plain(
     keep_nothing_computed(network)
     _check_forward(name, network, num_classes)
     if fused:
+        from pwfn.models.fusing import fuse  # imports timm
+
         network = fuse(network, torch.zeros(1, in_channels, *size))
     return cast(nn.Module, network)
 
 
 def record_of(name: str) -> dict[str, Any]:
     """Return timm's record of an architecture (classifier, first convolution, ...); empty where it has none."""
-    known = timm.get_pretrained_cfg(name) if is_model(name) else None
+    if name in ARCHITECTURES:
+        return dict(ARCHITECTURES[name].record)
+    import timm
+
+    known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
     return {} if known is None else dict(known.to_dict())
+
+
+def _check_is_timms(name: str) -> None:
+    import timm
+
+    if not timm.is_model(name):
+        known = [*timm.list_models(), *ARCHITECTURES]
+        raise UserError(f"architecture {name!r} is neither timm's nor ours{nearest_names(name, known)}")
+
+
+def _construct(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Call an architecture's constructor, and note its record on the network, as timm does."""
+    if name not in ARCHITECTURES:
+        import timm
+
+        return timm.create_model(name, pretrained=False, **arguments)
+    network: Any = ARCHITECTURES[name].constructor(**arguments)
+    network.pretrained_cfg = {"architecture": name, **ARCHITECTURES[name].record}
+    return network
 
 
 def _size_argument(name: str, size: tuple[int, int]) -> dict[str, Any]:
     """Give the size to networks that are built for one."""
-    record = timm.get_pretrained_cfg(name)
-    if record is None or not record.fixed_input_size:
+    if not record_of(name).get("fixed_input_size"):
         return {}
     return {"img_size": size[0] if size[0] == size[1] else size}
 

@@ -16,7 +16,7 @@ from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 from timm.models import get_arch_pretrained_cfgs, is_model, parse_model_name, split_model_name_tag
 
 from pwfn.errors import UserError, first_line, nearest_names
-from pwfn.models import networks  # noqa: F401  (registers ours with timm)
+from pwfn.models import registered  # noqa: F401  (ours)
 from pwfn.models.reading import CHECKPOINTS
 from pwfn.paths import expand_path
 from pwfn.reach import answers

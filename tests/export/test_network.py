@@ -71,6 +71,7 @@ def test_a_network_comes_back_to_the_bit(name, tmp_path):
     for key, tensor in expected.items():
         assert tensor.numpy().tobytes() == found[key].numpy().tobytes(), key
     assert not loaded.training
+    assert preprocessing_of(loaded) == preprocessing_of(network)
     channels, side, _ = network.pretrained_cfg["input_size"]
     images = torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -349,6 +350,13 @@ def run_without(others, code):
 def test_loading_takes_torch_and_timm_but_nothing_else(tmp_path):
     path = write(tmp_path / "model", build("digits_cnn", 1))
     run_without(OTHERS, f"import pwfn; pwfn.load({str(path)!r})")
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_mlp", "cifar_resnet20"])
+def test_networks_of_our_own_take_torch_alone(name, tmp_path):
+    """timm imports torchvision, whatever the network."""
+    path = write(tmp_path / "model", build(name, NETWORKS[name]))
+    run_without((*OTHERS, "timm", "torchvision"), f"import pwfn; pwfn.load({str(path)!r})")
 
 
 def test_reading_tensors_takes_torch_and_numpy_alone(tmp_path):
