@@ -48,8 +48,8 @@ def load(source: Source, device: str | torch.device = "cpu") -> nn.Module:
     """Build the network that a file holds, in evaluation mode; its weights are the trained ones to the bit.
 
     Takes torch, timm and what these bring along, nothing else; for a network of our own torch alone. `pretrained_cfg`,
-    timm's record, says how images are prepared (`timm.data.resolve_model_data_config` reads it), and as `label_names` which
-    class each score is for.
+    timm's record, says how images are prepared (`timm.data.resolve_model_data_config` reads it), and as `label_names`
+    which class each score is for.
 
     Args:
         source: path, bytes, or a file opened in binary mode.
