@@ -15,6 +15,7 @@ from pwfn.config import ModelConfig
 from pwfn.errors import UserError
 from pwfn.models import build_network, read_state
 from pwfn.models.plain import record_of
+from pwfn.models.sources import on_this_machine
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,10 @@ def network_of(checkpoint: Path, model: str, given: Given) -> nn.Module:
     """Build the network of a state dict and load it.
 
     Raises:
-        UserError: a checkpoint that cannot be read or does not fit, or sizes that have to be given.
+        UserError: a name that is not known, a checkpoint that cannot be read or does not fit, or sizes that have to be
+            given.
     """
+    on_this_machine(model, weights=False)  # a misspelt name is said as such
     state = read_state(checkpoint)
     record = record_of(model)
     channels = (record.get("input_size") or (3,))[0]

@@ -329,3 +329,10 @@ def test_a_checkpoint_of_another_architecture_is_named(tmp_path, capsys):
     source = ["--state-dict", str(tmp_path / "odd.safetensors"), "--model", "digits_cnn", "--out", str(tmp_path / "x")]
     assert export(source) == 2
     assert "belongs to another architecture" in capsys.readouterr().err
+
+
+def test_a_misspelt_architecture_is_named_before_its_classes_are_looked_for(tmp_path, capsys):
+    save_file({"w": torch.ones(2, 2, 3, 3)}, tmp_path / "odd.safetensors")
+    source = ["--state-dict", str(tmp_path / "odd.safetensors"), "--model", "resnet81", "--out", str(tmp_path / "x")]
+    assert export(source) == 2
+    assert "model.name: 'resnet81' is neither timm's nor ours; did you mean resnet" in capsys.readouterr().err
