@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pwfn.export.contexts import class_of_symbol, contexts_at, cut, kernel_of, thresholds_for
 from pwfn.export.grids import Grouped, Scaled, find_grouped, find_scaled, groupings
 from pwfn.export.layout import DTYPES, MAX_KERNEL, SIZES, Coding, Kind, Layout, PaletteArray, Record, Role
-from pwfn.export.palettes import distinct_values, join_palettes, look_up
+from pwfn.export.palettes import distinct_bits, distinct_values, join_palettes, look_up
 from pwfn.export.rans import MAX_SYMBOLS, ByteArray, quantize_counts
 from pwfn.export.stream import Stream, Symbols, encode_stream
 from pwfn.export.tables import TABLE_BYTES, choose_tables, code_bits
@@ -142,7 +142,7 @@ def _grouped_drafts(item: Item, place: int) -> list[tuple[float, list[_Draft]]]:
 def _scaled_draft(item: Item, place: int, scaled: Scaled) -> tuple[float, list[_Draft]]:
     part = Item("", Role.PART, "F32", (len(scaled.scales),), scaled.scales.view(np.uint32))
     bits = scaled.levels.view(np.uint32)
-    levels = np.unique(bits)
+    levels = distinct_bits(bits)
     draft = _Draft(item, Kind.SCALED, distinct=levels, bits=bits, group=scaled.group)
     parts = _draft(part, place)
     draft.part = place + len(parts) - 1
@@ -254,7 +254,8 @@ def _histograms(draft: _Draft) -> list[npt.NDArray[np.float32]]:
     classes = class_of_symbol(coding)[rows]
     counts = np.zeros((coding.num_contexts, draft.num_values), dtype=np.int64)
     for position in range(len(rows)):
-        places = contexts_at(classes, position, coding) * draft.num_values + rows[position].astype(np.intp)
+        contexts = np.asarray(contexts_at(classes, position, coding), np.intp)
+        places = contexts * draft.num_values + rows[position]
         counts += np.bincount(places, minlength=counts.size).reshape(counts.shape)
     return [counts.astype(np.float32)]
 

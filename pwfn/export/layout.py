@@ -223,21 +223,31 @@ class _Reader:
 
     def number(self, largest: int) -> int:
         value = shift = 0
-        while True:
-            byte = self.bytes(1)[0]
+        for byte in self._data[self._place : self._place + 9]:
             value |= (byte & 127) << shift
             shift += 7
-            if value > largest or shift > 63:
-                raise ValueError(f"the header has a number above {largest}")
             if byte < 128:
-                return value
+                break
+        else:
+            raise ValueError("the header ends too early, or has a number that is too long")
+        if value > largest:
+            raise ValueError(f"the header has a number above {largest}")
+        self._place += shift // 7
+        return value
 
     def count(self) -> int:
         """A number of things, each of which takes a byte at least."""
         return self.number(len(self._data) - self._place)
 
     def numbers(self, most: int, largest: int) -> list[int]:
-        return [self.number(largest) for _ in range(self.number(most))]
+        length = self.number(most)
+        short = self._data[self._place : self._place + length]
+        if short.isascii() and len(short) == length:  # a byte each: most are
+            if length and max(short) > largest:
+                raise ValueError(f"the header has a number above {largest}")
+            self._place += length
+            return list(short)
+        return [self.number(largest) for _ in range(length)]
 
     def one_of(self, allowed: tuple[int, ...]) -> int:
         value = self.number(max(allowed))

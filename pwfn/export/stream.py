@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pwfn.export.contexts import class_of_symbol, contexts_at, cut
+from pwfn.export.contexts import ClassArray, class_of_symbol, contexts_at, cut
 from pwfn.export.layout import Coding, Kind, Layout, PaletteArray, Record
 from pwfn.export.rans import MAX_SYMBOLS, TOTAL, ByteArray, Decoder, Encoder, StateArray, SymbolTables, WordArray
 
@@ -83,7 +83,7 @@ def _push(encoder: _Sink, coding: Coding, coded: Symbols) -> None:
 
 
 def _tables_at(
-    tables: npt.NDArray[np.intp], classes: ByteArray, position: int, coding: Coding
+    tables: npt.NDArray[np.intp], classes: ClassArray, position: int, coding: Coding
 ) -> npt.NDArray[np.intp] | int:
     contexts = contexts_at(classes, position, coding)
     return int(tables[contexts]) if isinstance(contexts, int) else tables.take(contexts)
@@ -103,24 +103,33 @@ def decode_stream(layout: Layout, states: StateArray, words: WordArray) -> tuple
 def _pull(decoder: Decoder, layout: Layout, record: Record) -> Symbols:
     coding, number = record.coding, record.num_elements
     if coding.kind == Kind.PLANES:
-        return [decoder.pull(number, table - 1) if table else None for table in coding.planes]
+        return [_pulled(decoder, number, (table - 1) * TOTAL) if table else None for table in coding.planes]
     if coding.kind < Kind.PALETTE:
         return None
     if not coding.tables:
         return np.zeros(number, dtype=np.uint8)
-    tables = np.array(coding.tables, dtype=np.intp)
+    places = np.array(coding.tables, dtype=np.intp) * TOTAL
     if coding.kind != Kind.GROUPED and len(layout.palettes[coding.palette]) > MAX_SYMBOLS:
-        high = decoder.pull(number, coding.tables[0])
-        low = decoder.pull(number, tables[1:][high])
+        high = _pulled(decoder, number, int(places[0]))
+        low = _pulled(decoder, number, places[1:].take(high))
         return (high.astype(np.uint16) << 8 | low).astype(np.uint16)
+    if coding.kernel == (1, 1):
+        return _pulled(decoder, number, int(places[0]))
     num_positions = coding.kernel[0] * coding.kernel[1]
-    rows = np.empty((num_positions, number // num_positions), dtype=np.uint8)
-    classes = np.empty_like(rows)
     of_symbol = class_of_symbol(coding)
-    for position in range(num_positions):
-        rows[position] = decoder.pull(rows.shape[1], _tables_at(tables, classes, position, coding))
-        of_symbol.take(rows[position], out=classes[position])
+    rows = np.empty((num_positions, number // num_positions), dtype=np.uint8)
+    classes = np.empty(rows.shape, of_symbol.dtype)
+    for position, row in enumerate(rows):
+        contexts = contexts_at(classes, position, coding)
+        decoder.pull(row, int(places[contexts]) if isinstance(contexts, int) else places.take(contexts))
+        of_symbol.take(row, out=classes[position], mode="clip")  # 256 entries: none is outside
     return np.ascontiguousarray(rows.T).reshape(-1)
+
+
+def _pulled(decoder: Decoder, number: int, places: npt.NDArray[np.intp] | int) -> ByteArray:
+    symbols = np.empty(number, dtype=np.uint8)
+    decoder.pull(symbols, places)
+    return symbols
 
 
 def code_bits(layout: Layout, symbols: Sequence[Symbols]) -> list[float]:
