@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pwfn.export.layout import Coding
-from pwfn.export.rans import MAX_SYMBOLS, ByteArray
+from pwfn.export.rans import MAX_SYMBOLS, ByteArray, ContextArray
 
-ClassArray = npt.NDArray[np.unsignedinteger]
 MAX_CLASSES = 6
 """Classes of a neighbour: more than six saved less than the larger map of contexts to tables took."""
 ENTRIES_PER_WEIGHT = 1 / 4
@@ -28,14 +27,14 @@ def cut(symbols: ByteArray, kernel: tuple[int, int]) -> ByteArray:
     return np.ascontiguousarray(symbols.reshape(-1, kernel[0] * kernel[1]).T)
 
 
-def class_of_symbol(coding: Coding) -> ClassArray:
+def class_of_symbol(coding: Coding) -> ContextArray:
     """Return the class of every symbol that a neighbour can have, `(256,)`, in a type that holds any context, too."""
     thresholds = np.array(coding.thresholds, np.intp)
     classes = np.searchsorted(thresholds, np.arange(MAX_SYMBOLS), side="right")
     return classes.astype(np.min_scalar_type(coding.num_contexts))
 
 
-def contexts_at(classes: ClassArray, position: int, coding: Coding) -> ClassArray | int:
+def contexts_at(classes: ContextArray, position: int, coding: Coding) -> ContextArray | int:
     """Return the context of one position of every kernel, `(num_kernels,)`, from the positions before it.
 
     Args:
@@ -51,6 +50,14 @@ def contexts_at(classes: ClassArray, position: int, coding: Coding) -> ClassArra
     if height == 1:
         return left if width > 1 else 0
     return above if width == 1 else left * (none + 1) + above
+
+
+def line_contexts(coding: Coding) -> ByteArray:
+    """Return the context of every element of a tensor coded by LINES, flat: `class of row * classes + of column`."""
+    height, _ = coding.kernel
+    classes = np.frombuffer(coding.classes, np.uint8)
+    found: ByteArray = classes[:height, None] * np.uint8(coding.num_line_classes) + classes[height:]
+    return found.reshape(-1)
 
 
 def kernel_of(shape: Sequence[int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ carry bytes that the file has to store anyway (`carried`). What is left is half 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ LEVELS: IndexArray = np.array(
 bit per weight, and the bytes of a table repeat more than with a fourth mantissa bit, so that they deflate better."""
 MAX_LEVEL = 119
 """Largest table byte in use, of weight 15 * 2^13: more than the rarest symbol of 2^12 needs."""
-Batch = tuple[ByteArray, npt.NDArray[np.intp] | int]
-"""Symbols `(num_symbols,)`, and the table of each, or one for all."""
+TableArray = npt.NDArray[np.intp]
+ContextArray = npt.NDArray[np.unsignedinteger]
 
 
 def quantize_counts(counts: npt.NDArray[Any]) -> ByteArray:
@@ -106,18 +106,25 @@ class Encoder:
         self._states = carried.view("<u2").astype(np.uint32) + np.uint32(LOWEST)
         self._words: list[WordArray] = []
 
-    def push(self, symbols: ByteArray, table: npt.NDArray[np.intp] | int) -> None:
-        """Code a batch."""
+    def push(self, symbols: ByteArray, tables: TableArray, contexts: ContextArray | int = 0) -> None:
+        """Code a batch.
+
+        Args:
+            symbols: of the batch.
+            tables: of each context.
+            contexts: of each symbol, or one for all.
+        """
         size = STEPS_AT_ONCE * len(self._states)
+        starts = tables * MAX_SYMBOLS
         for first in reversed(range(0, len(symbols), size)):
             piece = slice(first, first + size)
-            self._push(symbols[piece], table if isinstance(table, int) else table[piece])
+            own = starts[contexts] if isinstance(contexts, int) else starts.take(contexts[piece])
+            self._push(own + symbols[piece])
 
-    def _push(self, symbols: ByteArray, table: npt.NDArray[np.intp] | int) -> None:
+    def _push(self, places: npt.NDArray[np.intp]) -> None:
         num_lanes = len(self._states)
-        places = symbols + np.asarray(table, dtype=np.int32) * np.int32(MAX_SYMBOLS)
         frequency, start = self._frequency[places], self._start[places]
-        for first in reversed(range(0, len(symbols), num_lanes)):
+        for first in reversed(range(0, len(places), num_lanes)):
             self._step(frequency[first : first + num_lanes], start[first : first + num_lanes])
 
     def _step(self, frequency: StateArray, start: StateArray) -> None:
@@ -150,24 +157,26 @@ class Decoder:
         self._lanes = (self._states, low, high, np.empty_like(states), np.empty_like(states))
         self._words, self._place = words, 0
 
-    def pull(self, symbols: ByteArray, places: npt.NDArray[np.intp] | int) -> None:
+    def pull(self, symbols: ByteArray, tables: TableArray, contexts: ContextArray | int = 0) -> None:
         """Decode a batch.
 
         Args:
             symbols: where it goes.
-            places: TOTAL times the table of each symbol, an array that is written over; or one for all.
+            tables: of each context.
+            contexts: of each symbol, or one for all.
 
         Raises:
             ValueError: the words end before the symbols do.
         """
         size = STEPS_AT_ONCE * len(self._states)
+        starts = tables * TOTAL
         for first in range(0, len(symbols), size):
             own = symbols[first : first + size]
-            each = np.full(len(own), places) if isinstance(places, int) else places[first : first + size]
-            self._pull(own, each)
+            one = isinstance(contexts, int)
+            self._pull(own, np.full(len(own), starts[contexts]) if one else starts.take(contexts[first : first + size]))
 
     def _pull(self, symbols: ByteArray, places: npt.NDArray[np.intp]) -> None:
-        """Decode at most STEPS_AT_ONCE symbols per lane."""
+        """Decode at most STEPS_AT_ONCE symbols per lane; `places` is where the table of each begins."""
         num_lanes = len(self._states)
         found = np.empty(len(symbols), dtype=np.uint32)
         lanes = self._lanes
