@@ -298,16 +298,16 @@ class _Reader:
         palette = 0 if kind == Kind.GROUPED else self.number(most)
         has_part = kind in (Kind.SCALED, Kind.GROUPED)
         part, group = (self.number(most), self.number(MAX_SIZE)) if has_part else (0, 1)
-        if kind == Kind.LINES:
-            kernel, thresholds = (self.number(MAX_SIZE), self.number(MAX_SIZE)), ()
-            classes = bytes(self.numbers(most, MAX_LINE_CLASSES - 1))
-        else:
-            kernel, classes = (self.number(MAX_KERNEL), self.number(MAX_KERNEL)), b""
-            thresholds = tuple(self.numbers(MAX_SYMBOLS, MAX_SYMBOLS))
+        lines = kind == Kind.LINES
+        longest = MAX_SIZE if lines else MAX_KERNEL
+        kernel = self.number(longest), self.number(longest)
+        classes = self.numbers(most, MAX_LINE_CLASSES - 1) if lines else self.numbers(MAX_SYMBOLS, MAX_SYMBOLS)
+        tables = tuple(self.numbers(most, most))
+        if lines:
+            return Coding(kind, palette=palette, kernel=kernel, classes=bytes(classes), tables=tables)
         return Coding(
-            kind, palette=palette, part=part, group=group, kernel=kernel, thresholds=thresholds, classes=classes,
-            tables=tuple(self.numbers(most, most)),
-        )  # fmt: skip
+            kind, palette=palette, part=part, group=group, kernel=kernel, thresholds=tuple(classes), tables=tables
+        )
 
     def finish(self) -> None:
         if self._place != len(self._data):
@@ -345,7 +345,7 @@ def _check_palette(layout: Layout, place: int, record: Record) -> None:
             or record.num_elements % (height * width) != 0
             or coding.group < 1
             or list(coding.thresholds) != sorted(coding.thresholds)
-            or (wide and (coding.kernel != (1, 1) or coding.thresholds))
+            or (wide and (coding.kernel != (1, 1) or len(coding.thresholds) > 0))
         )
     if wrong:
         raise ValueError(f"tensor {record.name!r} is coded in a way that does not exist")

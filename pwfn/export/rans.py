@@ -172,14 +172,16 @@ class Decoder:
         starts = tables * TOTAL
         for first in range(0, len(symbols), size):
             own = symbols[first : first + size]
-            one = isinstance(contexts, int)
-            self._pull(own, np.full(len(own), starts[contexts]) if one else starts.take(contexts[first : first + size]))
+            if isinstance(contexts, int):
+                self._pull(own, np.full(len(own), starts[contexts]))
+            else:
+                self._pull(own, starts.take(contexts[first : first + size]))
 
     def _pull(self, symbols: ByteArray, places: npt.NDArray[np.intp]) -> None:
         """Decode at most STEPS_AT_ONCE symbols per lane; `places` is where the table of each begins."""
         num_lanes = len(self._states)
         found = np.empty(len(symbols), dtype=np.uint32)
-        lanes = self._lanes
+        lanes: tuple[Any, ...] = self._lanes
         for first in range(0, len(symbols), num_lanes):
             if len(symbols) - first < num_lanes:
                 lanes = tuple(each[: len(symbols) - first] for each in lanes)
