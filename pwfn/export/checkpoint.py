@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pwfn.config import ModelConfig
 from pwfn.errors import UserError
 from pwfn.models import build_network, read_state
-from pwfn.models.plain import record_of
+from pwfn.models.plain import check_known, record_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ def network_of(checkpoint: Path, model: str, given: Given) -> nn.Module:
     Raises:
         UserError: a checkpoint that cannot be read or does not fit, or sizes that have to be given.
     """
+    if ":" not in model:  # names of folders and of the hub are looked up when the network is built
+        check_known(model)
     state = read_state(checkpoint)
     record = record_of(model)
     channels = (record.get("input_size") or (3,))[0]

@@ -38,9 +38,7 @@ def build_plain(
     Raises:
         UserError: unknown name, arguments or an image size that the network does not take.
     """
-    if not is_model(name):
-        known = timm.list_models()
-        raise UserError(f"architecture {name!r} is neither timm's nor ours{nearest_names(name, known)}")
+    check_known(name)
     arguments = {**_size_argument(name, size), **(model_args or {})}
     try:
         with torch.random.fork_rng(devices=[]):
@@ -59,6 +57,16 @@ def build_plain(
     if fused:
         network = fuse(network, torch.zeros(1, in_channels, *size))
     return cast(nn.Module, network)
+
+
+def check_known(name: str) -> None:
+    """Refuse an architecture that neither timm nor we have.
+
+    Raises:
+        UserError: names those that are spelt alike.
+    """
+    if not is_model(name):
+        raise UserError(f"architecture {name!r} is neither timm's nor ours{nearest_names(name, timm.list_models())}")
 
 
 def record_of(name: str) -> dict[str, Any]:

@@ -70,19 +70,26 @@ def read(data: bytes) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--seconds", type=int, default=600, help="0 only reads the files to start from")
     options = parser.parse_args()
+    found = seeds()
+    for seed in found:
+        read(seed)
+    print(f"{len(found)} files to start from are read")
+    if not options.seconds:
+        return
     if not find_spec("atheris"):
         print("skipped: atheris is not installed (pip install atheris)")
         return
     import atheris
 
     with atheris.instrument_imports(include=["pwfn.export"]):
+        for name in [name for name in sys.modules if name.startswith("pwfn.export")]:
+            del sys.modules[name]
         import pwfn.export.contents  # noqa: F401
     with tempfile.TemporaryDirectory() as folder:
-        for index, seed in enumerate(seeds()):
+        for index, seed in enumerate(found):
             Path(folder, str(index)).write_bytes(seed)
-            read(seed)
         run = [sys.argv[0], folder, f"-max_total_time={options.seconds}", "-print_final_stats=1", "-max_len=4000"]
         atheris.Setup([*run, *LIMITS], read)
         atheris.Fuzz()
