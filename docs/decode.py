@@ -13,9 +13,8 @@ from math import prod
 import numpy as np
 
 TYPES = "<f4 <f2 <u2 <f8 <i8 <i4 <i2 i1 <u8 <u4 <u2 u1 ? u1 u1 u1 u1 u1 <c8".split()  # noqa: SIM905
-BFLOAT16 = 2  # becomes float32; 8-bit floats stay bytes: numpy has neither
-STORED, DEFLATED, PLANES, PALETTE, SCALED, GROUPED = range(6)
-SIGMA, NARROWED = 2, 4
+BFLOAT16, UPPER_HALF = 2, np.uint32(65536)  # becomes float32; 8-bit floats stay bytes: numpy has neither
+(STORED, DEFLATED, PLANES, PALETTE, SCALED, GROUPED, LINES), SIGMA, NARROWED = range(7), 2, 4
 
 
 class Reader:  # takes numbers and bytes off a buffer
@@ -60,8 +59,8 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict]:
         record["planes"] = header.numbers(record["size"]) if kind == PLANES else []
         if kind >= PALETTE:
             record["palette"] = header.number() if kind != GROUPED else None
-            record["part"], record["group"] = header.numbers(2) if kind != PALETTE else (None, 1)
-            record["kernel"], record["thresholds"] = header.numbers(2), header.numbers()
+            record["part"], record["group"] = header.numbers(2) if kind in (SCALED, GROUPED) else (None, 1)
+            record["kernel"], record["thresholds"] = header.numbers(2), np.array(header.numbers(), int)
             record["tables"] = np.array(header.numbers(), int)
     low, pairs = reader.take(2 * lanes).view("<u2").astype(int), reader.take(-(-lanes // 2)).astype(int)
     lengths = np.stack([pairs & 15, pairs >> 4], 1).reshape(-1)[:lanes]
@@ -75,8 +74,7 @@ def read(path: str) -> tuple[dict[str, np.ndarray], dict]:
     tensors = {}
     for record in records:
         record["bits"] = bits = np.ascontiguousarray(elements(record, palettes, stored, records))
-        is_bfloat16 = record["type"] == BFLOAT16
-        values = (bits.astype("<u4") << 16).view("<f4") if is_bfloat16 else bits.view(TYPES[record["type"]])
+        values = (bits * UPPER_HALF).view("<f4") if record["type"] == BFLOAT16 else bits.view(TYPES[record["type"]])
         values = (values.astype("<f4") if record["role"] == NARROWED else values).reshape(record["shape"])
         tensors["sigma/" * (record["role"] == SIGMA) + record["name"]] = values
     tensors.pop("", None)  # parts of other tensors have no name
@@ -117,15 +115,17 @@ def decode_symbols(record: dict, palettes: list[np.ndarray], stream: Stream) -> 
     if record["kind"] != GROUPED and len(palettes[record["palette"]]) > 256:
         high = stream.decode(np.full(record["count"], record["tables"][0]))
         return 256 * high + stream.decode(record["tables"][1:][high])
-    height, width = record["kernel"]
-    none = len(record["thresholds"]) + 1
+    (height, width), lines = record["kernel"], record["thresholds"]
+    if record["kind"] == LINES:
+        contexts = np.add.outer(lines[:height] * (1 + lines.max()), lines[height:])
+        return stream.decode(record["tables"][contexts].reshape(-1))
+    none = len(lines) + 1
     rows, classes = np.zeros((2, height * width, record["count"] // (height * width)), int)
     for position in range(height * width):
         left = classes[position - 1] if position % width else none + 0 * rows[0]
-        above = classes[position - width] if position >= width else none + 0 * rows[0]
-        context = left * (width > 1) * (none + 1) ** (height > 1) + above * (height > 1)
-        rows[position] = stream.decode(record["tables"][context])
-        classes[position] = np.searchsorted(record["thresholds"], rows[position], side="right")
+        above = (classes[position - width] if position >= width else none + 0 * rows[0]) * (height > 1)
+        rows[position] = stream.decode(record["tables"][left * (width > 1) * (none + 1) ** (height > 1) + above])
+        classes[position] = np.searchsorted(lines, rows[position], side="right")
     return rows.T.reshape(-1)
 
 
@@ -137,7 +137,7 @@ def elements(record: dict, palettes: list[np.ndarray], stored: Reader, records: 
     if kind == PLANES:
         planes = [stored.take(count) if plane is None else plane for plane in symbols]
         return np.stack(planes[::-1], 1).astype("u1").reshape(-1).view(f"<u{size}")
-    if kind == PALETTE:
+    if kind in (PALETTE, LINES):
         return palettes[record["palette"]][symbols]
     part = records[record["part"]]
     group = np.arange(count) // record["group"] % part["shape"][0]

@@ -18,7 +18,8 @@ import numpy.typing as npt
 from pwfn.export.contexts import class_of_symbol, contexts_at, cut, kernel_of, thresholds_for
 from pwfn.export.grids import Grouped, Scaled, find_grouped, find_scaled, groupings
 from pwfn.export.layout import DTYPES, MAX_KERNEL, SIZES, Coding, Kind, Layout, PaletteArray, Record, Role
-from pwfn.export.palettes import distinct_values, join_palettes, look_up
+from pwfn.export.lines import count_contexts, find_classes
+from pwfn.export.palettes import distinct_bits, distinct_values, join_palettes, look_up
 from pwfn.export.rans import MAX_SYMBOLS, ByteArray, quantize_counts
 from pwfn.export.stream import Stream, Symbols, encode_stream
 from pwfn.export.tables import TABLE_BYTES, choose_tables, code_bits
@@ -71,6 +72,7 @@ class _Draft:
     planes: list[bool] = field(default_factory=list)
     kernel: tuple[int, int] = (1, 1)
     thresholds: tuple[int, ...] = ()
+    classes: bytes = b""
     tables: tuple[int, ...] = ()
     coded_bytes: float = 0.0
     """What its symbols take at the entropy of their contexts."""
@@ -114,12 +116,20 @@ def _draft(item: Item, place: int) -> list[_Draft]:
     if distinct is not None:
         cost = _palette_bytes(len(distinct), bits.size, size)
         if cost < best or len(distinct) == 1:
-            best, found = cost, [_Draft(item, Kind.PALETTE, distinct=distinct, bits=bits)]
+            best, found = cost, [_palette_draft(item, distinct)]
     if distinct is None or len(distinct) > GROUPED_FROM:
         for cost, drafts in _grouped_drafts(item, place):
             if cost < best:
                 best, found = cost, drafts
     return found
+
+
+def _palette_draft(item: Item, distinct: PaletteArray) -> _Draft:
+    classes = find_classes(item.bits, item.dtype, item.shape, distinct)
+    if classes is None:
+        return _Draft(item, Kind.PALETTE, distinct=distinct, bits=item.bits)
+    kernel = (item.shape[0], item.bits.size // item.shape[0])
+    return _Draft(item, Kind.LINES, distinct=distinct, bits=item.bits, kernel=kernel, classes=classes)
 
 
 def _palette_bytes(num_values: int, num_elements: int, size: int) -> float:
@@ -142,7 +152,7 @@ def _grouped_drafts(item: Item, place: int) -> list[tuple[float, list[_Draft]]]:
 def _scaled_draft(item: Item, place: int, scaled: Scaled) -> tuple[float, list[_Draft]]:
     part = Item("", Role.PART, "F32", (len(scaled.scales),), scaled.scales.view(np.uint32))
     bits = scaled.levels.view(np.uint32)
-    levels = np.unique(bits)
+    levels = distinct_bits(bits)
     draft = _Draft(item, Kind.SCALED, distinct=levels, bits=bits, group=scaled.group)
     parts = _draft(part, place)
     draft.part = place + len(parts) - 1
@@ -159,11 +169,11 @@ def _grouped_draft(item: Item, place: int, grouped: Grouped) -> list[_Draft]:
 
 def _share_palettes(drafts: Sequence[_Draft]) -> list[PaletteArray]:
     palettes: list[PaletteArray] = []
-    kinds = {(draft.item.dtype, draft.kind) for draft in drafts if draft.distinct is not None}
-    for dtype, kind in sorted(kinds):
-        own = [
-            draft for draft in drafts if draft.distinct is not None and (draft.item.dtype, draft.kind) == (dtype, kind)
-        ]
+    sharers: dict[tuple[str, bool], list[_Draft]] = {}
+    for draft in drafts:
+        if draft.distinct is not None:
+            sharers.setdefault((draft.item.dtype, draft.kind == Kind.SCALED), []).append(draft)
+    for (dtype, _), own in sorted(sharers.items()):
         joined, palette_of = join_palettes([draft.distinct for draft in own if draft.distinct is not None], dtype)
         for draft, palette in zip(own, palette_of, strict=True):
             draft.palette = len(palettes) + palette
@@ -181,7 +191,9 @@ def _prepare(draft: _Draft, palettes: Sequence[PaletteArray]) -> None:
     if draft.kind == Kind.PLANES:
         draft.planes = _planes_to_code(draft.item)
         return
-    if not isinstance(draft.symbols, np.ndarray) or not 1 < draft.num_values <= MAX_SYMBOLS:
+    if draft.kind == Kind.LINES and draft.num_values > MAX_SYMBOLS:
+        draft.kind, draft.kernel, draft.classes = Kind.PALETTE, (1, 1), b""
+    if draft.kind == Kind.LINES or not isinstance(draft.symbols, np.ndarray) or not 1 < draft.num_values <= MAX_SYMBOLS:
         return
     kernel = kernel_of(draft.item.shape)
     if 1 < kernel[0] * kernel[1] <= MAX_KERNEL:
@@ -250,11 +262,14 @@ def _histograms(draft: _Draft) -> list[npt.NDArray[np.float32]]:
         counts = np.bincount(draft.symbols, minlength=num_high * MAX_SYMBOLS).reshape(num_high, MAX_SYMBOLS)
         return [counts.sum(axis=1, dtype=np.float32)[None], counts.astype(np.float32)]
     coding = _coding(draft)
+    if draft.kind == Kind.LINES:
+        return [count_contexts(draft.symbols.view(np.uint8), coding, draft.num_values).astype(np.float32)]
     rows = cut(draft.symbols.view(np.uint8), draft.kernel)
     classes = class_of_symbol(coding)[rows]
     counts = np.zeros((coding.num_contexts, draft.num_values), dtype=np.int64)
     for position in range(len(rows)):
-        places = contexts_at(classes, position, coding) * draft.num_values + rows[position].astype(np.intp)
+        contexts = np.asarray(contexts_at(classes, position, coding), np.intp)
+        places = contexts * draft.num_values + rows[position]
         counts += np.bincount(places, minlength=counts.size).reshape(counts.shape)
     return [counts.astype(np.float32)]
 
@@ -270,6 +285,7 @@ def _coding(draft: _Draft) -> Coding:
         group=draft.group,
         kernel=draft.kernel,
         thresholds=draft.thresholds,
+        classes=draft.classes,
         tables=() if draft.kind == Kind.PLANES else draft.tables,
     )
 
@@ -277,7 +293,7 @@ def _coding(draft: _Draft) -> Coding:
 def _fall_back(draft: _Draft) -> None:
     """Deflate a tensor where that takes fewer bytes; then fill in what is stored."""
     bits = draft.item.bits
-    if draft.kind == Kind.DEFLATED or (draft.kind in (Kind.PALETTE, Kind.PLANES) and _deflates_well(draft)):
+    if draft.kind == Kind.DEFLATED or (draft.kind in (Kind.PALETTE, Kind.LINES, Kind.PLANES) and _deflates_well(draft)):
         draft.kind, draft.symbols, draft.planes, draft.tables = Kind.DEFLATED, None, [], ()
         draft.stored = zlib.compress(bits.tobytes(), 9)
     elif draft.kind == Kind.PLANES and any(draft.planes):

@@ -20,6 +20,7 @@ from pwfn.export.contents import contents_from, naming, read_contents
 from pwfn.export.conversion import blank_image, make_onnx, onnx_paths
 from pwfn.export.evaluation import TestImages, evaluate_ensemble, evaluate_mean
 from pwfn.export.hardware import measure_hardware
+from pwfn.export.layout import MAX_VALUES
 from pwfn.export.metadata import ModelMetadata, Scalar, describe_network
 from pwfn.export.network import build_from, stored_state
 from pwfn.export.report import describe_file, describe_hardware, measure_file
@@ -188,13 +189,14 @@ def _export(
             images=images,
             recorded=recorded,
         )
-    cost = measure_hardware(network, blank_image(network), list(fixed.values()))
+    shares = checked.report.metrics.unique_values <= MAX_VALUES
+    cost = measure_hardware(network, blank_image(network), list(fixed.values())) if shares else None
     return [
         *describe_file(checked.report),
         *fallback,
         ("coverage", describe_coverage(network, names)),
         *_describe_accuracy(checked),
-        *describe_hardware(cost),
+        *(describe_hardware(cost) if cost else []),
         *onnx_lines,
     ]
 

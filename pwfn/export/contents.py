@@ -138,7 +138,7 @@ def to_tensor(elements: PaletteArray, record: Record) -> Tensor:
         raise UserError(f"tensor {record.name!r} is {record.dtype}, which this torch does not have: upgrade it")
     if not record.num_elements:
         return torch.empty(record.shape, dtype=dtype)
-    return torch.from_numpy(elements.view("u1")).view(dtype).reshape(record.shape)
+    return torch.frombuffer(elements, dtype=dtype).reshape(record.shape)
 
 
 def tensor_bits(tensor: Tensor) -> Any:

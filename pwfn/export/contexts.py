@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pwfn.export.layout import Coding
-from pwfn.export.rans import MAX_SYMBOLS, ByteArray
+from pwfn.export.rans import MAX_SYMBOLS, ByteArray, ContextArray
 
 MAX_CLASSES = 6
 """Classes of a neighbour: more than six saved less than the larger map of contexts to tables took."""
@@ -27,13 +27,14 @@ def cut(symbols: ByteArray, kernel: tuple[int, int]) -> ByteArray:
     return np.ascontiguousarray(symbols.reshape(-1, kernel[0] * kernel[1]).T)
 
 
-def class_of_symbol(coding: Coding) -> ByteArray:
-    """Return the class of every symbol that a neighbour can have, uint8 `(256,)`."""
+def class_of_symbol(coding: Coding) -> ContextArray:
+    """Return the class of every symbol that a neighbour can have, `(256,)`, in a type that holds any context, too."""
     thresholds = np.array(coding.thresholds, np.intp)
-    return np.searchsorted(thresholds, np.arange(MAX_SYMBOLS), side="right").astype(np.uint8)
+    classes = np.searchsorted(thresholds, np.arange(MAX_SYMBOLS), side="right")
+    return classes.astype(np.min_scalar_type(coding.num_contexts))
 
 
-def contexts_at(classes: ByteArray, position: int, coding: Coding) -> npt.NDArray[np.intp] | int:
+def contexts_at(classes: ContextArray, position: int, coding: Coding) -> ContextArray | int:
     """Return the context of one position of every kernel, `(num_kernels,)`, from the positions before it.
 
     Args:
@@ -47,11 +48,16 @@ def contexts_at(classes: ByteArray, position: int, coding: Coding) -> npt.NDArra
     left = classes[position - 1] if column else none
     above = classes[position - width] if row else none
     if height == 1:
-        return np.asarray(left, np.intp) if column else (none if width > 1 else 0)
-    if width == 1:
-        return np.asarray(above, np.intp) if row else none
-    found = np.asarray(left, np.intp) * (none + 1) + above
-    return found if found.ndim else int(found)
+        return left if width > 1 else 0
+    return above if width == 1 else left * (none + 1) + above
+
+
+def line_contexts(coding: Coding) -> ByteArray:
+    """Return the context of every element of a tensor coded by LINES, flat: `class of row * classes + of column`."""
+    height, _ = coding.kernel
+    classes = np.frombuffer(coding.classes, np.uint8)
+    found: ByteArray = classes[:height, None] * np.uint8(coding.num_line_classes) + classes[height:]
+    return found.reshape(-1)
 
 
 def kernel_of(shape: Sequence[int]) -> tuple[int, int]:

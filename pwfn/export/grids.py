@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pwfn.export.palettes import distinct_bits
+
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
 
@@ -181,7 +183,7 @@ def find_grouped(bits: npt.NDArray[np.unsignedinteger], num_groups: int, group: 
     """Give each group a palette of its own; None where groups have more than MAX_LEVELS values or hardly repeat any."""
     groups = as_groups(bits, num_groups, group)
     sample = groups[:: max(num_groups // SAMPLED_GROUPS, 1)]
-    if max(len(np.unique(each)) for each in sample) > min(MAX_LEVELS, groups.shape[1] // 2):
+    if max(len(distinct_bits(each)) for each in sample) > min(MAX_LEVELS, groups.shape[1] // 2):
         return None
     order = np.argsort(groups, axis=1)
     ordered = np.take_along_axis(groups, order, axis=1)

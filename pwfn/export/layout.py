@@ -29,6 +29,8 @@ MAX_VALUES = 1 << 16
 """Longest palette."""
 MAX_KERNEL = 128
 """Most positions of a kernel: each is a step of its own."""
+MAX_LINE_CLASSES = 16
+"""Most classes of rows, and of columns: a byte holds every pair."""
 
 PaletteArray = npt.NDArray[np.unsignedinteger]
 
@@ -57,6 +59,8 @@ class Kind(IntEnum):
     PALETTE = 3
     SCALED = 4
     GROUPED = 5
+    LINES = 6
+    """PALETTE in the context of rows and columns instead of neighbours."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,17 @@ class Coding:
     planes: tuple[int, ...] = ()
     """PLANES: per byte of an element, from the most significant one, its table plus 1, or 0 where it is stored."""
     palette: int = 0
-    """PALETTE, SCALED: the palette of the values, or of what the scales multiply."""
+    """PALETTE, SCALED, LINES: the palette of the values, or of what the scales multiply."""
     part: int = 0
     """SCALED, GROUPED: the record of the scales `(num_groups,)`, or of the palettes `(num_groups, num_values)`."""
     group: int = 1
     """SCALED, GROUPED: element i belongs to group `i // group % num_groups`."""
     kernel: tuple[int, int] = (1, 1)
-    """Height and width of the kernels into which the elements are cut, row-major."""
+    """Height and width of the kernels into which the elements are cut, row-major; LINES: of the one matrix."""
     thresholds: tuple[int, ...] = ()
     """Class of a neighbour: how many of these its symbol reaches."""
+    classes: bytes = b""
+    """LINES: the class of each row, then of each column, a byte each."""
     tables: tuple[int, ...] = ()
     """Table of each context."""
 
@@ -87,8 +93,20 @@ class Coding:
         return len(self.thresholds) + 1
 
     @property
+    def num_line_classes(self) -> int:
+        """LINES: classes of a row, and of a column; each pair of them has a table."""
+        return max(self.classes, default=0) + 1
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of a kernel, each a batch of its own."""
+        return 1 if self.kind == Kind.LINES else self.kernel[0] * self.kernel[1]
+
+    @property
     def num_contexts(self) -> int:
-        """How a symbol's neighbours can look."""
+        """How a symbol's neighbours, or its row and column, can look."""
+        if self.kind == Kind.LINES:
+            return self.num_line_classes**2
         height, width = self.kernel
         return int((self.num_classes + 1) ** ((height > 1) + (width > 1)))
 
@@ -203,10 +221,12 @@ def _coding_numbers(coding: Coding) -> Sequence[int]:
         return coding.planes
     source = {
         Kind.PALETTE: (coding.palette,),
+        Kind.LINES: (coding.palette,),
         Kind.SCALED: (coding.palette, coding.part, coding.group),
         Kind.GROUPED: (coding.part, coding.group),
     }[coding.kind]
-    return (*source, *coding.kernel, len(coding.thresholds), *coding.thresholds, len(coding.tables), *coding.tables)
+    classes = coding.classes or coding.thresholds
+    return (*source, *coding.kernel, len(classes), *classes, len(coding.tables), *coding.tables)
 
 
 class _Reader:
@@ -223,21 +243,31 @@ class _Reader:
 
     def number(self, largest: int) -> int:
         value = shift = 0
-        while True:
-            byte = self.bytes(1)[0]
+        for byte in self._data[self._place : self._place + 9]:
             value |= (byte & 127) << shift
             shift += 7
-            if value > largest or shift > 63:
-                raise ValueError(f"the header has a number above {largest}")
             if byte < 128:
-                return value
+                break
+        else:
+            raise ValueError("the header ends too early, or has a number that is too long")
+        if value > largest:
+            raise ValueError(f"the header has a number above {largest}")
+        self._place += shift // 7
+        return value
 
     def count(self) -> int:
         """A number of things, each of which takes a byte at least."""
         return self.number(len(self._data) - self._place)
 
     def numbers(self, most: int, largest: int) -> list[int]:
-        return [self.number(largest) for _ in range(self.number(most))]
+        length = self.number(most)
+        short = self._data[self._place : self._place + length]
+        if short.isascii() and len(short) == length:  # a byte each: most are
+            if length and max(short) > largest:
+                raise ValueError(f"the header has a number above {largest}")
+            self._place += length
+            return list(short)
+        return [self.number(largest) for _ in range(length)]
 
     def one_of(self, allowed: tuple[int, ...]) -> int:
         value = self.number(max(allowed))
@@ -266,13 +296,18 @@ class _Reader:
         if kind == Kind.PLANES:
             return Coding(kind, planes=tuple(self.number(most) for _ in range(SIZES[DTYPES.index(dtype)])))
         palette = 0 if kind == Kind.GROUPED else self.number(most)
-        part, group = (0, 1) if kind == Kind.PALETTE else (self.number(most), self.number(MAX_SIZE))
-        kernel = self.number(MAX_KERNEL), self.number(MAX_KERNEL)
-        thresholds = tuple(self.numbers(MAX_SYMBOLS, MAX_SYMBOLS))
+        has_part = kind in (Kind.SCALED, Kind.GROUPED)
+        part, group = (self.number(most), self.number(MAX_SIZE)) if has_part else (0, 1)
+        lines = kind == Kind.LINES
+        longest = MAX_SIZE if lines else MAX_KERNEL
+        kernel = self.number(longest), self.number(longest)
+        classes = self.numbers(most, MAX_LINE_CLASSES - 1) if lines else self.numbers(MAX_SYMBOLS, MAX_SYMBOLS)
+        tables = tuple(self.numbers(most, most))
+        if lines:
+            return Coding(kind, palette=palette, kernel=kernel, classes=bytes(classes), tables=tables)
         return Coding(
-            kind, palette=palette, part=part, group=group, kernel=kernel, thresholds=thresholds,
-            tables=tuple(self.numbers(most, most)),
-        )  # fmt: skip
+            kind, palette=palette, part=part, group=group, kernel=kernel, thresholds=tuple(classes), tables=tables
+        )
 
     def finish(self) -> None:
         if self._place != len(self._data):
@@ -297,14 +332,21 @@ def _check_palette(layout: Layout, place: int, record: Record) -> None:
     height, width = coding.kernel
     num_values = _num_values(layout, place, record)
     wide = num_values > MAX_SYMBOLS
-    wrong = (
-        not num_values
-        or height * width not in range(1, MAX_KERNEL + 1)
-        or record.num_elements % (height * width) != 0
-        or coding.group < 1
-        or list(coding.thresholds) != sorted(coding.thresholds)
-        or (wide and (coding.kernel != (1, 1) or coding.thresholds))
-    )
+    if coding.kind == Kind.LINES:
+        wrong = (
+            num_values not in range(2, MAX_SYMBOLS + 1)
+            or record.num_elements != height * width
+            or len(coding.classes) != height + width
+        )
+    else:
+        wrong = (
+            not num_values
+            or height * width not in range(1, MAX_KERNEL + 1)
+            or record.num_elements % (height * width) != 0
+            or coding.group < 1
+            or list(coding.thresholds) != sorted(coding.thresholds)
+            or (wide and (coding.kernel != (1, 1) or len(coding.thresholds) > 0))
+        )
     if wrong:
         raise ValueError(f"tensor {record.name!r} is coded in a way that does not exist")
     num_high = -(-num_values // MAX_SYMBOLS)
@@ -321,7 +363,7 @@ def _check_palette(layout: Layout, place: int, record: Record) -> None:
 def _num_values(layout: Layout, place: int, record: Record) -> int:
     """Values of the palette that a tensor's symbols stand for, 0 where it does not fit."""
     coding = record.coding
-    if coding.kind != Kind.PALETTE:
+    if coding.kind in (Kind.SCALED, Kind.GROUPED):
         if coding.part >= place:
             return 0
         part = layout.records[coding.part]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from pwfn.models.plain import build_plain
 from pwfn.parameters import split_parameters
 
 NAMES_SHOWN = 3
+MOST_FUSED = 16
+"""Most times as many numbers that a network may have before it is fused: MobileOne's have up to five times."""
 
 
 def encode_network(
@@ -70,7 +73,10 @@ def build_from(contents: Contents) -> nn.Module:
     architecture = contents.metadata.architecture
     if architecture is None:
         raise UserError("the file names no architecture; read its tensors with pwfn.export.load_state")
-    skeleton = _skeleton(architecture)
+    skeleton = _skeleton(replace(architecture, fused=False))
+    if skeleton is not None and architecture.fused:
+        _check_size(architecture.name, skeleton, contents)  # its names are known once it is fused, with real numbers
+        skeleton = None
     if skeleton is not None:
         _check_names(architecture.name, skeleton, contents)  # a small file must not make us build a huge network
     network = None if skeleton is None else _filled(skeleton, contents.state)
@@ -109,12 +115,7 @@ def _device(device: str | torch.device) -> torch.device:
 
 
 def _skeleton(architecture: Architecture) -> nn.Module | None:
-    """Build a network without memory; None where its architecture computes with real numbers while it is built.
-
-    A network that is fused does so; its tensors are compared once it is built.
-    """
-    if architecture.fused:
-        return None
+    """Build a network without memory; None where its architecture computes with real numbers while it is built."""
     try:
         with torch.device("meta"):
             return _build(architecture)
@@ -146,6 +147,17 @@ def _is_hollow(value: Any) -> bool:
     if isinstance(value, list | tuple | set):
         return any(map(_is_hollow, value))
     return isinstance(value, Tensor) and value.is_meta
+
+
+def _check_size(architecture: str, network: nn.Module, contents: Contents) -> None:
+    """Refuse a file that asks for a network much larger than fusing could have made what it holds of."""
+    wanted = sum(tensor.numel() for tensor in stored_state(network).values())
+    found = sum(tensor.numel() for tensor in contents.state.values())
+    if wanted > MOST_FUSED * found:
+        raise UserError(
+            f"the tensors are not those of the architecture {architecture}: {found:,} numbers, and it has {wanted:,} "
+            "before it is fused"
+        )
 
 
 def _check_names(architecture: str, network: nn.Module, contents: Contents) -> None:

@@ -20,6 +20,7 @@ from torch import nn
 
 from pwfn.errors import UserError
 from pwfn.export.metadata import ModelMetadata
+from pwfn.export.palettes import distinct_bits
 
 OPSET = 17
 OPSET_OF_4_BITS = 21
@@ -98,7 +99,7 @@ def share_codebook(model: bytes, names: Iterable[str]) -> bytes:
     wanted = set(names)
     dense = {tensor.name: tensor for tensor in graph.initializer if tensor.name in wanted}
     bits = {name: onnx.numpy_helper.to_array(tensor).view(np.uint32) for name, tensor in dense.items()}
-    codebook = np.unique(np.concatenate([array.reshape(-1) for array in bits.values()]))
+    codebook = distinct_bits(np.concatenate([array.reshape(-1) for array in bits.values()]))
     if len(codebook) > 1 << 16:
         raise UserError(
             f"onnx: {len(codebook)} distinct values share too little for a codebook; at most 65,536 are possible"

@@ -27,9 +27,9 @@ PRECISION = 12
 TOTAL = 1 << PRECISION
 MAX_SYMBOLS = 256
 """Longest table; more values are coded in two digits."""
-LOWEST = 1 << 16
+LOWEST = np.uint32(1 << 16)
 """Least state between symbols: one whose upper half is not zero."""
-MASK, SHIFT = np.uint32(TOTAL - 1), np.uint32(PRECISION)
+MASK, SHIFT, FREQUENCY_SHIFT = np.uint32(TOTAL - 1), np.uint32(PRECISION), np.uint32(PRECISION + 8)
 STEPS_AT_ONCE = 64
 """Symbols per lane that are looked up together: bounds the memory beyond input and output."""
 LEVELS: IndexArray = np.array(
@@ -39,11 +39,8 @@ LEVELS: IndexArray = np.array(
 bit per weight, and the bytes of a table repeat more than with a fourth mantissa bit, so that they deflate better."""
 MAX_LEVEL = 119
 """Largest table byte in use, of weight 15 * 2^13: more than the rarest symbol of 2^12 needs."""
-SYMBOL = np.dtype([("frequency", "<u4"), ("offset", "<u2"), ("symbol", "<u2")])
-"""One of the 2^12 slots of a table: its symbol's frequency, the slot's place within the symbol, the symbol."""
-
-Batch = tuple[ByteArray, npt.NDArray[np.intp] | int]
-"""Symbols `(num_symbols,)`, and the table of each, or one for all."""
+TableArray = npt.NDArray[np.intp]
+ContextArray = npt.NDArray[np.unsignedinteger]
 
 
 def quantize_counts(counts: npt.NDArray[Any]) -> ByteArray:
@@ -54,18 +51,20 @@ def quantize_counts(counts: npt.NDArray[Any]) -> ByteArray:
     return np.where(counts > 0, np.maximum(found, 1), 0).astype(np.uint8)
 
 
-def frequencies(table: ByteArray) -> IndexArray:
-    """Expand a table's bytes to frequencies `(num_symbols,)` that sum to TOTAL; byte 0 stands for none.
+def frequencies(tables: Sequence[ByteArray]) -> IndexArray:
+    """Expand tables' bytes to frequencies `(num_tables, MAX_SYMBOLS)`; each row sums to TOTAL, byte 0 stands for none.
 
     Raises:
-        ValueError: every byte is zero or one is above MAX_LEVEL, or the table is empty or longer than MAX_SYMBOLS.
+        ValueError: every byte of a table is zero or one is above MAX_LEVEL, or it is empty or longer than MAX_SYMBOLS.
     """
-    num_symbols = len(table)
-    if not 0 < num_symbols <= MAX_SYMBOLS or not table.any() or table.max() > MAX_LEVEL:
-        raise ValueError(f"a table of {num_symbols} entries, of which {np.count_nonzero(table)} are not zero")
-    weights, used = np.cumsum(LEVELS[table]), np.cumsum(table > 0)
-    ends = weights * (TOTAL - used[-1]) // weights[-1] + used
-    return np.asarray(np.diff(ends, prepend=0))
+    filled = np.zeros((len(tables), MAX_SYMBOLS), dtype=np.uint8)
+    for own, table in zip(filled, tables, strict=True):
+        if not 0 < len(table) <= MAX_SYMBOLS or not table.any() or table.max() > MAX_LEVEL:
+            raise ValueError(f"a table of {len(table)} entries, of which {np.count_nonzero(table)} are not zero")
+        own[: len(table)] = table
+    weights, used = np.cumsum(LEVELS[filled], axis=1), np.cumsum(filled > 0, axis=1)
+    ends = weights * (TOTAL - used[:, -1:]) // weights[:, -1:] + used
+    return np.asarray(np.diff(ends, axis=1, prepend=0))
 
 
 class SymbolTables:
@@ -79,20 +78,19 @@ class SymbolTables:
     """
 
     def __init__(self, tables: Sequence[ByteArray]) -> None:
-        self.frequency = np.zeros((len(tables), MAX_SYMBOLS), dtype=np.uint32)
-        for own, table in zip(self.frequency, tables, strict=True):
-            own[: len(table)] = frequencies(table)
+        self.frequency = frequencies(tables).astype(np.uint32)
         self.start = (np.cumsum(self.frequency, axis=1, dtype=np.uint32) - self.frequency).astype(np.uint32)
 
-    def slots(self) -> npt.NDArray[np.uint64]:
-        """Return one entry per slot, uint64 `(num_tables * TOTAL,)`, with the fields of SYMBOL."""
-        flat = self.frequency.reshape(-1)
-        found = np.empty(len(self.frequency) * TOTAL, dtype=SYMBOL)
-        found["frequency"] = np.repeat(flat, flat)
-        found["symbol"] = np.repeat(np.tile(np.arange(MAX_SYMBOLS, dtype=np.uint16), len(self.frequency)), flat)
-        slots = np.tile(np.arange(TOTAL, dtype=np.uint16), len(self.frequency))
-        found["offset"] = slots - np.repeat(self.start.reshape(-1), flat).astype(np.uint16)
-        return found.view(np.uint64)
+    def slots(self) -> StateArray:
+        """Return one entry per slot, uint32 `(num_tables * TOTAL,)`: what the decoder needs of it, in 32 bits.
+
+        From the lowest: 12 bits for the slot's place within its symbol, 8 for the symbol, 12 for the frequency less 1.
+        """
+        symbols = np.arange(MAX_SYMBOLS, dtype=np.uint32) << SHIFT
+        of_symbol = ((self.frequency - 1) << FREQUENCY_SHIFT) + symbols - self.start  # wraps around, and back below
+        found = np.repeat(of_symbol.reshape(-1), self.frequency.reshape(-1)).reshape(len(of_symbol), TOTAL)
+        found += np.arange(TOTAL, dtype=np.uint32)
+        return found.reshape(-1)
 
 
 class Encoder:
@@ -108,18 +106,25 @@ class Encoder:
         self._states = carried.view("<u2").astype(np.uint32) + np.uint32(LOWEST)
         self._words: list[WordArray] = []
 
-    def push(self, symbols: ByteArray, table: npt.NDArray[np.intp] | int) -> None:
-        """Code a batch."""
+    def push(self, symbols: ByteArray, tables: TableArray, contexts: ContextArray | int = 0) -> None:
+        """Code a batch.
+
+        Args:
+            symbols: of the batch.
+            tables: of each context.
+            contexts: of each symbol, or one for all.
+        """
         size = STEPS_AT_ONCE * len(self._states)
+        starts = tables * MAX_SYMBOLS
         for first in reversed(range(0, len(symbols), size)):
             piece = slice(first, first + size)
-            self._push(symbols[piece], table if isinstance(table, int) else table[piece])
+            own = starts[contexts] if isinstance(contexts, int) else starts.take(contexts[piece])
+            self._push(own + symbols[piece])
 
-    def _push(self, symbols: ByteArray, table: npt.NDArray[np.intp] | int) -> None:
+    def _push(self, places: npt.NDArray[np.intp]) -> None:
         num_lanes = len(self._states)
-        places = symbols + np.asarray(table, dtype=np.int32) * np.int32(MAX_SYMBOLS)
         frequency, start = self._frequency[places], self._start[places]
-        for first in reversed(range(0, len(symbols), num_lanes)):
+        for first in reversed(range(0, len(places), num_lanes)):
             self._step(frequency[first : first + num_lanes], start[first : first + num_lanes])
 
     def _step(self, frequency: StateArray, start: StateArray) -> None:
@@ -148,53 +153,61 @@ class Decoder:
     def __init__(self, tables: SymbolTables, states: StateArray, words: WordArray) -> None:
         self._slots = tables.slots()
         self._states = states.copy()
+        low, high = self._states.view(np.uint16)[::2], self._states.view(np.uint16)[1::2]
+        self._lanes = (self._states, low, high, np.empty_like(states), np.empty_like(states))
         self._words, self._place = words, 0
 
-    def pull(self, num_symbols: int, table: npt.NDArray[np.intp] | int) -> ByteArray:
-        """Decode a batch; `table` is the table of each symbol, or one for all.
+    def pull(self, symbols: ByteArray, tables: TableArray, contexts: ContextArray | int = 0) -> None:
+        """Decode a batch.
+
+        Args:
+            symbols: where it goes.
+            tables: of each context.
+            contexts: of each symbol, or one for all.
 
         Raises:
             ValueError: the words end before the symbols do.
         """
-        symbols = np.empty(num_symbols, dtype=np.uint8)
         size = STEPS_AT_ONCE * len(self._states)
-        for first in range(0, num_symbols, size):
-            piece = slice(first, first + size)
-            symbols[piece] = self._pull(len(symbols[piece]), table if isinstance(table, int) else table[piece])
-        return symbols
+        starts = tables * TOTAL
+        for first in range(0, len(symbols), size):
+            own = symbols[first : first + size]
+            if isinstance(contexts, int):
+                self._pull(own, np.full(len(own), starts[contexts]))
+            else:
+                self._pull(own, starts.take(contexts[first : first + size]))
 
-    def _pull(self, num_symbols: int, table: npt.NDArray[np.intp] | int) -> npt.NDArray[np.uint16]:
-        """Decode at most STEPS_AT_ONCE symbols per lane.
+    def _pull(self, symbols: ByteArray, places: npt.NDArray[np.intp]) -> None:
+        """Decode at most STEPS_AT_ONCE symbols per lane; `places` is where the table of each begins."""
+        num_lanes = len(self._states)
+        found = np.empty(len(symbols), dtype=np.uint32)
+        lanes: tuple[Any, ...] = self._lanes
+        for first in range(0, len(symbols), num_lanes):
+            if len(symbols) - first < num_lanes:
+                lanes = tuple(each[: len(symbols) - first] for each in lanes)
+            self._step(places[first : first + num_lanes], found[first : first + num_lanes], lanes)
+        np.right_shift(found, SHIFT, out=symbols, casting="unsafe")  # of the frequency above nothing is left
 
-        Of each step every call of numpy counts: 1,024 lanes take as long for the calls as for the numbers.
+    def _step(self, places: npt.NDArray[np.intp], entries: StateArray, lanes: tuple[Any, ...]) -> None:
+        """Take one symbol per lane.
+
+        Every call of numpy counts: on a thousand lanes it takes as long for the call as for the numbers.
         """
-        places = np.empty(num_symbols, dtype=np.intp)
-        np.multiply(table, TOTAL, out=places)
-        found = np.empty(num_symbols, dtype=np.uint64)
-        frequencies, offsets = found.view(np.uint32)[::2], found.view(np.uint16)[2::4]
-        states, high, low = self._states, self._states.view(np.uint16)[1::2], self._states.view(np.uint16)[::2]
-        for first in range(0, num_symbols, len(self._states)):
-            piece = slice(first, first + len(self._states))
-            own = places[piece]
-            if len(own) < len(states):
-                states, high, low = states[: len(own)], high[: len(own)], low[: len(own)]
-            own += states & MASK
-            self._slots.take(own, out=found[piece], mode="clip")  # none is outside; a check would copy
-            states >>= SHIFT
-            states *= frequencies[piece]
-            states += offsets[piece]
-            empty = high == 0
-            words = self._take(int(np.count_nonzero(empty)))
-            np.copyto(high, low, where=empty)
-            low[empty] = words
-        return found.view(np.uint16)[3::4]
-
-    def _take(self, number: int) -> WordArray:
-        words = self._words[self._place : self._place + number]
-        if len(words) < number:
+        states, low, high, quotients, numbers = lanes
+        places += np.bitwise_and(states, MASK, out=numbers)
+        self._slots.take(places, out=entries, mode="clip")  # none is outside; a check would copy
+        np.right_shift(states, SHIFT, out=quotients)
+        np.right_shift(entries, FREQUENCY_SHIFT, out=states)
+        states *= quotients
+        states += quotients  # since it was the frequency less 1
+        states += np.bitwise_and(entries, MASK, out=numbers)
+        (empty,) = (states < LOWEST).nonzero()
+        end = self._place + len(empty)
+        if end > len(self._words):
             raise ValueError("the stream of symbols ends before the last tensor does")
-        self._place += number
-        return words
+        high[empty] = low[empty]
+        low[empty] = self._words[self._place : end]
+        self._place = end
 
     def finish(self) -> ByteArray:
         """Return the bytes that the lanes carried.

@@ -115,7 +115,7 @@ def describe_file(report: FileReport) -> list[tuple[str, str]]:
     left_out = report.num_weights - report.num_coded
     if left_out:
         shared = f"; the other {report.num_coded:,} share {report.num_coded_values:,}" if report.num_coded else ""
-        lines.append(("not coded", f"{left_out:,} weights share too few values: stored as float32{shared}"))
+        lines.append(("not coded", f"{left_out:,} weights share too few values: stored in full{shared}"))
     if report.num_negative_zeros:
         lines.append(("negative zeros", f"{report.num_negative_zeros:,} weights are -0.0, kept as a value beside 0.0"))
     return lines

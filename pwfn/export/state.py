@@ -18,8 +18,9 @@ from pwfn.export.layout import Role
 from pwfn.export.metadata import ModelMetadata, metadata_from, metadata_to_json
 
 RestDtype = Literal["float32", "float16", "bfloat16"]
-COMPARED_BYTES = 1 << 24
-"""Networks up to this size are compared with zip itself where they hardly shrink."""
+COMPARED_BYTES = 1 << 21
+"""Networks up to this size are compared with zip itself where they hardly shrink. In larger ones the codec compares
+with deflation tensor by tensor, which is what zip does to them; `pwfn export` looks at the zip of any size."""
 HARDLY = 0.5
 """Share of their bytes from which tensors hardly shrink; zip cannot beat less but for tensors that repeat whole runs,
 which the codec deflates one by one."""

@@ -10,9 +10,20 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pwfn.export.contexts import class_of_symbol, contexts_at, cut
+from pwfn.export.contexts import class_of_symbol, contexts_at, cut, line_contexts
 from pwfn.export.layout import Coding, Kind, Layout, PaletteArray, Record
-from pwfn.export.rans import MAX_SYMBOLS, TOTAL, ByteArray, Decoder, Encoder, StateArray, SymbolTables, WordArray
+from pwfn.export.rans import (
+    MAX_SYMBOLS,
+    TOTAL,
+    ByteArray,
+    ContextArray,
+    Decoder,
+    Encoder,
+    StateArray,
+    SymbolTables,
+    TableArray,
+    WordArray,
+)
 
 SymbolArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Symbols = SymbolArray | list[ByteArray | None] | None
@@ -41,7 +52,7 @@ def num_lanes_for(num_symbols: int, num_stored: int) -> int:
 
 
 class _Sink(Protocol):
-    def push(self, symbols: ByteArray, table: npt.NDArray[np.intp] | int) -> None: ...
+    def push(self, symbols: ByteArray, tables: TableArray, contexts: ContextArray | int = 0) -> None: ...
 
 
 def encode_stream(layout: Layout, symbols: Sequence[Symbols], stored: bytes) -> Stream:
@@ -68,25 +79,20 @@ def _push(encoder: _Sink, coding: Coding, coded: Symbols) -> None:
     if isinstance(coded, list):
         for plane, table in zip(reversed(coded), reversed(coding.planes), strict=True):
             if plane is not None:
-                encoder.push(plane, table - 1)
+                encoder.push(plane, np.array([table - 1]))
     elif coded is not None and coding.tables:
         tables = np.array(coding.tables, dtype=np.intp)
         if coded.dtype == np.uint16:
             high, low = (coded >> 8).astype(np.uint8), coded.astype(np.uint8)
-            encoder.push(low, tables[1:][high])
-            encoder.push(high, coding.tables[0])
-            return
-        rows = cut(coded.view(np.uint8), coding.kernel)
-        classes = class_of_symbol(coding)[rows]
-        for position in reversed(range(len(rows))):
-            encoder.push(rows[position], _tables_at(tables, classes, position, coding))
-
-
-def _tables_at(
-    tables: npt.NDArray[np.intp], classes: ByteArray, position: int, coding: Coding
-) -> npt.NDArray[np.intp] | int:
-    contexts = contexts_at(classes, position, coding)
-    return int(tables[contexts]) if isinstance(contexts, int) else tables.take(contexts)
+            encoder.push(low, tables[1:], high)
+            encoder.push(high, tables)
+        elif coding.kind == Kind.LINES:
+            encoder.push(coded.view(np.uint8), tables, line_contexts(coding))
+        else:
+            rows = cut(coded.view(np.uint8), coding.kernel)
+            classes = class_of_symbol(coding)[rows]
+            for position in reversed(range(len(rows))):
+                encoder.push(rows[position], tables, contexts_at(classes, position, coding))
 
 
 def decode_stream(layout: Layout, states: StateArray, words: WordArray) -> tuple[list[Symbols], bytes]:
@@ -103,24 +109,33 @@ def decode_stream(layout: Layout, states: StateArray, words: WordArray) -> tuple
 def _pull(decoder: Decoder, layout: Layout, record: Record) -> Symbols:
     coding, number = record.coding, record.num_elements
     if coding.kind == Kind.PLANES:
-        return [decoder.pull(number, table - 1) if table else None for table in coding.planes]
+        return [_pulled(decoder, number, np.array([table - 1])) if table else None for table in coding.planes]
     if coding.kind < Kind.PALETTE:
         return None
     if not coding.tables:
         return np.zeros(number, dtype=np.uint8)
     tables = np.array(coding.tables, dtype=np.intp)
+    if coding.kind == Kind.LINES:
+        return _pulled(decoder, number, tables, line_contexts(coding))
     if coding.kind != Kind.GROUPED and len(layout.palettes[coding.palette]) > MAX_SYMBOLS:
-        high = decoder.pull(number, coding.tables[0])
-        low = decoder.pull(number, tables[1:][high])
+        high = _pulled(decoder, number, tables)
+        low = _pulled(decoder, number, tables[1:], high)
         return (high.astype(np.uint16) << 8 | low).astype(np.uint16)
-    num_positions = coding.kernel[0] * coding.kernel[1]
-    rows = np.empty((num_positions, number // num_positions), dtype=np.uint8)
-    classes = np.empty_like(rows)
+    if coding.kernel == (1, 1):
+        return _pulled(decoder, number, tables)
     of_symbol = class_of_symbol(coding)
-    for position in range(num_positions):
-        rows[position] = decoder.pull(rows.shape[1], _tables_at(tables, classes, position, coding))
-        of_symbol.take(rows[position], out=classes[position])
+    rows = np.empty((coding.num_positions, number // coding.num_positions), dtype=np.uint8)
+    classes = np.empty(rows.shape, of_symbol.dtype)
+    for position, row in enumerate(rows):
+        decoder.pull(row, tables, contexts_at(classes, position, coding))
+        of_symbol.take(row, out=classes[position], mode="clip")  # 256 entries: none is outside
     return np.ascontiguousarray(rows.T).reshape(-1)
+
+
+def _pulled(decoder: Decoder, number: int, tables: TableArray, contexts: ContextArray | int = 0) -> ByteArray:
+    symbols = np.empty(number, dtype=np.uint8)
+    decoder.pull(symbols, tables, contexts)
+    return symbols
 
 
 def code_bits(layout: Layout, symbols: Sequence[Symbols]) -> list[float]:
@@ -135,8 +150,8 @@ def _code_bits(bits: npt.NDArray[np.float64], coding: Coding, coded: Symbols) ->
     class Counter:
         """Takes batches as an encoder does."""
 
-        def push(self, batch: ByteArray, table: npt.NDArray[np.intp] | int) -> None:
-            found.append(float(bits[table, batch].sum()))
+        def push(self, symbols: ByteArray, tables: TableArray, contexts: ContextArray | int = 0) -> None:
+            found.append(float(bits[tables[contexts], symbols].sum()))
 
     _push(Counter(), coding, coded)
     return sum(found)
@@ -150,7 +165,7 @@ def num_steps(layout: Layout, num_lanes: int) -> int:
         if coding.kind == Kind.PLANES:
             steps += sum(map(bool, coding.planes)) * -(-number // max(num_lanes, 1))
         elif coding.kind >= Kind.PALETTE and coding.tables:
-            positions = coding.kernel[0] * coding.kernel[1]
+            positions = coding.num_positions
             steps += 2 * positions * -(-number // positions // max(num_lanes, 1))
     return steps
 
@@ -199,7 +214,7 @@ def _elements(
     if len(palette) > MAX_SYMBOLS and coded.size and coded.max() >= len(palette):
         raise ValueError(f"tensor {record.name!r} has a symbol beyond its palette")
     values = palette.take(coded)
-    return values if kind == Kind.PALETTE else _scaled(record, values, before)
+    return _scaled(record, values, before) if kind == Kind.SCALED else values
 
 
 def inflate(raw: bytes, size: int) -> bytearray:

@@ -23,6 +23,7 @@ SMALL_SPACE = (*SMALL_DIGITS, "search.max_concurrent=1")
 
 HERE = {
     "data": (["--files", "27000"], rf"27,000 files: listing takes {NUMBER} of os.walk, the fingerprint {NUMBER}"),
+    "fuzz_export": (["--seconds", "0"], "8 files to start from are read"),
     "kmeans speed": (["--sizes", "5e3"], rf"5,000 +16 +plain( +{NUMBER}){{4}}"),
     "pwfn_options": (
         ["--seeds", "1", "--options", "growth: nearest", "--set", *SMALL_DIGITS],

@@ -51,7 +51,7 @@ def bound_bytes(*tensors):
     return entropy(counts, base=2) * counts.sum() / 8
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(
         arrays(
@@ -64,13 +64,13 @@ def test_any_bits_come_back(tensors):
     code(**{f"t{i}": bits.view(np.float32) for i, bits in enumerate(tensors)})
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(arrays(np.float32, st.integers(0, 60)), st.integers(1, 40))
 def test_any_values_come_back(values, repeats):
     code(a=np.tile(values, (repeats, 1)), b=values)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.data())
 def test_groups_with_scales_come_back(data):
     """Grids of any kind, with odd values strewn in: found or not, they come back."""
@@ -100,6 +100,18 @@ def test_a_neighbour_in_the_kernel_saves_bytes():
     records, _, num_bytes = code(weights=weights)
     assert records["weights"].coding.kernel == (3, 3)
     assert num_bytes < 0.8 * bound_bytes(weights)
+
+
+def test_rows_and_columns_of_different_sizes_save_bytes_where_there_is_no_neighbour():
+    rng = np.random.default_rng(0)
+    sizes = rng.lognormal(0, 0.5, (300, 1)) * rng.lognormal(0, 0.5, (1, 200))
+    values = np.linspace(-3, 3, 16, dtype=np.float32)
+    weights = values[np.abs((sizes * rng.standard_normal((300, 200)))[..., None] - values).argmin(-1)]
+    records, _, num_bytes = code(linear=weights, pointwise=weights[:, ::-1, None, None], alike=rng.permuted(weights))
+    kinds = {name: record.coding.kind for name, record in records.items()}
+    assert kinds == {"linear": Kind.LINES, "pointwise": Kind.LINES, "alike": Kind.PALETTE}
+    assert records["linear"].coding.kernel == (300, 200)
+    assert num_bytes < 0.96 * bound_bytes(weights, weights, weights)
 
 
 def test_tensors_that_differ_in_distribution_get_tables_of_their_own():

@@ -48,7 +48,7 @@ def test_the_lines_say_what_was_not_coded():
     assert values == report.metrics.unique_values - 40
     lines = dict(describe_file(report))
     assert lines["not coded"] == (
-        f"40 weights share too few values: stored as float32; the other {report.num_coded:,} share {values}"
+        f"40 weights share too few values: stored in full; the other {report.num_coded:,} share {values}"
     )
     assert "not coded" not in dict(describe_file(measure({"w": draw(30, 30)})[1]))
 

@@ -59,6 +59,7 @@ def test_it_reads_any_state(tmp_path, seed):
     fixed = {
         "a.weight": draw(30, 20),
         "b.weight": draw(70, 3, 3).abs() * 3,
+        "lines": (torch.randn(90, 80, 1, 1, generator=rng) * torch.rand(90, 1, 1, 1, generator=rng) * 4).round(),
         "one_value": torch.full((50, 2), -0.0),
         "float": torch.randn(40, 5, generator=rng),
         "a.bias": draw(7),

@@ -241,10 +241,12 @@ def test_a_wrong_architecture_is_refused(changes, message, tmp_path):
     assert str(error.value).startswith(f"{path}: ")
 
 
-@pytest.mark.parametrize("image_size", [8, 224])
-def test_a_wrong_architecture_is_not_built(tmp_path, image_size):
+@pytest.mark.parametrize(("image_size", "fused"), [(8, False), (224, False), (224, True)])
+def test_a_wrong_architecture_is_not_built(tmp_path, image_size, fused):
     """Gigabytes of weights would be allocated and drawn before their names could be compared."""
-    path = with_metadata(tmp_path, build("digits_mlp", 1), name="vit_giant_patch14_224", image_size=image_size)
+    path = with_metadata(
+        tmp_path, build("digits_mlp", 1), name="vit_giant_patch14_224", image_size=image_size, fused=fused
+    )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=r"are not those of the architecture|cannot take 8x8 images"):
         pwfn.load(path)

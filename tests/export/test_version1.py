@@ -132,7 +132,7 @@ def replace_somewhere(data, value):
     return changed
 
 
-@settings(max_examples=60, deadline=20_000)
+@settings(max_examples=25, deadline=20_000)
 @given(st.data(), st.booleans())
 def test_edited_headers_raise_our_error_only(data, inside):
     header, body = split(CONTENT)
@@ -147,7 +147,7 @@ def test_edited_headers_raise_our_error_only(data, inside):
         return
 
 
-@settings(max_examples=60, deadline=20_000)
+@settings(max_examples=25, deadline=20_000)
 @given(st.data())
 def test_mutated_files_raise_our_error_only(data):
     content = bytearray(CONTENT)
