@@ -73,4 +73,4 @@ def _float_handle(floats: Array) -> Line2D:
 
 
 def _handle(index: int, one: Series) -> Line2D:
-    return Line2D([], [], **look_of(index), markersize=7, markeredgecolor="white", linewidth=1.4, label=one.label)
+    return Line2D([], [], **look_of(index), markersize=7, markeredgecolor="white", linewidth=1.4, label=one.short)
