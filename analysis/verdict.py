@@ -137,7 +137,7 @@ def _decided(subject: Answer, baseline: Answer) -> Comparison:
     difference = float(ours.mean() - theirs.mean())
     if len(ours) < 2 or len(theirs) < 2:
         who = "both have" if len(ours) < 2 and len(theirs) < 2 else f"{_one_seed(subject, baseline)} has"
-        return Comparison("not decided", f"{who} one seed, so chance cannot be told apart", baseline, difference)
+        return Comparison("not decided", f"{who} one seed", baseline, difference)
     low, high = _welch(ours, theirs)
     if low <= 0 < high:
         return Comparison("not decided", "the interval holds zero", baseline, difference, (low, high))
@@ -170,8 +170,8 @@ def _nothing_words(subjects: Sequence[Series], are_named: bool) -> str:
     best = points.loc[points["val_top1"].idxmax()]
     gap = 100 * (best["float_val_top1"] - best["val_top1"])
     return (
-        f"No finished trial{names} is {close}; the best, with {_count(best['unique_values'])} values, is {gap:.2f} points "
-        f"below (trial {best['trial_id']})."
+        f"No finished trial{names} is {close}; the best, with {_count(best['unique_values'])} values, is {gap:.2f} "
+        f"points below (trial {best['trial_id']})."
     )
 
 
@@ -238,7 +238,7 @@ def _comparison_words(found: Answer, baselines: Sequence[Series]) -> str:
 def _more_words(found: Answer, baseline: Answer) -> str:
     """Say how many more seeds would decide, if differences and spreads stay as they are."""
     if min(len(found.test_seeds), len(baseline.test_seeds)) < 2:
-        return "; a second seed would give an interval"
+        return "; a second would give an interval"
     more = seeds_to_decide(found.test_seeds, baseline.test_seeds)
     if more is None:
         return f"; at this difference more than {MOST_SEEDS} seeds of each would be needed"

@@ -163,8 +163,8 @@ def test_a_baseline_that_needs_fewer_is_named(record: Record, tmp_path: Path) ->
 def test_nothing_close_and_nothing_at_all(record: Record, tmp_path: Path) -> None:
     text = said(record, tmp_path, SMALL[:1])
     assert text == (
-        "No finished trial is within 1 point of the float network on validation; the best, with 4 values, is 8.50 points "
-        "below (trial t0)."
+        "No finished trial is within 1 point of the float network on validation; the best, with 4 values, is 8.50 "
+        "points below (trial t0)."
     )
     assert said(record, tmp_path, [{"state": "failed"}]) != text
 
