@@ -66,7 +66,10 @@ def page(
     constrained = any("violation" in study.trials for study in studies)
     states = [state for state in STATES if state != INFEASIBLE or constrained]
     place = _places(content)
-    shown = [_part(studies, title, members, subtitle, place) for (title, members), subtitle in zip(parts, subtitles, strict=True)]
+    shown = [
+        _part(studies, title, members, subtitle, place)
+        for (title, members), subtitle in zip(parts, subtitles, strict=True)
+    ]
     for part, picture in zip(shown, pictures[:MOST_PICTURES], strict=False):
         part["picture"] = base64.b64encode(picture).decode()
     return template.render(

@@ -127,10 +127,7 @@ def _panel(title: str, members: Sequence[Series]) -> Json:
     everything = pd.concat([one.trials for one in members])
     return {
         "title": title,
-        "float": {
-            column: numbers(sorted(everything[column].dropna().unique()))
-            for column in FLOATS
-        },
+        "float": {column: numbers(sorted(everything[column].dropna().unique())) for column in FLOATS},
         "published": [
             {**row, **dict(zip(_NUMBERS, numbers([row[name] for name in _NUMBERS]), strict=True))}
             for row in published(title).to_dict("records")
@@ -203,7 +200,9 @@ def _trials(rows: pd.DataFrame, shown: Iterable[str], series: Sequence[Series]) 
         "series": rows["series"].tolist(),
         "startedAt": {
             str(study): first.isoformat(sep=" ", timespec="minutes")
-            for study, first in rows.groupby([series[index].study for index in rows["series"]])["started_at"].min().items()
+            for study, first in rows.groupby([series[index].study for index in rows["series"]])["started_at"]
+            .min()
+            .items()
             if pd.notna(first)
         },
         "started": [None if pd.isna(each) else round(each) for each in seconds["started_at"]],
@@ -222,8 +221,10 @@ def _trials(rows: pd.DataFrame, shown: Iterable[str], series: Sequence[Series]) 
 
 def _field(column: pd.Series[Any]) -> list[Any]:
     """Return a column as numbers if all are numbers, else as text; None if a trial does not have the field."""
+    if any(isinstance(value, bool | np.bool_) for value in column):
+        return [None if pd.isna(value) else str(value) for value in column]
     as_numbers = pd.to_numeric(column, errors="coerce")
-    if column.dtype != bool and as_numbers.notna().sum() == column.notna().sum():
+    if as_numbers.notna().sum() == column.notna().sum():
         return numbers(as_numbers)
     return [None if pd.isna(value) else str(value) for value in column]
 

@@ -3,7 +3,7 @@
 
 // Ranges of accuracy, below the best, that an axis may show; the smallest is taken that shows enough.
 const WINDOWS = [0.02, 0.05, 0.1, 0.2, 0.4, 1];
-const SHOWN_FRONT = 0.65, SHOWN_POINTS = 0.35;
+const SHOWN_FRONT = 0.75, SHOWN_POINTS = 0.35;
 let axes = new Map();
 
 function makeAxes() {

@@ -32,12 +32,15 @@ function drawCurves() {
       for (const list of [x, y, customdata, text]) list.push(null);
     }
     const ink = seriesColour(index), isFront = group === "front", single = each.every((row) => start[row + 1] - start[row] === 1);
-    return { type: "scatter", mode: isFront || single ? "lines+markers" : "lines", name: `${nameOf(data.series[index])}${isFront ? ", on the front" : ""}`, x, y, customdata, text, connectgaps: false,
+    return { type: "scatter", mode: isFront || single ? "lines+markers" : "lines", name: nameOf(data.series[index]), legendgroup: String(index), showlegend: isFront || !front.size || !groups.some(([other, kind]) => other === index && kind === "front"), x, y, customdata, text, connectgaps: false,
       hovertemplate: "%{text}<br>round %{x}: %{y}<extra></extra>", line: { color: isFront ? ink : faded(ink, dense), width: isFront ? 2.4 : 1, dash: dash(index) }, marker: { size: 6, symbol: symbol(index), color: ink } };
   });
   const all = traces.flatMap((trace) => trace.y).filter((each) => each !== null);
   if (!all.length) return say("curves-plot", undefined, `no trial that passes has recorded ${label}`);
   const longest = Math.max(...traces.flatMap((trace) => trace.x.filter(Boolean)));
-  return draw("curves-plot", traces, { xaxis: axis("round", { dtick: Math.ceil(longest / 12) }), yaxis: kind === "log" && all.some((each) => each > 0) ? logAxis(`${label} (log scale)`, wide(all), false, 2) : axis(label, kind === "percent" ? percent : {}),
-    showlegend: traces.length > 1, margin: { l: 60, r: 15, t: 12, b: 50 } });
+  const window = kind === "percent" ? windowOf({ of: data.quality, log: false }, all, all, []) : null;
+  const below = window ? all.filter((each) => each < window[0]).length : 0;
+  $("curves-words").textContent = `One line for each of ${counted(rows)} that pass the filter; thick lines are the front.${below ? ` ${below} of ${all.length} rounds lie below the window; \u201cwhole range\u201d above shows them.` : ""}`;
+  return draw("curves-plot", traces, { xaxis: axis("round", { dtick: Math.ceil(longest / 12) }), yaxis: kind === "log" && all.some((each) => each > 0) ? logAxis(`${label} (log scale)`, wide(all), false, 2) : axis(label, window ? { ...percent, range: window } : {}),
+    showlegend: indices.length > 1, margin: { l: 60, r: 15, t: 12, b: 50 } });
 }

@@ -60,7 +60,9 @@ function drawSlices() {
   const columns = narrow() ? 1 : Math.min(fields.length, 3), lines = Math.ceil(fields.length / columns);
   const layout = { showlegend: false, margin: { l: 60, r: 30, t: 10, b: 50 }, height: lines * 220 + 40 };
   const ys = rows.map((row) => value(name, row)), isLog = known.log && !isFlat(ys);
-  const span = windowOf({ of: name, log: isLog }, ys, [], []).map((end) => (isLog ? Math.log10(end) : end));
+  const window = windowOf({ of: name, log: isLog }, ys, [], []), below = ys.filter((each) => each < window[0]).length;
+  const span = window.map((end) => (isLog ? Math.log10(end) : end));
+  $("slices-words").textContent = `Each dot is a complete trial; all settings vary at once, so a slope may be another setting's.${below ? ` ${below} of ${ys.length} lie below the window; \u201cwhole range\u201d above shows them.` : ""}`;
   const traces = fields.map((field, place) => {
     const suffix = place === 0 ? "" : String(place + 1), column = place % columns, line = Math.floor(place / columns);
     const width = 1 / columns, height = 1 / lines, x = rows.map((row) => value(field, row));
@@ -115,9 +117,11 @@ function drawContour() {
   const sums = ys.centres.map(() => xs.centres.map(() => []));
   rows.forEach((row, place) => sums[ys.of[place]][xs.of[place]].push(z(row)));
   const means = sums.map((line) => line.map((found) => (found.length ? found.reduce((sum, each) => sum + each, 0) / found.length : null)));
-  const [low, high] = extent(rows.map(z));
+  const [lowest, high] = extent(rows.map(z));
+  // Collapsed trials take the lowest colour, or the others would be one colour.
+  const low = isLog ? lowest : Math.max(lowest, windowOf({ of: name, log: false }, rows.map(z), [], [])[0]);
   const ticks = Array.from({ length: 5 }, (_, place) => low + (place * (high - low)) / 4);
-  const bar = { title: { text: known.label, side: "right", font: { size: 12 } }, thickness: 12, tickvals: ticks, ticktext: ticks.map((each) => show(name, isLog ? 2 ** each : each)), tickfont: { size: 11 } };
+  const bar = { title: { text: known.label, side: "right", font: { size: 12 } }, thickness: 12, tickvals: ticks, ticktext: ticks.map((each, place) => (place === 0 && low > lowest ? "\u2264 " : "") + show(name, isLog ? 2 ** each : each)), tickfont: { size: 11 } };
   const traces = [
     { type: "contour", x: xs.centres, y: ys.centres, z: means, connectgaps: true, colorscale: scale(), zmin: low, zmax: high, ncontours: 10, contours: { coloring: "heatmap", showlines: true }, line: { color: faded(colour("paper"), 0.6), width: 0.7, smoothing: 0 }, hoverinfo: "skip", colorbar: bar, showlegend: false },
     { type: "scatter", mode: "markers", x: xs.places, y: ys.places, customdata: rows, text: rows.map((row) => hover(row)), hovertemplate: "%{text}<extra></extra>", showlegend: false, marker: { size: 7, color: rows.map(z), colorscale: scale(), cmin: low, cmax: high, line: { color: colour("ink"), width: 1 } } },

@@ -105,9 +105,6 @@ async function start() {
   listen();
   watch();
   everything();
-  onClick("front-plot");
-  for (const id of ["slices-plot", "contour-plot", "curves-plot", "timeline-plot"]) { say(id, undefined, ""); onClick(id); }
-  document.querySelectorAll("section.lazy[data-near]").forEach(reveal);
   listenToBrushes();
   document.body.dataset.ready = "yes";
 }

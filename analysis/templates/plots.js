@@ -49,7 +49,7 @@ function wide(numbers) {
 
 // Powers of two for counts of values, which are bits; else round numbers.
 function logTicks(low, high, base) {
-  const limit = narrow() ? 6 : 12;
+  const limit = narrow() ? 6 : 9;
   const powers = (of, steps) => {
     const ticks = [];
     for (let power = Math.floor(Math.log(low) / Math.log(of)); of ** power <= high; power++) {
@@ -79,7 +79,8 @@ function draw(id, traces, { heading, ...layout }) {
   const config = { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
     toImageButtonOptions: { format: "svg", filename: id.replace("-plot", "") } };
   const sheet = printing() ? { width: $(id).closest(".pair") ? 325 : 670, height: layout.height ?? ($(id).classList.contains("tall") ? 416 : 336) } : {};
-  return Plotly.react($(id), traces, { ...base, ...layout, ...sheet }, config);
+  Plotly.react($(id), traces, { ...base, ...layout, ...sheet }, config);
+  if (CLICKABLE.includes(id) && !$(id).dataset.heard) onClick(id);
 }
 
 // A figure that has nothing to show says so.
@@ -89,7 +90,10 @@ function say(id, heading, text) {
 
 const sentence = (text) => ({ text, showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5, font: { color: colour("quiet") } });
 
+const CLICKABLE = ["front-plot", "slices-plot", "contour-plot", "curves-plot", "timeline-plot"];
+
 function onClick(id) {
+  $(id).dataset.heard = "yes";
   $(id).on("plotly_click", (event) => {
     const row = event.points[0]?.customdata;
     if (Number.isInteger(row)) openTrial(row, event.event?.shiftKey);

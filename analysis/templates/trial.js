@@ -176,9 +176,10 @@ function drawSigma() {
       marker: { symbol: rows.length > 1 ? LINES[place][0] : ends[level], size: 6, color: ink }, line: { color: ink, width: level === 50 ? 2.2 : 1.2, dash: level === 50 ? "solid" : "dot" } };
   }));
   const all = traces.flatMap((trace) => trace.y).filter((number) => number > 0);
+  const some = traces.filter((trace) => trace.y.some((number) => number > 0));
   const recorded = rows.some((row) => part("rounds", row).round.length);
   if (!all.length) return say("sigma-plot", "Sigma of the free weights", recorded ? "this method has no sigmas" : absent("rounds", chosen.row));
-  return draw("sigma-plot", traces, { heading: `Sigma of the free weights: ${rows.length > 1 ? "medians" : "quantiles"} (log scale)`, xaxis: axis("round", { dtick: Math.ceil(traces[0].x.length / 12) }), yaxis: logAxis("", wide(all)), margin: { l: 60, r: 15, t: 26, b: 45 } });
+  return draw("sigma-plot", some, { heading: `Sigma of the free weights: ${rows.length > 1 ? "medians" : "quantiles"} (log scale)`, xaxis: axis("round", { dtick: Math.ceil(some[0].x.length / 12) }), yaxis: logAxis("", wide(all)), margin: { l: 60, r: 15, t: 26, b: 45 } });
 }
 
 function drawLayers() {
