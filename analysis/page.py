@@ -90,16 +90,12 @@ def page(
         gpu=any(one.trials["gpu_seconds"].sum() > 0 for _, members in parts for one in members),
         num_rows=len(content["trials"]["id"]),
         files=list(files),
-        files_data=_packed({name: text.decode() for name, text in files.items()}),
+        files_data=compressed({name: text.decode() for name, text in files.items()}),
         style=f"{style_sheet()}\n{_text('page.css')}",
         scripts="\n".join(_text(name) for name in SCRIPTS),
         plotly=plotly.offline.get_plotlyjs(),
         data=compressed({**content, "symbols": list(MARKERS), "dashes": list(DASHES), "numColours": len(LIGHT)}),
     )
-
-
-def _packed(content: Mapping[str, str]) -> str:
-    return compressed(dict(content))
 
 
 def _understood(studies: Sequence[Study]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -212,7 +208,9 @@ def _first_table(title: str, members: Sequence[Series], place: Mapping[tuple[str
     limits, rows = at_most(members)
     if not limits:
         return None
-    best = [max((row[at].test for row in rows if row[at] is not None), default=np.nan) for at in range(len(limits))]
+    best = [
+        max((cell.test for cell in column if cell is not None), default=np.nan) for column in zip(*rows, strict=True)
+    ]
     lines = []
     for one, row in zip(members, rows, strict=True):
         cells = [
@@ -222,8 +220,8 @@ def _first_table(title: str, members: Sequence[Series], place: Mapping[tuple[str
             for at, (limit, cell) in enumerate(zip(limits, row, strict=True))
         ]  # fmt: skip
         lines.append({"name": one.label, "row": None, "cells": cells})
-    return {"caption": AT_MOST_CAPTION, "headings": ["series", *(f"\N{LESS-THAN OR EQUAL TO} {each}" for each in limits)],
-            "lines": lines}  # fmt: skip
+    headings = ["series", *(f"\N{LESS-THAN OR EQUAL TO} {each}" for each in limits)]
+    return {"caption": AT_MOST_CAPTION, "headings": headings, "lines": lines}
 
 
 def _main_front(title: str, one: Series, place: Mapping[tuple[str, str, str], int]) -> Json | None:

@@ -81,7 +81,7 @@ def _best_by_limit(one: Series) -> dict[int, Reached]:
 
 
 def reached_words(cell: Reached | None, limit: int) -> str:
-    """Write a cell of that table: `91.33 \N{PLUS-MINUS SIGN}0.16 (3)`, and the number of values if it is not `limit`."""
+    """Write a cell: accuracy, deviation, (seeds), as in `91.33 \N{PLUS-MINUS SIGN}0.16 (3)`; values unless `limit`."""
     if cell is None:
         return ""
     spread = "" if cell.num_seeds < 2 else f" \N{PLUS-MINUS SIGN}{100 * cell.deviation:.2f}"

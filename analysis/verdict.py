@@ -90,7 +90,7 @@ def compare(subject: Answer, baselines: Sequence[Series]) -> Comparison:
 
 
 def verdict(series: Sequence[Series]) -> list[str]:
-    """Say in at most three sentences what the series of one model and data set answer: the answer, against what, further.
+    """Say in at most three sentences what the series of one model and data set answer.
 
     Never more than the seeds allow: with one seed nothing is decided.
     """
@@ -167,7 +167,7 @@ def _nothing_words(subjects: Sequence[Series], are_named: bool) -> str:
     points = pd.concat([_complete(one) for one in subjects])
     if points.empty:
         return f"No finished trial{names} is {close}."
-    best = points.loc[points["val_top1"].idxmax()]
+    best = points.iloc[int(points["val_top1"].argmax())]
     gap = 100 * (best["float_val_top1"] - best["val_top1"])
     return (
         f"No finished trial{names} is {close}; the best, with {_count(best['unique_values'])} values, is {gap:.2f} "

@@ -29,7 +29,7 @@ function frame(id) {
   const holder = document.createElement("div"), heading = document.createElement("p");
   heading.className = "heading";
   const plot = Object.assign(document.createElement("div"), { className: "plot", id });
-  plot.setAttribute("role", "img");
+  plot.setAttribute("role", "figure");
   plot.setAttribute("aria-label", "Importance of each field");
   holder.append(heading, plot);
   return holder;

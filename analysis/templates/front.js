@@ -63,9 +63,9 @@ function drawFront() {
   $("front-title").textContent = `${capital(y.label)} against ${x.label}`;
   draw("front-plot", traces, {
     xaxis: { ...plotlyAxis(x, windows[0], axisTitle(x)), visible: drawable.length > 0 },
-    yaxis: { ...plotlyAxis(y, windows[1], narrow() ? "" : axisTitle(y)), visible: drawable.length > 0 },
+    yaxis: { ...plotlyAxis(y, windows[1], narrow() ? "" : axisTitle(y)), visible: drawable.length > 0, automargin: false },
     shapes: drawable.length ? floats(y).map(([height, name, kind]) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: height, y1: height, name, showlegend: true, line: { color: colour("ink"), width: 1.2, dash: kind } })) : [],
-    margin: { l: narrow() ? 45 : 60, r: 12, t: 8, b: 46 },
+    margin: { l: narrow() ? 52 : 76, r: 12, t: 8, b: 46 },
     annotations: drawable.length ? [] : [sentence(rows.length ? `none of the ${counted(rows)} that pass has both numbers` : "nothing passes the filter")],
   });
   sayFront(rows, drawable, away, x, y);

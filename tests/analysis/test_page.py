@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import json
+import os
 import re
 import shutil
 import zlib
@@ -25,6 +26,7 @@ MACHINES = {
          "failures": [{"trial_id": "t3", "failure_class": "device", "message": "ECC error"}] * 2},
     ]
 }  # fmt: skip
+PUBLISHED = Path(__file__).parents[2] / "docs" / "results"
 LINES = [["data", "digits of scikit-learn"], ["classes", "10, numbers of the data"]]
 
 
@@ -87,8 +89,9 @@ CHECK_PAIRS = """(pairs) => pairs.map(([across, up]) => {
         for (const mark of layer.querySelectorAll("path.point")) {
             if (getComputedStyle(mark).display === "none") continue;
             const [, left, top] = /translate\\(([-\\d.]+),([-\\d.]+)\\)/.exec(mark.getAttribute("transform"));
-            const inside = left >= 0 && left <= xaxis._length && top >= 0 && top <= yaxis._length;
-            marks.push([trace.meta, trace.customdata[mark.__data__.i], xaxis.p2d(Number(left)), yaxis.p2d(Number(top)), inside]);
+            const inside = left > -1 && left < xaxis._length + 1 && top > -1 && top < yaxis._length + 1;  // pixels
+            marks.push([trace.meta, trace.customdata[mark.__data__.i], xaxis.p2d(Number(left)), yaxis.p2d(Number(top)),
+                inside]);
         }
     }
     return {across, up, marks, words: plot.layout.annotations.map((each) => each.text).join(),
@@ -99,7 +102,10 @@ CHECK_PAIRS = """(pairs) => pairs.map(([across, up]) => {
 
 def check_pairs(opened: Opened, file: Path, pairs: list[tuple[str, str]]) -> None:
     """For each pair of axes: every point that has both numbers is there, at its numbers or as an arrow at the edge."""
-    trials = content(file)["trials"]
+    carried = content(file)
+    trials, series = carried["trials"], carried["series"]
+    shown = opened.page.evaluate("document.querySelector('#panel').value")
+    rows = [row for row, index in enumerate(trials["series"]) if series[index]["panel"] == shown]
 
     def number(axis: str, row: int) -> float | None:
         name, _, kind = axis.partition("_error") if axis.endswith("_error") else axis.partition("_loss")
@@ -113,9 +119,6 @@ def check_pairs(opened: Opened, file: Path, pairs: list[tuple[str, str]]) -> Non
 
     for result in opened.page.evaluate(CHECK_PAIRS, pairs):
         pair = (result["across"], result["up"])
-        part = opened.page.evaluate("document.querySelector('#panel').value")
-        series = content(file)["series"]
-        rows = [row for row, index in enumerate(trials["series"]) if series[index]["panel"] == part]
         expected = {row for row in rows if all(number(axis, row) is not None for axis in pair)}
         visible = [mark for mark in result["marks"] if mark[4]]
         assert {mark[1] for mark in visible} == expected, pair
@@ -166,7 +169,7 @@ def test_collapsed_trials_do_not_squash_and_ties_are_counted(opened: Opened) -> 
     window = page.evaluate("document.querySelector('#front-plot').layout.yaxis.range")
     assert window[0] > 0.9, "one trial has 58 %, one 94 %"
     assert "2 lie outside the window" in opened.text("#front-words")
-    assert [trace["text"] for trace in opened.traces("#front-plot", "ties")] == [["×2"]]
+    assert [trace["text"] for trace in opened.traces("#front-plot", "ties")] == [["\N{MULTIPLICATION SIGN}2"]]
     page.check("#whole")
     assert page.evaluate("document.querySelector('#front-plot').layout.yaxis.range")[0] < 0.58
     page.uncheck("#whole")
@@ -338,6 +341,7 @@ def test_all_rounds_all_slots_and_two_settings_are_drawn(opened: Opened) -> None
     page.select_option("#contour-x", "training.lr")
     page.select_option("#contour-y", "training.lr")
     assert "it takes two settings" in opened.text("#contour-plot")
+    page.locator("#parallel-canvas").scroll_into_view_if_needed()
     box = page.locator("#parallel-canvas").bounding_box()
     assert box is not None
     assert opened.text("#parallel-words").startswith("12 of 12 points of 11 trials of pwfn are kept")
@@ -366,9 +370,8 @@ def test_files_are_saved_from_the_mailed_page_alone(opened: Opened, report: Path
     assert [line.split(",")[:3] for line in lines[1:]] == [[f"t{number}", "digits", "kmeans"] for number in (9, 10, 11)]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_the_figure_on_its_first_screen(scheme: str, browser: Browser, report: Path) -> None:
-    opened = Opened(browser, report, viewport={"width": 390, "height": 844}, color_scheme=scheme)
+def test_a_phone_in_the_dark_shows_the_figure_on_its_first_screen(browser: Browser, report: Path) -> None:
+    opened = Opened(browser, report, viewport={"width": 390, "height": 844}, color_scheme="dark")
     page = opened.page
     bottom = page.evaluate(
         """() => {
@@ -379,14 +382,12 @@ def test_a_phone_shows_the_figure_on_its_first_screen(scheme: str, browser: Brow
     assert bottom < 844, "axes and marks are on the first screen"
     page.click(".open >> nth=0")
     assert opened.overflow() <= 0
-    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
-    if scheme == "dark":
-        page.emulate_media(media="print")
-        page.wait_for_timeout(300)
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-        assert not page.locator("#front-controls").is_visible()
-        assert page.pdf(format="A4").startswith(b"%PDF")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    page.emulate_media(media="print")
+    page.wait_for_timeout(300)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator("#front-controls").is_visible()
+    assert page.pdf(format="A4").startswith(b"%PDF")
     assert opened.complaints == []
     page.close()
 
@@ -445,6 +446,36 @@ def test_models_and_studies_are_compared_in_one_page(browser: Browser, record: R
     assert names == {"pwfn · pwfn", "pwfn · kmeans (baseline)", "resnet · pwfn"}
     assert opened.complaints == []
     page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", sorted(PUBLISHED.glob("*/*/study.json")), ids=lambda card: card.parent.name)
+def test_every_pair_of_axes_of_a_published_study_is_right(study: Path, browser: Browser, tmp_path: Path) -> None:
+    analysis.write_report(str(study.parent), str(tmp_path))
+    opened = Opened(browser, tmp_path / "report.html", viewport={"width": 1300, "height": 900})
+    axes = axes_of(opened)
+    assert len(axes) > 15
+    check_pairs(opened, tmp_path / "report.html", [(across, up) for across in axes for up in axes])
+    assert opened.complaints == []
+    opened.page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(scheme: str, browser: Browser, report: Path) -> None:
+    script = os.environ.get("PWFN_AXE")
+    if script is None:
+        pytest.skip("needs axe-core: npm install axe-core, and PWFN_AXE=.../node_modules/axe-core/axe.min.js")
+    opened = Opened(browser, report, viewport={"width": 1300, "height": 900}, color_scheme=scheme)
+    for section in ("#curves", "#search", "#fields"):
+        opened.reach(section)
+    opened.page.click(".open >> nth=0")
+    opened.filter("foo>3", "15 points")
+    opened.page.add_script_tag(path=script)
+    found = opened.page.evaluate("axe.run().then((result) => result.violations)")
+    serious = [(each["id"], each["nodes"][0]["html"]) for each in found if each["impact"] in ("serious", "critical")]
+    assert serious == []
+    opened.page.close()
 
 
 def test_twelve_series_look_different_with_and_without_colour() -> None:
