@@ -22,7 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.front import front, on_front
-from analysis.looks import DASHES, LIGHT, MARKERS
+from analysis.looks import DASHES, LIGHT, MARKERS, SIZES
 from analysis.metrics import metric, show
 from analysis.seeds import replicated
 from analysis.series import Series
@@ -81,7 +81,7 @@ def draw(series: Sequence[Series], title: str, subtitle: str, footnote: str) -> 
             colour = look["color"]
             behind = GREY if len(series) == 1 else colour
             _draw_trials(axes, one, x, y, behind)
-            _draw_front(axes, one, x, y, **look)
+            _draw_front(axes, one, x, y, size_of(index), **look)
             _draw_seeds(axes, one, x, y, colour)
             _draw_below(axes, one, x, y, (behind, colour))
         _draw_answer(axes, series, x, y)
@@ -109,6 +109,11 @@ def look_of(index: int) -> dict[str, Any]:
         "marker": markers[index % len(markers)],
         "linestyle": dashes[index % len(dashes)],
     }
+
+
+def size_of(index: int) -> float:
+    """Return the factor by which the marker of a series is drawn larger than others."""
+    return SIZES.get(list(MARKERS)[index % len(MARKERS)], 1.0)
 
 
 def set_axes(axes: Axes, x: Span, y: Span) -> None:
@@ -158,7 +163,9 @@ def _draw_below(axes: Axes, one: Series, x: Span, y: Span, colours: tuple[str, s
         axes.plot(one.points.loc[mask, x.name], at, linestyle="", color=colour, zorder=5, **BELOW)
 
 
-def _draw_front(axes: Axes, one: Series, x: Span, y: Span, color: str, marker: Any, linestyle: Any) -> None:
+def _draw_front(
+    axes: Axes, one: Series, x: Span, y: Span, size: float, color: str, marker: Any, linestyle: Any
+) -> None:
     """Draw the front as a step line, its members on the line, and what each reaches on the test images."""
     members = front(one.points, one.objectives).sort_values(x.name)
     if members.empty:
@@ -170,13 +177,13 @@ def _draw_front(axes: Axes, one: Series, x: Span, y: Span, color: str, marker: A
             linestyle=linestyle, zorder=4,
         )  # fmt: skip
     axes.scatter(
-        members[x.name], members[y.name], marker=marker, s=52, color=color, edgecolors="white", linewidths=1.0,
-        zorder=6,
+        members[x.name], members[y.name], marker=marker, s=52 * size**2, color=color, edgecolors="white",
+        linewidths=1.0, zorder=6,
     )  # fmt: skip
     if y.name == "val_top1" and members["test_top1"].notna().any():
         axes.vlines(members[x.name], members[y.name], members["test_top1"], color=color, linewidth=0.8, zorder=4)
         axes.scatter(
-            members[x.name], members["test_top1"], marker=marker, s=30, facecolors="white", edgecolors=color,
+            members[x.name], members["test_top1"], marker=marker, s=30 * size**2, facecolors="white", edgecolors=color,
             linewidths=1.2, zorder=5,
         )  # fmt: skip
 
@@ -283,7 +290,7 @@ def _front_handles(series: Sequence[Series], y: Span) -> Iterator[Line2D]:
     for index, one in enumerate(series):
         look = {**look_of(index), "linewidth": 1.8}
         label = f"front, {metric(y.name).label}" if len(series) == 1 else f"front of {one.short}"
-        yield Line2D([], [], markersize=7, markeredgecolor="white", label=label, **look)
+        yield Line2D([], [], markersize=7 * size_of(index), markeredgecolor="white", label=label, **look)
     if y.name == "val_top1":
         colour = LIGHT[0] if len(series) == 1 else GREY
         yield Line2D([], [], linestyle="", marker="o", markersize=5.5, markerfacecolor="white", markeredgecolor=colour,

@@ -22,6 +22,8 @@ MARKERS: dict[str, str | Path] = {
     "pentagon": "p", "triangle-left": "<", "triangle-right": ">", "bowtie": _BOWTIE, "hourglass": _HOURGLASS,
 }  # fmt: skip
 """Plotly's name of each marker, and matplotlib's. A triangle that points down means pruned."""
+SIZES = {"star": 1.7, "cross": 1.25, "x": 1.25, "pentagon": 1.15}
+"""Factors by which matplotlib's markers are drawn larger, so that all look equally large."""
 DASHES = {"solid": "-", "dash": (0, (5, 2)), "dot": (0, (1, 1.5)), "dashdot": (0, (5, 1.5, 1, 1.5)),
           "longdash": (0, (8, 2))}  # fmt: skip
 """Line styles, by Plotly's names. There are five, so that sixty series look different from each other."""

@@ -108,12 +108,15 @@ def verdict(series: Sequence[Series]) -> list[str]:
 
 
 def _further(found: Answer, subjects: Sequence[Series], baselines: Sequence[Series]) -> str:
-    """The third sentence: a baseline that needs fewer values, else the answer within the wider tolerance."""
+    """The third sentence: what fewer values reach, of the methods in question and of baselines."""
     rival = answer(baselines, found.tolerance)
     if rival is not None and rival.num_values < found.num_values:
         return _rival_words(rival)
-    wider = answer(subjects, TOLERANCES[-1])
-    if wider is None or wider.point["trial_id"] == found.point["trial_id"]:
+    wider, rival = answer(subjects, TOLERANCES[-1]), answer(baselines, TOLERANCES[-1])
+    assert wider is not None, "what is within the narrower tolerance is within the wider one"
+    if rival is not None and rival.num_values < wider.num_values:
+        return _rival_words(rival)
+    if wider.point["trial_id"] == found.point["trial_id"]:
         return f"No fewer values are within {_points(TOLERANCES[-1])}."
     return f"Within {_points(wider.tolerance)}, {_counted(wider)} values are enough: {_test_words(wider)}."
 

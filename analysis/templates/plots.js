@@ -1,9 +1,13 @@
 // How every figure looks: colours from the style sheet, so that they follow light, dark and print.
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-const seriesColour = (index) => colour(`c${index % data.numColours}`);
-const symbol = (index) => data.symbols[index % data.symbols.length];
-const dash = (index) => data.dashes[index % data.dashes.length];
+const anyColour = (index) => colour(`c${index % data.numColours}`);
+const anySymbol = (index) => data.symbols[index % data.symbols.length];
+// A series looks as in the figures beside the page: by its place among those of its network and data set.
+const order = (index) => (chosen.panel === ALL ? index : index - data.series.findIndex((one) => one.panel === data.series[index].panel));
+const seriesColour = (index) => anyColour(order(index));
+const symbol = (index) => anySymbol(order(index));
+const dash = (index) => data.dashes[order(index) % data.dashes.length];
 let onPaper = false;
 // A page that is printed is laid out for A4 or Letter without a resize event, so figures get a width of their own.
 const printing = () => onPaper || matchMedia("print").matches;

@@ -142,8 +142,8 @@ function drawCodebook(values) {
     const share_ = places.reduce((sum, place) => sum + values.count[place], 0) / total;
     const name = order === 0 ? `zero (${(100 * share_).toFixed(0)} %)` : `order ${order} (${(100 * share_).toFixed(0)} %)`;
     const x = places.map((place) => values.value[place]), y = places.map((place) => values.count[place]);
-    return [stems(x, y, 0.8, seriesColour(index), name),
-      { type: "scatter", mode: "markers", name, legendgroup: name, x, y, hovertemplate: `value %{x}<br>%{y} weights<extra>${name}</extra>`, marker: { size: 6, symbol: symbol(index), color: seriesColour(index) } }];
+    return [stems(x, y, 0.8, anyColour(index), name),
+      { type: "scatter", mode: "markers", name, legendgroup: name, x, y, hovertemplate: `value %{x}<br>%{y} weights<extra>${name}</extra>`, marker: { size: 6, symbol: anySymbol(index), color: anyColour(index) } }];
   }).flat();
   return draw("codebook-plot", traces, { heading: `Codebook: ${values.value.length} values, weights of each (log scale)`, xaxis: axis("value", { range: around(values.value) }),
     yaxis: axis("", { type: "log", range: [-0.1, Math.log10(Math.max(...values.count)) + 0.25], dtick: 1 }), margin: { l: 55, r: 15, t: 26, b: 45 } });

@@ -157,6 +157,15 @@ def test_a_baseline_that_needs_fewer_is_named(record: Record, tmp_path: Path) ->
     )
 
 
+def test_a_baseline_that_needs_fewer_within_one_point_is_named_too(record: Record, tmp_path: Path) -> None:
+    rows = [
+        {**configured(3), "unique_values": 16, "val_top1": 0.985, "test_top1": 0.975},
+        {**configured(16, method="kmeans"), "unique_values": 16, "val_top1": 0.981, "test_top1": 0.97},
+        {**configured(8, method="kmeans"), "unique_values": 8, "val_top1": 0.976, "test_top1": 0.965},
+    ]
+    assert "The baseline kmeans is within 1 point with 8 values" in said(record, tmp_path, rows)
+
+
 def test_nothing_close_and_nothing_at_all(record: Record, tmp_path: Path) -> None:
     text = said(record, tmp_path, SMALL[:1])
     assert text == (
