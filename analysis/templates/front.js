@@ -62,7 +62,7 @@ function drawFront() {
   ];
   $("front-title").textContent = `${capital(y.label)} against ${x.label}`;
   draw("front-plot", traces, {
-    xaxis: { ...plotlyAxis(x, windows[0], axisTitle(x)), visible: drawable.length > 0 },
+    xaxis: { ...plotlyAxis(x, windows[0], axisTitle(x)), visible: drawable.length > 0, automargin: false, tickangle: 0 },
     yaxis: { ...plotlyAxis(y, windows[1], narrow() ? "" : axisTitle(y)), visible: drawable.length > 0, automargin: false },
     shapes: drawable.length ? floats(y).map(([height, name, kind]) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: height, y1: height, name, showlegend: true, line: { color: colour("ink"), width: 1.2, dash: kind } })) : [],
     margin: { l: narrow() ? 52 : 76, r: 12, t: 8, b: 46 },

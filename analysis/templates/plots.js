@@ -66,7 +66,15 @@ function logTicks(low, high, base) {
   };
   const choices = [powers(10, [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]), powers(10, [1, 1.5, 2, 3, 5, 7]), powers(10, [1, 2, 5]), powers(10, [1, 3]), powers(10, [1]), powers(1000, [1])];
   const twos = base === 2 ? [powers(2, [1]), powers(4, [1])].filter((ticks) => ticks.length >= 3) : [];
-  return [...twos, ...choices].find((ticks) => ticks.length <= limit) ?? [];
+  const found = [...twos, ...choices].find((ticks) => ticks.length <= limit) ?? [];
+  return found.length > 2 ? found : evenTicks(low, high);
+}
+
+// Ticks of a window so narrow that hardly a round number is in it.
+function evenTicks(low, high) {
+  const power = 10 ** Math.floor(Math.log10((high - low) / 2)), step = [1, 2, 5, 10].map((each) => each * power).find((each) => (high - low) / each <= 6);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, place) => Number(((first + place) * step).toPrecision(4)));
 }
 
 // Draws into a figure; `heading` goes into the text above it, where it can wrap.

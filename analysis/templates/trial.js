@@ -15,7 +15,7 @@ function openTrial(row, asOther = false) {
 }
 
 const compared = () => [chosen.row, chosen.other].filter((row) => row !== null);
-const named_ = (row) => (series(compared()[0]).study === series(row).study ? data.trials.id[row] : pathOf(row));
+const labelOf = (row) => (series(compared()[0]).study === series(row).study ? data.trials.id[row] : pathOf(row));
 
 function showTrial() {
   $("trial-empty").hidden = chosen.row !== null;
@@ -23,7 +23,7 @@ function showTrial() {
   markSelected();
   if (chosen.row === null) return;
   const row = chosen.row, one = series(row), trials = data.trials;
-  $("trial-title").textContent = chosen.other === null ? `Trial ${trials.id[row]} of ${one.label}: ${one.panel}` : `Trials ${named_(row)} and ${named_(chosen.other)}`;
+  $("trial-title").textContent = chosen.other === null ? `Trial ${trials.id[row]} of ${one.label}: ${one.panel}` : `Trials ${labelOf(row)} and ${labelOf(chosen.other)}`;
   const seeds = one.replicated.find((each) => each.trials.includes(row));
   const stages = everyRow().filter((each) => each !== row && trials.series[each] === trials.series[row] && run(each) === run(row));
   $("trial-words").textContent = [
@@ -32,7 +32,7 @@ function showTrial() {
     stages.length ? `Other points of the same training: ${stages.map((each) => `${trials.id[each]} (${show("unique_values", value("unique_values", each))} values)`).join(", ")}.` : "",
   ].filter(Boolean).join(" ");
   $("trial-command").textContent = data.commands[one.study] + run(row);
-  $("with").value = chosen.other === null ? "" : named_(chosen.other);
+  $("with").value = chosen.other === null ? "" : labelOf(chosen.other);
   measuredTable();
   settingsTable();
   drawTrial();
@@ -51,7 +51,7 @@ function compareWith(text) {
 
 function fill(id, lines) {
   const rows = compared(), head = document.createElement("tr");
-  if (rows.length > 1) head.append(...["", ...rows.map(named_)].map((text) => Object.assign(document.createElement("th"), { textContent: text, scope: "col" })));
+  if (rows.length > 1) head.append(...["", ...rows.map(labelOf)].map((text) => Object.assign(document.createElement("th"), { textContent: text, scope: "col" })));
   $(id).tHead.replaceChildren(...(rows.length > 1 ? [head] : []));
   $(id).tBodies[0].replaceChildren(...lines.map((texts) => {
     const line = document.createElement("tr"), name = Object.assign(document.createElement("th"), { textContent: texts[0], scope: "row" });
@@ -108,7 +108,7 @@ function drawRounds() {
   const all = rows.map((row) => part("rounds", row));
   if (!all.some((rounds) => rounds.round.length)) return say("rounds-plot", "Round by round", absent("rounds", chosen.row));
   const traces = all.flatMap((rounds, place) => {
-    const x = rounds.round.map((round) => round + 1), [shape, kind] = LINES[place], of = two ? `${named_(rows[place])}, ` : "";
+    const x = rounds.round.map((round) => round + 1), [shape, kind] = LINES[place], of = two ? `${labelOf(rows[place])}, ` : "";
     const line = (name, y, more) => ({ type: "scatter", mode: "lines+markers", name: of + name, x, y, ...more });
     return [
       line("before fixing", rounds.val_top1_before, { marker: { symbol: `${shape}-open`, size: 8, color: inkOf(place) }, line: { color: inkOf(place), dash: "dot", width: 1.2 } }),
@@ -139,8 +139,8 @@ function drawCodebook(values) {
   const total = values.count.reduce((sum, count) => sum + count, 0);
   const traces = orders.map((order, index) => {
     const places = values.value.map((_, place) => place).filter((place) => values.order[place] === order);
-    const share_ = places.reduce((sum, place) => sum + values.count[place], 0) / total;
-    const name = order === 0 ? `zero (${(100 * share_).toFixed(0)} %)` : `order ${order} (${(100 * share_).toFixed(0)} %)`;
+    const portion = places.reduce((sum, place) => sum + values.count[place], 0) / total;
+    const name = order === 0 ? `zero (${(100 * portion).toFixed(0)} %)` : `order ${order} (${(100 * portion).toFixed(0)} %)`;
     const x = places.map((place) => values.value[place]), y = places.map((place) => values.count[place]);
     return [stems(x, y, 0.8, anyColour(index), name),
       { type: "scatter", mode: "markers", name, legendgroup: name, x, y, hovertemplate: `value %{x}<br>%{y} weights<extra>${name}</extra>`, marker: { size: 6, symbol: anySymbol(index), color: anyColour(index) } }];
@@ -156,7 +156,7 @@ function drawCodebooks() {
   const shares = all.map((values) => values.count.map((count) => count / values.count.reduce((sum, each) => sum + each, 0)));
   const lowest = Math.min(...shares.flat()) / 1.5;
   const traces = all.flatMap((values, place) => {
-    const name = `${named_(rows[place])}: ${values.value.length} values`;
+    const name = `${labelOf(rows[place])}: ${values.value.length} values`;
     return [stems(values.value, shares[place], lowest, inkOf(place), name), { type: "scatter", mode: "markers", name, legendgroup: name, x: values.value, y: shares[place],
       hovertemplate: `value %{x}<br>%{y:.3%} of the weights<extra>${name}</extra>`, marker: { size: 7, symbol: place ? "square-open" : "circle", color: inkOf(place) } }];
   });
@@ -172,7 +172,7 @@ function drawSigma() {
   const ends = { 5: "triangle-down-open", 25: "diamond-open", 50: "circle", 75: "diamond", 95: "triangle-up" };
   const traces = rows.flatMap((row, place) => levels.map((level) => {
     const rounds = part("rounds", row), ink = rows.length > 1 ? inkOf(place) : colour("c2");
-    return { type: "scatter", mode: "lines+markers", name: rows.length > 1 ? `${named_(row)}, median` : names[level], x: rounds.round.map((round) => round + 1), y: column(rounds, level),
+    return { type: "scatter", mode: "lines+markers", name: rows.length > 1 ? `${labelOf(row)}, median` : names[level], x: rounds.round.map((round) => round + 1), y: column(rounds, level),
       marker: { symbol: rows.length > 1 ? LINES[place][0] : ends[level], size: 6, color: ink }, line: { color: ink, width: level === 50 ? 2.2 : 1.2, dash: level === 50 ? "solid" : "dot" } };
   }));
   const all = traces.flatMap((trace) => trace.y).filter((number) => number > 0);
@@ -187,7 +187,7 @@ function drawLayers() {
   if (!rows.length) return say("layers-plot", "Entropy of each layer", "shown for members of the front whose network is kept");
   const all = rows.map((row) => data.layers[row]), first = all[0];
   const names = first.map(([name]) => (name.length > 24 ? `\u2026${name.slice(-23)}` : name)), many = first.length > 16;
-  const traces = all.map((layers, place) => ({ type: "bar", orientation: "h", name: named_(rows[place]), y: layers.map((_, index) => index), x: layers.map(([, , bits]) => bits), customdata: layers.map(([name, num]) => `${name}<br>${num} weights`),
+  const traces = all.map((layers, place) => ({ type: "bar", orientation: "h", name: labelOf(rows[place]), y: layers.map((_, index) => index), x: layers.map(([, , bits]) => bits), customdata: layers.map(([name, num]) => `${name}<br>${num} weights`),
     marker: { color: inkOf(place), pattern: { shape: place ? "/" : "" } }, text: many || rows.length > 1 ? undefined : layers.map(([, , bits]) => bits.toFixed(2)), textposition: "auto", textangle: 0, hovertemplate: "%{customdata}<br>%{x:.3f} bits per weight<extra></extra>" }));
   return draw("layers-plot", traces, { heading: "Entropy of each layer", showlegend: rows.length > 1, xaxis: axis("bits per weight", { rangemode: "tozero" }),
     yaxis: axis(many ? "layer" : "", { autorange: "reversed", ...(many ? {} : { tickvals: first.map((_, index) => index), ticktext: names }) }), margin: { l: 55, r: 15, t: 26, b: 45 } });
