@@ -15,7 +15,9 @@ from pwfn.naming import PointName
 
 SIGMAS = ("sigma_q05", "sigma_q25", "sigma_q50", "sigma_q75", "sigma_q95")
 """PWFN's own numbers of a round: columns in files of version 1, entries of `method_numbers` since."""
-ROUNDS = ("round", "val_top1_before", "val_top1", "unique_values", "entropy_bits", *SIGMAS, "fraction", "train_loss")
+ROUNDS = (
+    "round", "stage", "val_top1_before", "val_top1", "unique_values", "entropy_bits", *SIGMAS, "fraction", "train_loss",
+)  # fmt: skip
 VALUES = ("value", "count", "order")
 MOST_WEIGHTS = 60_000_000
 """Most weights that are decoded for one report, which takes a few seconds."""

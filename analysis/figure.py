@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.front import front, on_front
+from analysis.looks import DASHES, LIGHT, MARKERS, SIZES
 from analysis.metrics import metric, show
 from analysis.seeds import replicated
 from analysis.series import Series
@@ -42,10 +43,6 @@ STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.8,
     "svg.hashsalt": "pwfn",
 }
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""The palette of Okabe and Ito, which most colour-blind people can tell apart; the markers say the same."""
-MARKERS = ("o", "s", "^", "D", "P", "v", "X")
-"""One more than there are colours, so that 42 series look different from each other."""
 GREY = "#9aa1ab"
 INK = "#24292f"
 FLOAT_LINES: dict[str, Any] = {"float_val_top1": "-", "float_test_top1": (0, (2, 2))}
@@ -84,7 +81,7 @@ def draw(series: Sequence[Series], title: str, subtitle: str, footnote: str) -> 
             colour = look["color"]
             behind = GREY if len(series) == 1 else colour
             _draw_trials(axes, one, x, y, behind)
-            _draw_front(axes, one, x, y, **look)
+            _draw_front(axes, one, x, y, size_of(index), **look)
             _draw_seeds(axes, one, x, y, colour)
             _draw_below(axes, one, x, y, (behind, colour))
         _draw_answer(axes, series, x, y)
@@ -105,8 +102,18 @@ def encode(figure: Figure, kind: str) -> bytes:
 
 
 def look_of(index: int) -> dict[str, Any]:
-    """Return colour and marker of a series, by its place among all series."""
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+    """Return colour, marker and line style of a series, by its place among all series."""
+    markers, dashes = list(MARKERS.values()), list(DASHES.values())
+    return {
+        "color": LIGHT[index % len(LIGHT)],
+        "marker": markers[index % len(markers)],
+        "linestyle": dashes[index % len(dashes)],
+    }
+
+
+def size_of(index: int) -> float:
+    """Return the factor by which the marker of a series is drawn larger than others."""
+    return SIZES.get(list(MARKERS)[index % len(MARKERS)], 1.0)
 
 
 def set_axes(axes: Axes, x: Span, y: Span) -> None:
@@ -156,7 +163,9 @@ def _draw_below(axes: Axes, one: Series, x: Span, y: Span, colours: tuple[str, s
         axes.plot(one.points.loc[mask, x.name], at, linestyle="", color=colour, zorder=5, **BELOW)
 
 
-def _draw_front(axes: Axes, one: Series, x: Span, y: Span, color: str, marker: str) -> None:
+def _draw_front(
+    axes: Axes, one: Series, x: Span, y: Span, size: float, color: str, marker: Any, linestyle: Any
+) -> None:
     """Draw the front as a step line, its members on the line, and what each reaches on the test images."""
     members = front(one.points, one.objectives).sort_values(x.name)
     if members.empty:
@@ -164,16 +173,17 @@ def _draw_front(axes: Axes, one: Series, x: Span, y: Span, color: str, marker: s
     if set(one.objectives) == {x.name, y.name}:
         steps = [*members[x.name], x.high]
         axes.step(
-            steps, [*members[y.name], members[y.name].iloc[-1]], where="post", color=color, linewidth=1.8, zorder=4
-        )
+            steps, [*members[y.name], members[y.name].iloc[-1]], where="post", color=color, linewidth=1.8,
+            linestyle=linestyle, zorder=4,
+        )  # fmt: skip
     axes.scatter(
-        members[x.name], members[y.name], marker=marker, s=52, color=color, edgecolors="white", linewidths=1.0,
-        zorder=6,
+        members[x.name], members[y.name], marker=marker, s=52 * size**2, color=color, edgecolors="white",
+        linewidths=1.0, zorder=6,
     )  # fmt: skip
     if y.name == "val_top1" and members["test_top1"].notna().any():
         axes.vlines(members[x.name], members[y.name], members["test_top1"], color=color, linewidth=0.8, zorder=4)
         axes.scatter(
-            members[x.name], members["test_top1"], marker=marker, s=30, facecolors="white", edgecolors=color,
+            members[x.name], members["test_top1"], marker=marker, s=30 * size**2, facecolors="white", edgecolors=color,
             linewidths=1.2, zorder=5,
         )  # fmt: skip
 
@@ -202,7 +212,7 @@ def _draw_answer(axes: Axes, series: Sequence[Series], x: Span, y: Span) -> None
     count, loss = best["unique_values"], 100 * (best["float_val_top1"] - best["val_top1"])
     change = f"{abs(loss):.1f} points {'below' if loss > 0 else 'above'} float"
     test = "" if pd.isna(best["test_top1"]) else f", test {100 * best['test_top1']:.1f} %"
-    name = f"{best['label']}, " if len(series) > 1 else ""
+    name = f"{best['short']}, " if len(series) > 1 else ""
     axes.vlines(count, y.low, best["val_top1"], color=INK, linewidth=1.0, linestyle=(0, (1, 2)), zorder=4)
     left = x.place(count) > 0.6
     axes.annotate(
@@ -229,7 +239,7 @@ def _answers(series: Sequence[Series]) -> Iterator[pd.Series[Any]]:
         close = members[members["val_top1"] >= members["float_val_top1"] - 0.01]
         if len(close):
             best = close.sort_values("unique_values").iloc[0].copy()
-            best["label"] = one.label
+            best["short"] = one.short
             yield best
 
 
@@ -279,9 +289,9 @@ def _state_handles(series: Sequence[Series], x: Span, y: Span) -> Iterator[Line2
 def _front_handles(series: Sequence[Series], y: Span) -> Iterator[Line2D]:
     for index, one in enumerate(series):
         look = {**look_of(index), "linewidth": 1.8}
-        label = f"front, {metric(y.name).label}" if len(series) == 1 else f"front of {one.label}"
-        yield Line2D([], [], markersize=7, markeredgecolor="white", label=label, **look)
+        label = f"front, {metric(y.name).label}" if len(series) == 1 else f"front of {one.short}"
+        yield Line2D([], [], markersize=7 * size_of(index), markeredgecolor="white", label=label, **look)
     if y.name == "val_top1":
-        colour = COLOURS[0] if len(series) == 1 else GREY
+        colour = LIGHT[0] if len(series) == 1 else GREY
         yield Line2D([], [], linestyle="", marker="o", markersize=5.5, markerfacecolor="white", markeredgecolor=colour,
                      markeredgewidth=1.2, label="front, test top-1")  # fmt: skip

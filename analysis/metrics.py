@@ -38,11 +38,8 @@ def _percent(value: float) -> str:
 
 
 def _whole(value: float) -> str:
-    return (
-        f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-        if value >= 10_000
-        else f"{value:.1f}".removesuffix(".0")
-    )
+    """Write a count; a mean over seeds is rounded, since no network has a part of a value."""
+    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}") if value >= 10_000 else f"{value:.0f}"
 
 
 def _kilobytes(value: float) -> str:

@@ -7,6 +7,7 @@ only this figure shows how much accuracy compression really loses.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figure import FLOAT_LINES, INK, STYLE, lay_out, look_of, set_axes
+from analysis.figure import FLOAT_LINES, INK, STYLE, lay_out, look_of, set_axes, size_of
 from analysis.front import front
 from analysis.metrics import Array, metric, show
 from analysis.series import Series
@@ -61,10 +62,7 @@ def _test_span(accuracies: Array) -> Span:
 def _draw_members(axes: Axes, points: pd.DataFrame, x: Span, index: int) -> None:
     count, accuracy = points[x.name].to_numpy(float), points[TEST].to_numpy(float)
     bars = np.abs(points[[f"{TEST}_low", f"{TEST}_high"]].to_numpy(float) - accuracy[:, None]).T
-    axes.errorbar(
-        count, accuracy, yerr=bars, **look_of(index), markersize=7, markeredgecolor="white", linewidth=1.4,
-        elinewidth=1.0, capsize=2.5, zorder=4,
-    )  # fmt: skip
+    axes.errorbar(count, accuracy, yerr=bars, **_look(index), elinewidth=1.0, capsize=2.5, zorder=4)
 
 
 def _float_handle(floats: Array) -> Line2D:
@@ -73,4 +71,8 @@ def _float_handle(floats: Array) -> Line2D:
 
 
 def _handle(index: int, one: Series) -> Line2D:
-    return Line2D([], [], **look_of(index), markersize=7, markeredgecolor="white", linewidth=1.4, label=one.label)
+    return Line2D([], [], **_look(index), label=one.short)
+
+
+def _look(index: int) -> dict[str, Any]:
+    return {**look_of(index), "markersize": 7 * size_of(index), "markeredgecolor": "white", "linewidth": 1.4}

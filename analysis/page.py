@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,25 +17,35 @@ import plotly.offline
 from analysis.details import Details
 from analysis.feasible import INFEASIBLE, STATES
 from analysis.front import hypervolume, on_front
+from analysis.looks import DASHES, LIGHT, MARKERS, style_sheet
 from analysis.metrics import metric, show
 from analysis.payload import compressed, payload
 from analysis.progress import failures, ledger
 from analysis.published import published
 from analysis.seeds import front_probability
-from analysis.series import Panel, Series
+from analysis.series import Panel, Series, trials_alone
 from analysis.study import Study
-from analysis.table import COLUMNS, front_rows
+from analysis.table import AT_MOST_CAPTION, COLUMNS, at_most, front_rows, reached_words
 from analysis.understood import understood
 from analysis.verdict import TOLERANCES, answer, verdict
+from pwfn.metrics import LOW_COVERAGE
 
-SCRIPTS = ("state.js", "plots.js", "front.js", "trial.js", "search.js", "parallel.js", "tables.js", "main.js")
+SCRIPTS = (
+    "state.js", "axes.js", "filter.js", "address.js", "plots.js", "front.js", "trial.js", "curves.js", "search.js",
+    "fields.js", "parallel.js", "tables.js", "downloads.js", "main.js",
+)  # fmt: skip
 MISSING = "\N{EN DASH}"
+MOST_PICTURES = 8
+"""Most figures that the page carries for readers without script, about 0.2 MB each."""
+MAIN = ("unique_values", "coverage", "test_top1", "test_minus_float", "val_top1", "entropy_bits", "size_bytes")
+"""Columns of the first table where there is one series; the table of all columns is below."""
 Json = dict[str, Any]
 
 
 def page(
-    studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[str, Details], subtitles: Sequence[str]
-) -> str:
+    studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[str, Details], subtitles: Sequence[str],
+    pictures: Sequence[bytes], files: Mapping[str, bytes],
+) -> str:  # fmt: skip
     """Render the report of studies as one HTML text that needs no other file and no network.
 
     Args:
@@ -42,6 +53,8 @@ def page(
         parts: Their trials, by model and data set.
         details: Rounds and codebooks, by study.
         subtitles: One line for each part: studies, states, progress.
+        pictures: A PNG of each part, for readers without script.
+        files: The other files of the report, which the page offers to save: name -> content.
     """
     content = payload(studies, parts, details)
     content["commands"] = {study.name: _command(study) for study in studies}
@@ -53,29 +66,65 @@ def page(
     constrained = any("violation" in study.trials for study in studies)
     states = [state for state in STATES if state != INFEASIBLE or constrained]
     place = _places(content)
+    shown = [
+        _part(studies, title, members, subtitle, place)
+        for (title, members), subtitle in zip(parts, subtitles, strict=True)
+    ]
+    for part, picture in zip(shown, pictures[:MOST_PICTURES], strict=False):
+        part["picture"] = base64.b64encode(picture).decode()
     return template.render(
         title=_title(studies, parts),
-        parts=[
-            _part(title, members, subtitle, place) for (title, members), subtitle in zip(parts, subtitles, strict=True)
-        ],
+        parts=shown,
+        studies=", ".join(study.name for study in studies),
         comparison=[_comparison_row(title, one) for title, members in parts for one in members],
         comparison_headings=_COMPARISON,
         ledger=[_ledger_row(title, one) for title, members in parts for one in members],
         failures=[(one.label, *row) for _, members in parts for one in members for row in failures(one)],
         states=states,
         spent=[*(column for state in states for column in ((state, state), ("time", f"{state}_hours"))), *_SPENT],
-        axes=[(name, metric(name).label) for name in content["axes"]],
-        quality=metric(content["quality"]).label,
-        test=content["quality"] == "val_top1",
-        understood=[(study.name, *line) for study in studies for line in understood(study.card)],
-        notes=[(study.name, note) for study in studies for note in dict.fromkeys(study.notes)],
+        understood=_understood(studies),
+        hosts=_hosts(parts),
+        machines=[(study.name, each) for study in studies for each in study.machines],
+        notes=_notes(studies),
         gpu=any(one.trials["gpu_seconds"].sum() > 0 for _, members in parts for one in members),
-        num_trials=len(content["trials"]["id"]),
-        style=_text("page.css"),
+        files=list(files),
+        files_data=compressed({name: text.decode() for name, text in files.items()}),
+        style=f"{style_sheet()}\n{_text('page.css')}",
         scripts="\n".join(_text(name) for name in SCRIPTS),
         plotly=plotly.offline.get_plotlyjs(),
-        data=compressed(content),
+        data=compressed({**content, "symbols": list(MARKERS), "dashes": list(DASHES), "numColours": len(LIGHT)}),
     )
+
+
+def _understood(studies: Sequence[Study]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the lines of all studies, those of studies that understood the same thing once: names, lines."""
+    together: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for study in studies:
+        if lines := understood(study.card):
+            together.setdefault(tuple(lines), []).append(study.name)
+    return [(", ".join(names), list(lines)) for lines, names in together.items()]
+
+
+def _notes(studies: Sequence[Study]) -> list[tuple[str, str]]:
+    """Return all notes, those that several studies share once: names, note."""
+    together: dict[str, list[str]] = {}
+    for study in studies:
+        for note in dict.fromkeys(study.notes):
+            together.setdefault(note, []).append(study.name)
+    return [(", ".join(names), note) for note, names in together.items()]
+
+
+def _hosts(parts: Sequence[Panel]) -> list[list[tuple[str, Any]]]:
+    """Return a row for each machine: trials that ended there, how, and the time they took and lost."""
+    trials = trials_alone(pd.concat([one.trials for _, members in parts for one in members]))
+    rows = []
+    for host, group in trials.groupby(trials["host"].fillna("not recorded")):
+        counts = [int((group["state"] == state).sum()) for state in STATES]
+        retried = int((group["retries"].fillna(0) > 0).sum())
+        hours = [float(group[name].sum()) / 3600 for name in ("wall_seconds", "lost_seconds")]
+        cells = [_cell("count", each) for each in (len(group), *counts, retried)]
+        rows.append([(str(host), str(host)), *cells, *(_cell("hours", each) for each in hours)])
+    return rows
 
 
 def _text(name: str) -> str:
@@ -83,7 +132,12 @@ def _text(name: str) -> str:
 
 
 def _title(studies: Sequence[Study], parts: Sequence[Panel]) -> str:
-    return parts[0][0] if len(parts) == 1 else ", ".join(study.name for study in studies)
+    """Name what was compressed: one or two networks with their data, else how many."""
+    titles = [title for title, _ in parts]
+    models, data = zip(*(title.partition(" on ")[::2] for title in titles), strict=True)
+    if len(titles) <= 3 and len(set(data)) == 1 and data[0]:
+        return f"{' and '.join(models)} on {data[0]}"
+    return " and ".join(titles) if len(titles) <= 2 else f"{len(titles)} networks and data sets, {len(studies)} studies"
 
 
 def _command(study: Study) -> str:
@@ -102,14 +156,21 @@ def _places(content: Json) -> dict[tuple[str, str, str], int]:
     }
 
 
-def _part(title: str, members: Sequence[Series], subtitle: str, place: Mapping[tuple[str, str, str], int]) -> Json:
-    """Collect one model and data set: verdict, fronts as tables, published rows, and what selection gained by luck."""
+def _part(
+    studies: Sequence[Study], title: str, members: Sequence[Series], subtitle: str,
+    place: Mapping[tuple[str, str, str], int],
+) -> Json:  # fmt: skip
+    """Collect one model and data set: verdict, tables, published rows, and what selection gained by luck."""
     everything = pd.concat([one.points for one in members])
     volumes = [(one.label, hypervolume(one.points, one.objectives, everything)) for one in members]
+    names = {one.study for one in members}
     return {
         "title": title,
         "subtitle": subtitle,
         "verdict": verdict(members),
+        "warnings": _warnings([study for study in studies if study.name in names]),
+        "picture": None,
+        "table": _first_table(title, members, place),
         "fronts": [_front_table(title, one, place) for one in members],
         "published": [
             (row.label, _show("unique_values", row.unique_values), _show("entropy_bits", row.entropy_bits),
@@ -121,6 +182,58 @@ def _part(title: str, members: Sequence[Series], subtitle: str, place: Mapping[t
         "curse": [(one.label, words) for one in members if (words := _curse(one))],
         "unsure": _unsure(members),
     }  # fmt: skip
+
+
+def _warnings(studies: Sequence[Study]) -> list[str]:
+    """Say in a line each what a reader must know before believing the answer; the notes say more."""
+    found = []
+    if forced := [study.name for study in studies if study.card.get("forced")]:
+        found.append(f"Continued after code, data or packages had changed (--force-resume): {', '.join(forced)}.")
+    if alone := [f"{each.place} ({study.name})" for study in studies for each in study.machines if each.left_alone]:
+        found.append(f"Failed under trials, so left alone: {', '.join(alone)}.")
+    coverage = pd.concat([study.trials.assign(study=study.name) for study in studies])
+    low = coverage[coverage["coverage"] < LOW_COVERAGE]
+    if len(low):
+        share = show("coverage", low["coverage"].min())
+        found.append(f"The values are those of only {share} of the parameters: {', '.join(low['study'].unique())}.")
+    return found
+
+
+def _first_table(title: str, members: Sequence[Series], place: Mapping[tuple[str, str, str], int]) -> Json | None:
+    """Return the table under the figure: of several series what each reaches with so many values, of one its front."""
+    if len(members) == 1:
+        return _main_front(title, members[0], place)
+    limits, rows = at_most(members)
+    if not limits:
+        return None
+    best = [
+        max((cell.test for cell in column if cell is not None), default=np.nan) for column in zip(*rows, strict=True)
+    ]
+    lines = []
+    for one, row in zip(members, rows, strict=True):
+        cells = [
+            {"text": reached_words(cell, limit), "key": "" if cell is None else cell.test,
+             "row": None if cell is None else place[title, one.label, cell.trial_id],
+             "best": cell is not None and cell.test == best[at]}
+            for at, (limit, cell) in enumerate(zip(limits, row, strict=True))
+        ]  # fmt: skip
+        lines.append({"name": one.label, "row": None, "cells": cells})
+    headings = ["series", *(f"\N{LESS-THAN OR EQUAL TO} {each}" for each in limits)]
+    return {"caption": AT_MOST_CAPTION, "headings": headings, "lines": lines}
+
+
+def _main_front(title: str, one: Series, place: Mapping[tuple[str, str, str], int]) -> Json | None:
+    rows = front_rows(one.points, one.objectives)
+    shown = [name for name in dict.fromkeys([*one.objectives, *MAIN]) if rows[name].notna().any()]
+    shown.sort(key=lambda name: MAIN.index(name) if name in MAIN else -1)
+    lines = []
+    for _, row in rows.iterrows():
+        cells = [{"text": _show(name, row[name]), "key": _key(row[name]), "row": None, "best": False} for name in shown]
+        seeds = {"text": f"{row['num_seeds']:.0f}", "key": row["num_seeds"], "row": None, "best": False}
+        number = place[title, one.label, row["trial_id"]]
+        lines.append({"name": row["trial_id"], "row": number, "cells": [*cells, seeds]})
+    headings = ["trial", *(COLUMNS.get(name, metric(name).label) for name in shown), "seeds"]
+    return {"caption": f"The front of {one.label}", "headings": headings, "lines": lines} if lines else None
 
 
 def _front_table(title: str, one: Series, place: Mapping[tuple[str, str, str], int]) -> Json:

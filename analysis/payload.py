@@ -19,15 +19,16 @@ from analysis.metrics import metric
 from analysis.progress import progress
 from analysis.published import published
 from analysis.seeds import attainment, front_probability
-from analysis.series import Panel, Series
-from analysis.study import Study
+from analysis.series import BASELINES, Panel, Series
+from analysis.study import COSTS, Study
 from analysis.table import COLUMNS
-from analysis.window import axis_names, spans
+from analysis.window import axis_names
 from pwfn.metrics import METRICS
 from pwfn.naming import PointName
 
 AXES: dict[str, str] = {name: metric.direction for name, metric in METRICS.items() if metric.is_axis}
-"""Metrics that the horizontal axis offers besides the study's own objective, and the better direction of each."""
+"""Metrics that always have a front against the accuracy, and the better direction of each."""
+FLOATS = ("float_val_top1", "float_test_top1")
 MOST_ROUNDS = 80_000
 MOST_VALUES = 600_000
 """Most rows of rounds and of codebooks that a page carries, about 3 MB each; the best trials come first."""
@@ -49,6 +50,7 @@ def payload(studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[s
     first = _by_rank(rows, series, place, quality)
     return {
         "metrics": {name: _metric(name, series[0].objectives) for name in shown},
+        "offered": [name for name in shown if rows[name].notna().any()],
         "headings": COLUMNS,
         "axes": list(_axes(series[0].objectives)),
         "quality": quality,
@@ -58,6 +60,12 @@ def payload(studies: Sequence[Study], parts: Sequence[Panel], details: Mapping[s
         "rounds": _ragged(rows, details, series, "rounds", ROUNDS, first, MOST_ROUNDS),
         "values": _ragged(rows, details, series, "values", VALUES, first, MOST_VALUES),
         "layers": _layers(studies, series, place),
+        "machineFailures": [
+            {"study": study.name, "trial": each["trial_id"], "place": machine.place, "kind": each["failure_class"]}
+            for study in studies
+            for machine in study.machines
+            for each in machine.failures
+        ],
     }
 
 
@@ -103,19 +111,23 @@ def _axes(objectives: Objectives) -> dict[str, str]:
 def _metric(name: str, objectives: Objectives) -> Json:
     known = metric(name)
     direction = objectives.get(name, known.direction)
-    return {"label": known.label, "log": known.log2, "percent": known.high == 1, "better": direction}
+    return {
+        "label": known.label,
+        "heading": COLUMNS.get(name, ""),
+        "unit": known.unit,
+        "log": known.log2,
+        "percent": known.unit == "fraction",
+        "accuracy": known.unit == "fraction" and name.endswith(("top1", "top5")),
+        "float": f"float_{name}" if known.has_float else None,
+        "better": direction,
+    }
 
 
 def _panel(title: str, members: Sequence[Series]) -> Json:
     everything = pd.concat([one.trials for one in members])
-    _, span = spans(title, members)
     return {
         "title": title,
-        "span": numbers([span.low, span.high]),
-        "float": {
-            column: numbers(sorted(everything[column].dropna().unique()))
-            for column in ("float_val_top1", "float_test_top1")
-        },
+        "float": {column: numbers(sorted(everything[column].dropna().unique())) for column in FLOATS},
         "published": [
             {**row, **dict(zip(_NUMBERS, numbers([row[name] for name in _NUMBERS]), strict=True))}
             for row in published(title).to_dict("records")
@@ -129,14 +141,16 @@ _NUMBERS = ("unique_values", "entropy_bits", "test_top1")
 def _series(index: int, one: Series, place: Mapping[tuple[int, str], int], title: str) -> Json:
     x, quality = axis_names(one.objectives)
     fronts, surfaces = {}, {}
-    for name, direction in _axes(one.objectives).items():
-        pair = {quality: "maximize", name: direction}
-        members = front(one.points, pair)
+    for name, direction in _against(one, quality).items():
+        members = front(one.points, {quality: "maximize", name: direction})
         fronts[name] = [place[index, trial_id] for trial_id in members.sort_values(name)["trial_id"]]
-        surface = attainment(one.trials, one.points, pair)
+    for name, direction in _axes(one.objectives).items():
+        surface = attainment(one.trials, one.points, {quality: "maximize", name: direction})
         surfaces[name] = None if surface is None else dataclasses.asdict(surface)
     return {
         "label": one.label,
+        "short": one.short,
+        "isBaseline": one.method in BASELINES,
         "study": one.study,
         "method": one.method,
         "panel": title,
@@ -148,6 +162,12 @@ def _series(index: int, one: Series, place: Mapping[tuple[int, str], int], title
         "progress": dataclasses.asdict(progress(one, one.trials)),
         "importance": [dataclasses.asdict(found) for name in (quality, x) if (found := importance(one.trials, name))],
     }
+
+
+def _against(one: Series, quality: str) -> dict[str, str]:
+    """The metrics that may form a front with the accuracy: all but accuracies, and the better direction of each."""
+    known = {name: each.direction for name, each in METRICS.items() if not name.endswith(("top1", "top5"))}
+    return {name: direction for name, direction in {**_axes(one.objectives), **known}.items() if name != quality}
 
 
 def _constants(trials: pd.DataFrame) -> Json:
@@ -169,11 +189,26 @@ def _replicated(index: int, one: Series, place: Mapping[tuple[int, str], int]) -
 
 def _trials(rows: pd.DataFrame, shown: Iterable[str], series: Sequence[Series]) -> Json:
     fields = dict.fromkeys(name for one in series for name in varied_fields(one.trials))
-    further = ("number", "float_val_top1", "float_test_top1", "wall_seconds", "gpu_seconds", "rounds_done")
+    further = ("number", *FLOATS, *COSTS, "rounds_done", "num_weights")
+    begun = rows["started_at"].min()
+    seconds = {name: (rows[name] - begun).dt.total_seconds() for name in ("started_at", "finished_at")}
+    hosts = rows["host"].fillna("not recorded").astype(str)
+    codes, names = pd.factorize(hosts)
     return {
         "id": rows["trial_id"].tolist(),
         "seed": [None if pd.isna(seed) else str(int(seed)) for seed in rows["seed"]],
         "series": rows["series"].tolist(),
+        "startedAt": {
+            str(study): first.isoformat(sep=" ", timespec="minutes")
+            for study, first in rows.groupby([series[index].study for index in rows["series"]])["started_at"]
+            .min()
+            .items()
+            if pd.notna(first)
+        },
+        "started": [None if pd.isna(each) else round(each) for each in seconds["started_at"]],
+        "finished": [None if pd.isna(each) else round(each) for each in seconds["finished_at"]],
+        "host": codes.tolist(),
+        "hosts": names.tolist(),
         "state": _finite(rows["state"].tolist()),
         "failure": [
             None if pd.isna(name) else f"{name}: {'' if pd.isna(message) else message}"
@@ -186,8 +221,10 @@ def _trials(rows: pd.DataFrame, shown: Iterable[str], series: Sequence[Series]) 
 
 def _field(column: pd.Series[Any]) -> list[Any]:
     """Return a column as numbers if all are numbers, else as text; None if a trial does not have the field."""
+    if any(isinstance(value, bool | np.bool_) for value in column):
+        return [None if pd.isna(value) else str(value) for value in column]
     as_numbers = pd.to_numeric(column, errors="coerce")
-    if column.dtype != bool and as_numbers.notna().sum() == column.notna().sum():
+    if as_numbers.notna().sum() == column.notna().sum():
         return numbers(as_numbers)
     return [None if pd.isna(value) else str(value) for value in column]
 

@@ -18,7 +18,7 @@ from analysis.page import page
 from analysis.series import Panel, Series, panels, trials_alone
 from analysis.storage import Folder
 from analysis.study import Study, load
-from analysis.table import front_rows, latex, markdown, terminal
+from analysis.table import front_rows, latex, markdown, markdown_at_most, terminal
 from analysis.understood import understood
 from analysis.verdict import verdict
 
@@ -41,23 +41,35 @@ def write_report(studies: str | Study | Sequence[str | Study], out: str) -> list
     folder, paths = Folder.at(out), []
     parts = panels(loaded)
     subtitles = [_subtitle(loaded, series) for _, series in parts]
+    pictures = []
     for (title, series), subtitle in zip(parts, subtitles, strict=True):
         name = "front" if len(parts) == 1 else f"front-{re.sub(r'[^A-Za-z0-9_.]+', '-', title)}"
-        figure = draw(series, title, subtitle, _footnote(series))
-        paths += [folder.write(f"{name}.{kind}", encode(figure, kind)) for kind in ("png", "svg")]
+        figures = {name: draw(series, title, subtitle, _footnote(series))}
         if (outcome := draw_outcome(series, title, subtitle)) is not None:
-            paths += [folder.write(f"{name}-test.{kind}", encode(outcome, kind)) for kind in ("png", "svg")]
+            figures[f"{name}-test"] = outcome
+        for name, figure in figures.items():
+            pictures_of = {kind: encode(figure, kind) for kind in ("png", "svg")}
+            paths += [folder.write(f"{name}.{kind}", content) for kind, content in pictures_of.items()]
+        pictures.append(pictures_of["png"])
     details = {study.name: read_details(study) for study in loaded}
     for study in loaded:
         study.notes.extend(details[study.name].notes)
-    paths.append(folder.write("report.html", page(loaded, parts, details, subtitles).encode()))
+    tables = _tables(loaded, parts)
+    paths.append(folder.write("report.html", page(loaded, parts, details, subtitles, pictures, tables).encode()))
+    tables["front.md"] = _document(loaded, parts).encode()  # the page has noticed more that is missing
+    return [*paths, *(folder.write(name, content) for name, content in tables.items())]
+
+
+def _tables(studies: Sequence[Study], parts: Sequence[Panel]) -> dict[str, bytes]:
+    """Write the fronts and the trials as text: name of the file -> content."""
     fronts = [front_rows(one.points, one.objectives) for _, series in parts for one in series]
     trials = [one.trials.assign(on_front=on_front(one.trials, one.objectives)) for _, series in parts for one in series]
-    paths.append(folder.write("front.md", _document(loaded, parts).encode()))
-    paths.append(folder.write("front.tex", "\n".join(_latex_tables(parts)).encode()))
-    paths.append(folder.write("front.csv", _csv(fronts)))
-    paths.append(folder.write("trials.csv", _csv(trials)))
-    return paths
+    return {
+        "front.md": _document(studies, parts).encode(),
+        "front.tex": "\n".join(_latex_tables(parts)).encode(),
+        "front.csv": _csv(fronts),
+        "trials.csv": _csv(trials),
+    }
 
 
 def front_tables(studies: str | Study | Sequence[str | Study]) -> list[Table]:
@@ -137,6 +149,8 @@ def _sections(studies: Sequence[Study], parts: Sequence[Panel]) -> Iterator[str]
         yield f"# {title}\n"
         yield f"{_subtitle(studies, series)}\n"
         yield f"{' '.join(verdict(series))}\n"
+        if len(series) > 1 and (table := markdown_at_most(series)):
+            yield table
         for one in series:
             yield f"## Front of {one.label}\n"
             yield markdown(front_rows(one.points, one.objectives), one.objectives)

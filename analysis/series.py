@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pwfn.naming import PointName, is_trial
 
 BASELINES = ("kmeans", "msq", "gpfq")
 """Methods that do not train: what a method that trains has to beat."""
+LONGEST_NAME = 25
+"""Most characters of a name in a legend."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +30,8 @@ class Series:
     method: str
     label: str
     """Name in the report: the study, the method or both, whichever tells it from the other series."""
+    short: str
+    """The same without what the names of all studies in the figure have in common, for legends."""
     trials: pd.DataFrame
     objectives: Objectives
 
@@ -50,20 +55,51 @@ def panels(studies: Sequence[Study]) -> list[Panel]:
         methods = study.trials["method"].fillna("unknown").rename("method")
         for (place, method), trials in study.trials.groupby([places, methods]):
             label = _label(study.name, str(method), len(studies) > 1, several_methods)
-            one = Series(study.name, str(method), label, trials, study.objectives)
+            one = Series(study.name, str(method), label, label, trials, study.objectives)
             sorted_out.setdefault(str(place), []).append(one)
     if not sorted_out:
-        empty = [Series(study.name, "unknown", study.name, study.trials, study.objectives) for study in studies]
+        empty = [
+            Series(study.name, "unknown", study.name, study.name, study.trials, study.objectives) for study in studies
+        ]
         return [("no trials yet", empty)]
     order = {study.name: index for index, study in enumerate(studies)}
     return [
         (
             place,
             sorted(
-                series, key=lambda one: (order[one.study], one.method in BASELINES, one.method != "pwfn", one.method)
+                _shortened(series, len(studies) > 1, several_methods),
+                key=lambda one: (order[one.study], one.method in BASELINES, one.method != "pwfn", one.method),
             ),
         )
         for place, series in sorted(sorted_out.items())
+    ]
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Leave out the words at both ends that all names share, and the middle of long names; else keep all as they are.
+
+    Words are what stands between underscores: `kmeans_cifar10` and `wfn_cifar10` become `kmeans` and `wfn`.
+    """
+    words = [name.split("_") for name in names]
+    while len(words) > 1 and all(len(each) > 1 for each in words) and len({each[-1] for each in words}) == 1:
+        words = [each[:-1] for each in words]
+    while len(words) > 1 and all(len(each) > 1 for each in words) and len({each[0] for each in words}) == 1:
+        words = [each[1:] for each in words]
+    short = [_clipped("_".join(each)) for each in words]
+    return short if len(set(short)) == len(set(names)) else list(names)
+
+
+def _clipped(name: str) -> str:
+    half = (LONGEST_NAME - 1) // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
+
+
+def _shortened(series: Sequence[Series], several_studies: bool, several_methods: bool) -> list[Series]:
+    names = list(dict.fromkeys(one.study for one in series))
+    short = dict(zip(names, short_names(names), strict=True))
+    return [
+        dataclasses.replace(one, short=_label(short[one.study], one.method, several_studies, several_methods))
+        for one in series
     ]
 
 

@@ -35,6 +35,24 @@ LATER = ("stage",)
 
 
 @dataclass(frozen=True)
+class Machine:
+    """A node or GPU that failed under trials, as machines.json has it."""
+
+    place: str
+    failures: list[Mapping[str, str]]
+    """Of each failure: `trial_id`, `failure_class`, `message`; in the order in which they happened."""
+    left_alone: bool
+    """Whether no trial was given to it any more."""
+
+    def words(self) -> str:
+        """Say in one line how often it failed, how the last time, and whether it was left alone."""
+        num, last = len(self.failures), self.failures[-1]
+        often = "failed once under a trial" if num == 1 else f"failed {num} times under trials, the last time"
+        alone = "; it was left alone from then on" if self.left_alone else ""
+        return f"{self.place} {often} with {last['failure_class']}: {last['message']}{alone}"
+
+
+@dataclass(frozen=True)
 class Study:
     """What is known about a study at one moment."""
 
@@ -54,6 +72,8 @@ class Study:
     """What was missing or could not be read, for the reader of the report."""
     folder: Folder | None = None
     """Where its rounds, codebooks and networks are; None if it was never in a folder."""
+    machines: list[Machine] = field(default_factory=list)
+    """Nodes and GPUs that failed under its trials."""
 
 
 def study_folder(results: str, study: str) -> str:
@@ -80,7 +100,7 @@ def load(folder: str) -> Study:
     notes: list[str] = []
     card = _read_card(place, notes)
     notes.extend(_mixtures(card))
-    notes.extend(_machines(place))
+    machines = _machines(place, notes)
     objectives = _objectives(card, notes)
     constraints = _constraints(card, notes)
     further = dict.fromkeys([*objectives, *constraints])
@@ -95,7 +115,7 @@ def load(folder: str) -> Study:
     running = [file for file in (place / "rounds").files(".parquet") if file not in ended and not is_compacted(file)]
     names = filter(is_trial, trials.loc[trials["number"].notna(), "trial_id"])
     num_ended = len({PointName.read(name).of_trial for name in names})
-    return Study(name, card, objectives, trials, len(running), num_ended, notes, place)
+    return Study(name, card, objectives, trials, len(running), num_ended, notes, place, machines)
 
 
 def _low_coverage(trials: pd.DataFrame, rows: pd.DataFrame) -> Iterable[str]:
@@ -148,23 +168,25 @@ def _mixtures(card: Mapping[str, Any]) -> list[str]:
     """Say when the study was continued although its space, code, packages or data had changed."""
     return [
         f"trials from {note['at'][:16].replace('T', ' ')} on differ from those before in "
-        f"{len(note['differences'])} points, such as {note['differences'][0]} (--force-resume)"
+        f"{_points(len(note['differences']))} (--force-resume), such as {note['differences'][0]}"
         for note in card.get("forced", [])
     ]
 
 
-def _machines(place: Folder) -> list[str]:
-    """Name the nodes and GPUs that failed under trials."""
+def _points(number: int) -> str:
+    return "1 point" if number == 1 else f"{number} points"
+
+
+def _machines(place: Folder, notes: list[str]) -> list[Machine]:
+    """Read which nodes and GPUs failed under trials, and say so in the notes."""
     try:
-        found = list(json.loads(place.read("machines.json") or b"{}").get("places", []))
-    except (ValueError, AttributeError):
-        return ["machines.json is not a JSON object: which machines failed is not known"]
-    return [
-        f"{each['place']} failed {len(each['failures'])} times under trials, the last time with "
-        f"{each['failures'][-1]['failure_class']}: {each['failures'][-1]['message']}"
-        + ("; it was left alone from then on" if each["left_alone"] else "")
-        for each in found
-    ]
+        places = json.loads(place.read("machines.json") or b"{}").get("places", [])
+        found = [Machine(each["place"], list(each["failures"]), bool(each["left_alone"])) for each in places]
+        notes.extend(each.words() for each in found)
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+        notes.append("machines.json does not list places with their failures: which machines failed is not known")
+        return []
+    return found
 
 
 def _objectives(card: Mapping[str, Any], notes: list[str]) -> dict[str, str]:

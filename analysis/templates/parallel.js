@@ -29,7 +29,7 @@ function scaleOf(name) {
 
 function drawParallel() {
   const index = Number($("fields-series").value), one = data.series[index];
-  shownAxes = [...one.fields.slice(0, 14), ...new Set([data.axes[0], data.quality])];
+  shownAxes = [...one.fields.slice(0, 14), ...new Set([data.axes[0], data.quality, $("slice-metric").value])];
   const rows = everyRow().filter((row) => data.trials.series[row] === index);
   const canvas = $("parallel-canvas"), ratio = window.devicePixelRatio || 1;
   const width = printing() ? 670 : Math.max($("parallel").parentElement.clientWidth, shownAxes.length * 112), height = 380;
@@ -37,13 +37,24 @@ function drawParallel() {
   Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
-  const shown = new Set(passing()), members = new Set(one.fronts[data.axes[0]]);
+  const shown = new Set(passing()), members = new Set(one.fronts[data.axes[0]]), metric = $("slice-metric").value;
   const layers = [rows.filter((row) => !shown.has(row)), rows.filter((row) => shown.has(row) && !members.has(row)), rows.filter((row) => shown.has(row) && members.has(row))];
-  const dense = Math.min(1, 40 / Math.sqrt(rows.length + 1) / 6);
-  const looks = [[faded(colour("quiet"), 0.08), 1], [faded(seriesColour(index), Math.max(0.03, dense * 0.6)), 1], [colour("ink"), 2.2]];
-  layers.forEach((each, at) => each.forEach((row) => polyline(pen, row, width, height, looks[at])));
-  shownAxes.forEach((name, at) => drawAxis(pen, name, across(at, width), height));
-  $("parallel-words").textContent = `${layers[1].length + layers[2].length} of ${rows.length} trials of ${one.label} are kept; the thick lines are the front.${example(shownAxes[0], rows)}`;
+  const dense = Math.max(0.12, Math.min(0.7, 8 / Math.sqrt(rows.length + 1)));
+  const inkOfRow = (row, opacity) => (place(metric, value(metric, row)) === null ? faded(colour("quiet"), 0.2) : faded(ramp(place(metric, value(metric, row))), opacity));
+  const looks = [() => [faded(colour("quiet"), 0.08), 1], (row) => [inkOfRow(row, dense), 1.2], (row) => [inkOfRow(row, 1), 3]];
+  layers.forEach((each, layer) => each.forEach((row) => polyline(pen, row, width, height, looks[layer](row))));
+  shownAxes.forEach((name, order) => drawAxis(pen, name, across(order, width), height));
+  drawRamp(metric);
+  $("parallel-words").textContent = `${layers[1].length + layers[2].length} of ${counted(rows)} of ${one.label} are kept; thick lines are the front.${example(shownAxes[0], rows)}`;
+}
+
+// What the colours of the lines mean.
+function drawRamp(metric) {
+  const known = scaleOf(metric), end = (each) => show(metric, known.log ? Math.exp(each) : each);
+  $("ramp").hidden = !Number.isFinite(known.low);
+  if ($("ramp").hidden) return;
+  $("ramp-name").textContent = data.metrics[metric].label;
+  [$("ramp-low").textContent, $("ramp-high").textContent] = [end(known.low), end(known.high)];
 }
 
 // A term of the filter that keeps about half of the trials, or those with the middle word.

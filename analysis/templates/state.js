@@ -1,12 +1,15 @@
-// The numbers of the page, what the reader has chosen, and which trials pass.
+// The numbers of the page, what the reader has chosen, and which points pass.
+// A point is a network with its numbers: one row. A trial leaves one, or one for each stage of its training.
 
 const $ = (id) => document.getElementById(id);
 const MISSING = "\u2013";
 const STATES = ["complete", "infeasible", "pruned", "failed"];
 const ALL = "all, as the difference to float";
 let data;
-const chosen = { panel: "", x: "", y: "quality", states: new Set(STATES), text: "",
-  brushes: new Map(), attainment: false, whole: false, row: null };
+const chosen = {
+  panel: "", x: "", y: "", states: new Set(STATES), text: "", brushes: new Map(), attainment: false, whole: false,
+  row: null, other: null,
+};
 
 async function decode(text) {
   const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
@@ -19,36 +22,24 @@ const value = (name, row) => data.trials.metrics[name]?.[row] ?? data.trials.fie
 const short = (field) => field.slice(field.indexOf(".") + 1);
 const inPanel = (row) => chosen.panel === ALL || series(row).panel === chosen.panel;
 const everyRow = () => data.trials.id.map((_, row) => row);
+const isStage = (row) => /-s\d+$/.test(data.trials.id[row]);
+const run = (row) => data.trials.id[row].replace(/-s\d+$/, "");
+// In one figure of several networks, short names may be those of several studies.
+const nameOf = (one) => (chosen.panel === ALL ? one.label : one.short);
+const extent = (numbers) => numbers.reduce(([low, high], each) => [Math.min(low, each), Math.max(high, each)], [Infinity, -Infinity]);
 
 function show(name, number) {
   if (number === null || number === undefined) return MISSING;
   if (typeof number === "string") return number;
-  if (data.metrics[name]?.percent) return `${(100 * number).toFixed(2)} %`;
-  if (name === "size_bytes") return number < 1e6 ? `${(number / 1000).toFixed(1)} kB` : `${(number / 1e6).toFixed(2)} MB`;
-  if (name === "compression_ratio") return `${number.toFixed(1)}\u00d7`;
-  if (/_bits$|_order$/.test(name) && !Number.isInteger(number)) return number.toFixed(3);
-  if (name.endsWith("_seconds")) return `${number.toFixed(1)} s`;
-  return Number.isInteger(number) ? String(number) : String(Number(number.toPrecision(4)));
-}
-
-// One term of the filter: `b>=5` compares a field or a metric, anything else is looked for in the trial's words.
-function term(text) {
-  const parts = /^\s*([\w.]+)\s*(<=|>=|=|<|>)\s*(\S+)\s*$/.exec(text);
-  const name = parts && named(parts[1]);
-  if (!name) return (row) => words(row).includes(text.trim().toLowerCase());
-  const [, , sign, wanted] = parts;
-  const number = Number(wanted.replace("%", "")) / (wanted.endsWith("%") ? 100 : 1);
-  return (row) => {
-    const found = value(name, row);
-    if (found === null) return false;
-    if (typeof found === "string" || Number.isNaN(number)) return sign === "=" && String(found).toLowerCase() === wanted.toLowerCase();
-    return { "<": found < number, ">": found > number, "<=": found <= number, ">=": found >= number, "=": found === number }[sign];
-  };
-}
-
-function named(word) {
-  const names = [...Object.keys(data.trials.metrics), ...Object.keys(data.trials.fields)];
-  return names.find((name) => name === word) ?? names.find((name) => short(name) === word);
+  switch (data.metrics[name]?.unit) {
+    case "fraction": return `${(100 * number).toFixed(2)} %`;
+    case "bytes": return number < 1e6 ? `${(number / 1000).toFixed(1)} kB` : `${(number / 1e6).toFixed(2)} MB`;
+    case "ratio": return `${number.toFixed(1)}\u00d7`;
+    case "values": case "powers of two": return String(Math.round(number));
+    case "bits per weight": case "mean powers of two": return number.toFixed(3);
+    case "seconds": case "GPU seconds": return `${number.toFixed(1)} s`;
+    default: return Number.isInteger(number) ? String(number) : String(Number(number.toPrecision(4)));
+  }
 }
 
 function words(row) {
@@ -57,11 +48,11 @@ function words(row) {
     .join(" ").toLowerCase();
 }
 
-// Rows that pass states, filter and brushes; of the chosen panel.
+// Rows of the chosen panel that pass states, filter and brushes.
 function passing() {
-  const terms = chosen.text.split(",").filter((text) => text.trim()).map(term);
+  const tests = readFilter(chosen.text).map((each) => each.test).filter(Boolean);
   return everyRow().filter((row) => inPanel(row) && chosen.states.has(data.trials.state[row])
-    && terms.every((test) => test(row)) && brushed(row));
+    && tests.every((test) => test(row)) && brushed(row));
 }
 
 function brushed(row) {
@@ -70,4 +61,11 @@ function brushed(row) {
     if (at === null || at < low || at > high) return false;
   }
   return true;
+}
+
+// `12 points of 10 trials`, or `12 trials` where each trial has one point.
+function counted(rows) {
+  const trials = new Set(rows.map((row) => `${series(row).study}/${run(row)}`)).size;
+  const noun = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
+  return trials === rows.length ? noun(trials, "trial") : `${noun(rows.length, "point")} of ${noun(trials, "trial")}`;
 }

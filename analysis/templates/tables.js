@@ -33,8 +33,8 @@ function makeSortable(table) {
   }));
 }
 
-const trialColumns = () => [...new Set(["state", "series", data.axes[0], data.quality, "test_top1", ...data.axes.slice(1), ...new Set(data.series.flatMap((one) => one.fields))])]
-  .filter((name) => name !== "series" || data.series.length > 1);
+const trialColumns = () => [...new Set(["state", "series", data.axes[0], "coverage", "test_top1", data.quality, ...data.axes.slice(1), ...new Set(data.series.flatMap((one) => one.fields))])]
+  .filter((name) => (name === "series" ? data.series.length > 1 : name === "state" || data.trials.fields[name] || data.offered.includes(name)));
 const cellOf = (name, row) => (name === "id" || name === "state" ? data.trials[name][row] : name === "series" ? series(row).label : value(name, row));
 
 function headTrials() {
@@ -69,11 +69,14 @@ function fillTrials() {
     line.append(head, ...names.map((name) => Object.assign(document.createElement("td"), { textContent: show(name, cellOf(name, row)), className: ["state", "series"].includes(name) ? "left" : "" })));
     return line;
   }));
-  $("trials-words").textContent = `${Math.min(shownRows, rows.length)} of ${rows.length} trials that pass the filter.`;
+  $("trials-words").textContent = rows.length > shownRows ? `The first ${shownRows} of ${counted(rows)} that pass the filter.` : `${capital(counted(rows))} that pass the filter.`;
   $("more").hidden = rows.length <= shownRows;
   markSelected();
 }
 
 function markSelected() {
-  for (const button of document.querySelectorAll(".open")) button.closest("tr").classList.toggle("selected", Number(button.dataset.row) === chosen.row);
+  for (const button of document.querySelectorAll(".open")) {
+    const marked = [chosen.row, chosen.other].includes(Number(button.dataset.row));
+    button.closest("th, td").classList.toggle("selected", marked);
+  }
 }

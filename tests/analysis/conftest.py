@@ -1,12 +1,20 @@
-"""Recorded studies, written by the store as a sweep would."""
+"""Recorded studies, written by the store as a sweep would; a browser."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import Record, Rows
+from playwright.sync_api import Browser, sync_playwright
+from recorded import Record, Rows, write_study
 
 from pwfn.results.store import ResultsStore
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -14,15 +22,17 @@ def record(tmp_path: Path) -> Record:
     """Write a study's rows below `tmp_path/results`."""
 
     def write(name: str, rows: Rows, card: dict[str, Any] | None = None, **columns: Any) -> ResultsStore:
-        store = ResultsStore(str(tmp_path / "results"), name)
-        store.create()
-        objectives = {"val_top1": "maximize", "unique_values": "minimize"}
-        store.write_study(card if card is not None else {"study": name, "objectives": objectives, "num_trials": 10})
-        for number, row in enumerate(rows):
-            common = {"trial_id": f"t{number}", "number": number, "state": "complete", "study": name}
-            place = {"method": "pwfn", "model": "digits_cnn", "data": "digits"}
-            network = {"float_val_top1": 0.985, "float_test_top1": 0.975}
-            store.write_trial({**common, **place, **network, **columns, **row})
-        return store
+        return write_study(tmp_path / "results", name, rows, card, **columns)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    executable = shutil.which("chromium")
+    if executable is None:
+        pytest.skip("needs a browser: install Debian's package chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()

@@ -12,7 +12,7 @@ from recorded import SMALL, Record
 from analysis.errors import AnalysisError
 from analysis.parquet import _read_at_once
 from analysis.storage import Folder
-from analysis.study import DEFAULT_OBJECTIVES, NUMBERS, TEXTS, load, studies, study_folder
+from analysis.study import DEFAULT_OBJECTIVES, NUMBERS, TEXTS, Machine, load, studies, study_folder
 
 
 def test_a_study_is_read(record: Record, tmp_path: Path) -> None:
@@ -54,8 +54,8 @@ def test_a_study_whose_trials_differ_says_so(record: Record, tmp_path: Path) -> 
     record("digits", SMALL, {"num_trials": 10, "forced": [{"at": "2026-01-02T03:04:05", "differences": differences}]})
     notes = load(str(tmp_path / "results" / "digits")).notes
     assert (
-        "trials from 2026-01-02 03:04 on differ from those before in 2 points, such as torch: 2.12.0 -> 2.13.0 "
-        "(--force-resume)"
+        "trials from 2026-01-02 03:04 on differ from those before in 2 points (--force-resume), such as torch: "
+        "2.12.0 -> 2.13.0"
     ) in notes
 
 
@@ -216,3 +216,11 @@ def test_a_malformed_uri_is_said() -> None:
 def test_the_folder_of_a_study() -> None:
     assert study_folder("results/", "digits") == "results/digits"
     assert study_folder("s3://bucket/r?region=x", "digits") == "s3://bucket/r/digits?region=x"
+
+
+def test_a_machine_that_failed_is_named_with_how_often() -> None:
+    failure = {"trial_id": "t0", "failure_class": "device", "message": "ECC error"}
+    assert Machine("node-1", [failure], False).words() == "node-1 failed once under a trial with device: ECC error"
+    assert Machine("node-1", [failure, failure], True).words() == (
+        "node-1 failed 2 times under trials, the last time with device: ECC error; it was left alone from then on"
+    )

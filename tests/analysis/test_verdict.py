@@ -9,7 +9,7 @@ from scipy import stats
 
 import analysis
 from analysis.series import panels
-from analysis.verdict import answer, compare, verdict
+from analysis.verdict import answer, compare, seeds_to_decide, verdict
 
 
 def said(record: Record, tmp_path: Path, rows: Rows) -> str:
@@ -22,14 +22,47 @@ def test_it_beats_where_the_interval_leaves_zero_out(record: Record, tmp_path: P
     text = said(record, tmp_path, METHODS)
     assert text == (
         "40 distinct values are the fewest that keep pwfn within 0.5 points of the float network on validation: "
-        "97.70 % on the test images, 0.20 points above the float network's 97.50 % (trial t3 and its 3 seeds). "
-        "This beats the best baseline with at most as many values, kmeans (16 values, trial t9): +1.60 points on the "
-        "test images, 95 % interval over 3 and 3 seeds +1.37 to +1.83. "
-        "16 distinct values are the fewest that keep pwfn within 1 point of the float network on validation: "
-        "97.20 % on the test images, 0.30 points below the float network's 97.50 % (trial t0 and its 3 seeds). "
-        "This beats the best baseline with at most as many values, kmeans (16 values, trial t9): +1.10 points on the "
-        "test images, 95 % interval over 3 and 3 seeds +0.68 to +1.52."
+        "97.70 % on the test images (95 % interval over 3 seeds 97.45 to 97.95), 0.20 points above float (trial t3). "
+        "This beats the best baseline with at most 40 values, kmeans (16 values, trial t9): +1.60 points on test, "
+        "95 % interval over 3 and 3 seeds +1.37 to +1.83. "
+        "Within 1 point, 16 values are enough: 97.20 % on the test images (95 % interval over 3 seeds 96.70 to 97.70), "
+        "0.30 points below float."
     )
+
+
+def test_the_interval_of_the_mean_is_students(record: Record, tmp_path: Path) -> None:
+    sample = np.array([0.970, 0.972, 0.974])
+    low, high = stats.t.interval(0.95, 2, sample.mean(), stats.sem(sample))
+    assert f"over 3 seeds {100 * low:.2f} to {100 * high:.2f}" in said(record, tmp_path, METHODS)
+
+
+def test_counts_are_whole_numbers_and_say_where_seeds_differ(record: Record, tmp_path: Path) -> None:
+    rows = seeds(3, 16, 0.98, [0.97, 0.971, 0.972])
+    assert said(record, tmp_path, [{**rows[0], "unique_values": 15}, *rows[1:]]).startswith("15 to 16 distinct values")
+
+
+def test_it_says_how_many_more_seeds_would_decide() -> None:
+    ours, theirs = np.array([0.960, 0.966, 0.972]), np.array([0.959, 0.961, 0.963])
+    more = seeds_to_decide(ours, theirs)
+    assert more is not None
+
+    def excludes_zero(num: int) -> bool:
+        spreads = [each.std(ddof=1) for each in (ours, theirs)]
+        found = stats.ttest_ind_from_stats(
+            ours.mean(), spreads[0], num, theirs.mean(), spreads[1], num, equal_var=False
+        )
+        return bool(found.pvalue < 0.05)
+
+    assert excludes_zero(3 + more)
+    assert not excludes_zero(3 + more - 1)
+    assert seeds_to_decide(ours, ours) is None
+
+
+def test_there_are_at_most_three_sentences(record: Record, tmp_path: Path) -> None:
+    record("digits", METHODS)
+    [(_, series)] = panels([analysis.load(str(tmp_path / "results" / "digits"))])
+    assert len(verdict(series)) == 3
+    assert len(verdict(series[1:])) == 1, "a baseline alone is not compared with itself"
 
 
 def test_the_interval_is_welchs(record: Record, tmp_path: Path) -> None:
@@ -68,8 +101,8 @@ def test_one_seed_decides_nothing(record: Record, tmp_path: Path) -> None:
         {**configured(4, method="kmeans"), "unique_values": 12, "val_top1": 0.9, "test_top1": 0.5},
     ]
     text = said(record, tmp_path, rows)
-    assert "not decided (+47.00 points on the test images; both have one seed, so chance cannot be told apart)" in text
-    assert text.endswith("Nothing smaller of pwfn is within 1 point.")
+    assert "nothing is decided: +47.00 points on test; both have one seed; a second would give an interval" in text
+    assert text.endswith("No fewer values are within 1 point.")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +133,9 @@ def test_a_baseline_without_result_is_none(record: Record, tmp_path: Path) -> No
         {**configured(3), "unique_values": 16, "val_top1": 0.985, "test_top1": 0.97},
         {**configured(4, method="kmeans"), "state": "failed"},
     ]
-    assert "not decided, because no baseline with at most 16 values has finished." in said(record, tmp_path, rows)
+    assert "nothing is decided, because no baseline with at most 16 values has finished." in said(
+        record, tmp_path, rows
+    )
 
 
 def test_a_baseline_that_needs_fewer_is_named(record: Record, tmp_path: Path) -> None:
@@ -110,25 +145,33 @@ def test_a_baseline_that_needs_fewer_is_named(record: Record, tmp_path: Path) ->
         {**configured(8, method="kmeans"), "unique_values": 7, "val_top1": 0.976, "test_top1": 0.965},
     ]
     text = said(record, tmp_path, rows)
-    assert (
-        "fewest that keep pwfn within 0.5 points of the float network on validation: 97.50 % on the test images, as "
-        in text
-    )
-    assert "The baseline kmeans gets there with 11 values: 97.00 % on the test images, 0.50 points below" in text
+    assert "on validation: 97.50 % on the test images (one seed), as much as float (trial t0)." in text
     assert text.endswith(
-        "Nothing smaller of pwfn is within 1 point. The baseline kmeans gets there with 7 values: 96.50 % on the test "
-        "images, 1.00 points below the float network's 97.50 % (trial t2)."
+        "The baseline kmeans is within 0.5 points with 11 values: 97.00 % on the test images (one seed), 0.50 points "
+        "below float (trial t1)."
     )
-    text = said(record, tmp_path, [{**rows[0], "val_top1": 0.976}, *rows[1:]])
+    text = said(record, tmp_path, [{**rows[0], "val_top1": 0.97}, *rows[1:]])
     assert text.startswith(
-        "No finished trial of pwfn is within 0.5 points of the float network on validation. "
-        "The baseline kmeans gets there with 11 values: 97.00 % on the test images"
+        "No finished trial of pwfn is within 1 point of the float network on validation; the best, with 40 values, is "
+        "1.50 points below (trial t0). The baseline kmeans is within 1 point with 7 values: 96.50 % on the test images"
     )
+
+
+def test_a_baseline_that_needs_fewer_within_one_point_is_named_too(record: Record, tmp_path: Path) -> None:
+    rows = [
+        {**configured(3), "unique_values": 16, "val_top1": 0.985, "test_top1": 0.975},
+        {**configured(16, method="kmeans"), "unique_values": 16, "val_top1": 0.981, "test_top1": 0.97},
+        {**configured(8, method="kmeans"), "unique_values": 8, "val_top1": 0.976, "test_top1": 0.965},
+    ]
+    assert "The baseline kmeans is within 1 point with 8 values" in said(record, tmp_path, rows)
 
 
 def test_nothing_close_and_nothing_at_all(record: Record, tmp_path: Path) -> None:
     text = said(record, tmp_path, SMALL[:1])
-    assert text == "No finished trial is within 1 point of the float network on validation."
+    assert text == (
+        "No finished trial is within 1 point of the float network on validation; the best, with 4 values, is 8.50 "
+        "points below (trial t0)."
+    )
     assert said(record, tmp_path, [{"state": "failed"}]) != text
 
 
