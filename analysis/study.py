@@ -15,7 +15,7 @@ from analysis.feasible import Constraints, judged, violation
 from analysis.parquet import read_table
 from analysis.storage import Folder
 from pwfn.metrics import LOW_COVERAGE, METRICS
-from pwfn.naming import PointName, dotted, is_compacted, is_trial, place_in
+from pwfn.naming import PointName, counted, dotted, is_compacted, is_trial, place_in
 
 DEFAULT_OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 DIRECTIONS = ("maximize", "minimize")
@@ -148,7 +148,7 @@ def _mixtures(card: Mapping[str, Any]) -> list[str]:
     """Say when the study was continued although its space, code, packages or data had changed."""
     return [
         f"trials from {note['at'][:16].replace('T', ' ')} on differ from those before in "
-        f"{len(note['differences'])} points, such as {note['differences'][0]} (--force-resume)"
+        f"{counted(len(note['differences']), 'point')}, such as {note['differences'][0]} (--force-resume)"
         for note in card.get("forced", [])
     ]
 
@@ -160,7 +160,7 @@ def _machines(place: Folder) -> list[str]:
     except (ValueError, AttributeError):
         return ["machines.json is not a JSON object: which machines failed is not known"]
     return [
-        f"{each['place']} failed {len(each['failures'])} times under trials, the last time with "
+        f"{each['place']} failed {counted(len(each['failures']), 'time')} under trials, the last time with "
         f"{each['failures'][-1]['failure_class']}: {each['failures'][-1]['message']}"
         + ("; it was left alone from then on" if each["left_alone"] else "")
         for each in found
