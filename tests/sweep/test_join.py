@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from driving import agrees
-from test_driver import LAUNCHER, num_rounds, wait_for
+from test_driver import LAUNCHER, SLOW, num_rounds, wait_for
 from test_sweep import pytestmark as ray_marks
 from test_trial import SPACE
 
@@ -19,17 +20,24 @@ pytestmark = [*ray_marks, pytest.mark.slow]
 
 def search(folder: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(LAUNCHER), "--space", str(SPACE), "--results", str(folder), "--study", "small"]
-    settings = ["--trials", "6", "--set", "training.rest_epochs=60", "search.max_concurrent=1"]
+    settings = ["--trials", "6", "--set", *SLOW]
     return subprocess.Popen(
         [*command, *settings, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
     )
 
 
-def test_a_second_search_is_refused_and_one_that_joins_shares_the_trials(tmp_path):
+@pytest.fixture
+def short_folder():
+    """The paths of Ray's sockets must be short."""
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        yield Path(folder)
+
+
+def test_a_second_search_is_refused_and_one_that_joins_shares_the_trials(tmp_path, short_folder):
     store = ResultsStore(str(tmp_path), "small")
     first = search(tmp_path)
     wait_for(lambda: num_rounds(store) >= 1)
-    refused, joined = search(tmp_path), search(tmp_path, "--join")
+    refused, joined = search(tmp_path), search(tmp_path, "--join", "--ray-temp-dir", str(short_folder))
     _, errors = refused.communicate(timeout=200)
     assert refused.returncode == 2
     assert len(errors.splitlines()) == 1
@@ -37,5 +45,7 @@ def test_a_second_search_is_refused_and_one_that_joins_shares_the_trials(tmp_pat
     for process in (first, joined):
         output, errors = process.communicate(timeout=500)
         assert process.returncode == 0, errors + output
-    study = SearchStudy(SearchSpace.load(SPACE, trials=6), store)
+    study = SearchStudy(SearchSpace.load(SPACE, SLOW, trials=6), store)
     assert agrees(study)
+    assert len({each["driver"] for each in study.proposals()}) == 2
+    assert list(short_folder.glob("session_2*"))
