@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from test_sweep import pytestmark  # noqa: F401  (the same marks)
-from test_trial import SPACE
+from test_trial import SPACE, result
 from undisturbed import run_alone, table
 
 from pwfn.results.store import ResultsStore
@@ -64,10 +64,19 @@ def assert_gone(processes: list[psutil.Process], seconds: float) -> None:
     assert alive == []
 
 
-def test_sigterm_to_all_processes_and_then_sigkill_of_the_driver(store, undisturbed, tmp_path):
-    """As systemd ends a cgroup: the signal goes to every process, Ray's daemons and trials too."""
+def test_sigkill_of_the_driver_and_later_sigterm_to_all_processes(store, undisturbed, tmp_path):
     process = search(tmp_path)
-    wait_for(lambda: num_rounds(store) >= 1)
+    wait_for(lambda: num_rounds(store) >= 2)
+    all_of_them = family(process)
+    assert {"raylet", "gcs_server"} <= {each.name() for each in all_of_them}
+    process.kill()
+    process.communicate()
+    assert_gone(all_of_them, 10)
+    assert store.read_trials() == []
+
+    # It goes on. As systemd ends a cgroup: the signal goes to every process, Ray's daemons and trials too.
+    process = search(tmp_path)
+    wait_for(lambda: num_rounds(store) >= 4)
     all_of_them = family(process)
     for each in [psutil.Process(process.pid), *all_of_them]:
         each.send_signal(signal.SIGTERM)
@@ -76,21 +85,11 @@ def test_sigterm_to_all_processes_and_then_sigkill_of_the_driver(store, undistur
     assert "stopped: SIGTERM came; the same command goes on" in output
     assert errors == ""
     assert_gone(all_of_them, 5)
-    kept = num_rounds(store)
-    assert kept >= 2
-    assert all(row["state"] == "complete" for row in store.read_trials())
-
-    process = search(tmp_path)
-    wait_for(lambda: num_rounds(store) > kept)
-    all_of_them = family(process)
-    assert {"raylet", "gcs_server"} <= {each.name() for each in all_of_them}
-    process.kill()
-    process.communicate()
-    assert_gone(all_of_them, 10)
-    assert len(store.read_trials()) < 3
-
-    communicate(search(tmp_path))
-    assert table(store) == undisturbed
+    (rows, rounds), (all_rows, all_rounds) = table(store), undisturbed
+    assert 1 <= len(rows) < 3
+    assert (rows, rounds) == (all_rows[: len(rows)], all_rounds[: len(rows)])
+    interrupted = result(store.read_rounds(f"{len(rows):04d}"))
+    assert interrupted == all_rounds[len(rows)][: len(interrupted)]
 
 
 @pytest.mark.slow

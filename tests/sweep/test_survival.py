@@ -1,6 +1,7 @@
 """What kills a sweep's parts does not change its table: real signals, on a real cluster of several nodes."""
 
 import os
+import socket
 from pathlib import Path
 
 import psutil
@@ -8,7 +9,7 @@ import pytest
 import unruly_models
 from disturbing import assert_nothing_is_left_over, first_round_of, kill, when
 from ruamel.yaml import YAML
-from test_sweep import SLOW, disturbed, free_port, sweep
+from test_sweep import SLOW, disturbed, sweep
 from test_sweep import pytestmark as ray_marks
 from test_trial import SPACE
 from undisturbed import run_alone, table
@@ -17,6 +18,12 @@ from pwfn.results.store import ResultsStore
 from pwfn.sweep.cluster import prepare_environment
 
 pytestmark = [*ray_marks, pytest.mark.slow]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +118,18 @@ def test_sigkill_of_ray_trains_controller(cluster, tmp_path):
     assert table(store) == table(reference)
     assert store.read_trials()[0]["retries"] >= 1
     assert_nothing_is_left_over()
+
+
+def test_a_sweep_of_two_worker_trials_survives_the_kill_of_a_worker(cluster, tmp_path):
+    """SIGKILL of one data-parallel worker after the first round; the trial ends like one that nobody disturbed."""
+    undisturbed, _ = sweep(tmp_path / "undisturbed", "resources.workers=2", "training.rest_epochs=100", trials=1)
+    store = ResultsStore(str(tmp_path / "disturbed"), "small")
+    killed = []
+    thread = when(first_round_of(store, "0000"), lambda: killed.append(kill("RayTrainWorker")))
+    sweep(tmp_path / "disturbed", "resources.workers=2", "training.rest_epochs=100", trials=1)
+    thread.join()
+    assert killed
+    assert table(store) == table(undisturbed)
 
 
 def with_bad_batch_first(folder: Path) -> Path:
