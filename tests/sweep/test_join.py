@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from driving import agrees
-from test_driver import LAUNCHER, SLOW, num_rounds, wait_for
+from test_driver import LAUNCHER, num_rounds, wait_for
 from test_sweep import pytestmark as ray_marks
 from test_trial import SPACE
 
@@ -18,9 +18,13 @@ from pwfn.space.space import SearchSpace
 pytestmark = [*ray_marks, pytest.mark.slow]
 
 
+LONG = ("training.rest_epochs=400", "search.max_concurrent=1")
+"""Six such trials take longer than another search needs to start."""
+
+
 def search(folder: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(LAUNCHER), "--space", str(SPACE), "--results", str(folder), "--study", "small"]
-    settings = ["--trials", "6", "--set", *SLOW]
+    settings = ["--trials", "6", "--set", *LONG]
     return subprocess.Popen(
         [*command, *settings, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
     )
@@ -45,7 +49,7 @@ def test_a_second_search_is_refused_and_one_that_joins_shares_the_trials(tmp_pat
     for process in (first, joined):
         output, errors = process.communicate(timeout=500)
         assert process.returncode == 0, errors + output
-    study = SearchStudy(SearchSpace.load(SPACE, SLOW, trials=6), store)
+    study = SearchStudy(SearchSpace.load(SPACE, LONG, trials=6), store)
     assert agrees(study)
     assert len({each["driver"] for each in study.proposals()}) == 2
     assert list(short_folder.glob("session_2*"))
