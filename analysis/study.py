@@ -15,7 +15,7 @@ from analysis.feasible import Constraints, judged, violation
 from analysis.parquet import read_table
 from analysis.storage import Folder
 from pwfn.metrics import LOW_COVERAGE, METRICS
-from pwfn.naming import PointName, dotted, is_compacted, is_trial, place_in
+from pwfn.naming import PointName, counted, dotted, is_compacted, is_trial, place_in
 
 DEFAULT_OBJECTIVES = {"val_top1": "maximize", "unique_values": "minimize"}
 DIRECTIONS = ("maximize", "minimize")
@@ -168,13 +168,9 @@ def _mixtures(card: Mapping[str, Any]) -> list[str]:
     """Say when the study was continued although its space, code, packages or data had changed."""
     return [
         f"trials from {note['at'][:16].replace('T', ' ')} on differ from those before in "
-        f"{_points(len(note['differences']))} (--force-resume), such as {note['differences'][0]}"
+        f"{counted(len(note['differences']), 'point')} (--force-resume), such as {note['differences'][0]}"
         for note in card.get("forced", [])
     ]
-
-
-def _points(number: int) -> str:
-    return "1 point" if number == 1 else f"{number} points"
 
 
 def _machines(place: Folder, notes: list[str]) -> list[Machine]:

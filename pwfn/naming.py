@@ -1,4 +1,4 @@
-"""Names, and the functions that build and read them: of points, fields, folders of studies, and compacted files.
+"""Names, and the functions that build and read them: of points, fields, folders of studies, compacted files, numbers.
 
 A point is a whole network that a trial makes, with its own row and file. Most trials make one. A trial that trains in
 stages makes one in each stage: the last has the trial's own name, earlier ones have names such as `0007-s0`. Fronts,
@@ -68,6 +68,11 @@ def dotted(nested: Mapping[str, Any], depth: int | None = None, prefix: str = ""
             yield from dotted(value, None if depth is None else depth - 1, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def counted(number: int, what: str) -> str:
+    """Name a number of things, whose plural has an s: `1 trial`, `2 trials`."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def place_in(location: str, *names: str) -> str:

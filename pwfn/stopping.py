@@ -1,7 +1,7 @@
 """What Ctrl-C and SIGTERM do at any moment of a command: one line, and the exit code of the signal.
 
-While a command imports, nothing is lost by ending at once, and an exception in the midst of an import could be caught
-by whatever imports; so the process then ends in the handler. Later the handler raises `Stopped`.
+The handler raises `Stopped`. In the midst of an import it ends the process instead: whatever imports could catch an
+exception, and while a command begins, nothing is lost.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _words: list[str | None] = [None]
@@ -79,11 +80,11 @@ def by_request(ask: Callable[[int], None], is_stopping: Callable[[], bool]) -> I
         yield  # only the main thread may set handlers
         return
 
-    def answer(number: int, frame: Any) -> None:
+    def answer(number: int, frame: FrameType | None) -> None:
         if is_repeated(number):
             return
         if is_stopping():
-            raise Stopped(number)
+            _stop(number, frame)
         ask(number)
 
     before = {number: signal.signal(number, answer) for number in SIGNALS}
@@ -104,13 +105,26 @@ def is_repeated(number: int) -> bool:
     return is_same
 
 
-def handle(number: int, frame: Any) -> None:
+def handle(number: int, frame: FrameType | None) -> None:
     """Handle a signal."""
     if is_repeated(number):
         return
     words = _words[-1]
     if words is None:
-        raise Stopped(number)
+        _stop(number, frame)
+    _end(number, words)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Raise `Stopped`; but end the process in the midst of an import, which might swallow an exception."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            _end(number, "stopped")
+        frame = frame.f_back
+    raise Stopped(number)
+
+
+def _end(number: int, words: str | None) -> NoReturn:
     with suppress(OSError):
         os.write(2, f"{signal.Signals(number).name}: {words}\n".encode())
     os._exit(128 + number)

@@ -22,6 +22,9 @@ atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 # A shell's background job ignores Ctrl-C, and so would the commands that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Ray gives way to all else on the machine; the tests wait for its processes, so that is lost time.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 # Ray reads its environment when it is imported, whichever test does that first.
 prepare_environment(local=True)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from analysis import Study
     from pwfn.config import TrialConfig
     from pwfn.space.space import PlanRow, SearchSpace
+    from pwfn.sweep.opening import Request
 
 
 LONGEST_TEMP_DIR = 40
@@ -50,10 +51,11 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
                         help="folders or URIs of other studies, whose trials the search learns from")  # fmt: skip
     parser.add_argument("--confirm", type=int, default=0, metavar="N",
                         help="after the search, run each trial on the front again with N other seeds")  # fmt: skip
-    parser.add_argument("--join", action="store_true",
-                        help="share the study with the searches that run it, on this machine or others")  # fmt: skip
-    parser.add_argument("--retry-failed", nargs="?", const="all", metavar="CLASS",
-                        help="run failed trials again, of one class (oom, lost, timeout, ...) or all")  # fmt: skip
+    owner = parser.add_mutually_exclusive_group()  # trials that another search has told its sampler cannot run again
+    owner.add_argument("--join", action="store_true",
+                       help="share the study with the searches that run it, on this machine or others")  # fmt: skip
+    owner.add_argument("--retry-failed", nargs="?", const="all", metavar="CLASS",
+                       help="run failed trials again, of one class (oom, lost, timeout, ...) or all")  # fmt: skip
     parser.add_argument("--force-resume", action="store_true",
                         help="go on although the space, the code or the data differ; study.json says so")  # fmt: skip
     parser.add_argument(
@@ -83,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         if options.dry_run:
             show_plan(space.name, plan(space, options), console)
+            _check_study(space, options)
             _understand(space, console)
         if options.check_data:
             check_data(space.float_networks(), console)
@@ -119,6 +122,30 @@ def show_plan(name: str, plan_rows: list[PlanRow], console: Console) -> None:
             table.add_row(part if index == 0 else "", row.name, row.value)
         table.add_section()
     console.print(table)
+
+
+def _check_study(space: SearchSpace, options: argparse.Namespace) -> None:
+    """Raise UserError where a search would be refused for what is in the folder of its study; write nothing."""
+    from pwfn.results.store import ResultsStore
+    from pwfn.search.study import SearchStudy
+    from pwfn.sweep.opening import check_request  # imports torch, after the plan is shown
+
+    store = ResultsStore(options.results, options.study or space.name)
+    check_request(SearchStudy(space, store), request_of(options))
+
+
+def request_of(options: argparse.Namespace) -> Request:
+    """Put together what the command line asks for, beside the space."""
+    from pwfn.sweep.opening import Request
+
+    return Request(
+        command=options.command_line,
+        force=options.force_resume,
+        join=options.join,
+        warm_start=tuple(options.warm_start),
+        retry_failed=options.retry_failed,
+        ray_temp_dir=options.ray_temp_dir,
+    )
 
 
 def _understand(space: SearchSpace, console: Console) -> None:
@@ -175,20 +202,15 @@ def _search(space: SearchSpace, options: argparse.Namespace, console: Console) -
         # Ray reads that environment when it is imported, and imports take seconds that a dry run need not spend.
         from pwfn.results.store import ResultsStore
         from pwfn.search.study import SearchStudy
-        from pwfn.sweep.opening import Request
         from pwfn.sweep.sweep import search
 
     store = ResultsStore(options.results, options.study or space.name)
-    request = Request(
-        command=options.command_line,
-        force=options.force_resume,
-        join=options.join,
-        warm_start=tuple(options.warm_start),
-        retry_failed=options.retry_failed,
-        ray_temp_dir=options.ray_temp_dir,
-    )
     stopped_because = search(
-        SearchStudy(space, store), address=options.address, console=console, confirm=options.confirm, request=request
+        SearchStudy(space, store),
+        address=options.address,
+        console=console,
+        confirm=options.confirm,
+        request=request_of(options),
     )
     if stopped_because is not None:
         console.print(f"stopped: {stopped_because}; the same command goes on", markup=False, soft_wrap=True)

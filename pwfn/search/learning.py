@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.front import hypervolume
 from pwfn.results.store import ResultsStore
 from pwfn.space.constraints import total_violation
 from pwfn.space.declaration import HYPERVOLUME
@@ -29,6 +28,8 @@ def lesson(space: SearchSpace, store: ResultsStore, row: Row) -> Row:
         return row
     points = store.read_points(row["trial_id"])
     if stage == HYPERVOLUME:
+        from analysis.front import hypervolume  # with the whole report: seconds, in each process of a trial
+
         feasible = [point for point in points if total_violation(space.constraints, point) == 0]
         share = hypervolume(pd.DataFrame(feasible), space.objectives).share if feasible else 0.0
         return {**row, HYPERVOLUME: share}

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import logging
+import queue
 import signal
+import threading
+import time
+from collections.abc import Callable
 
 from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
@@ -26,6 +31,9 @@ from pwfn.trial.run import run_trial
 from pwfn.trial.understood import Understood, format_understood, understand
 
 log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LOOKS = 0.2
+"""Time between two looks whether a trial of several workers has ended, or a signal has come."""
 
 
 def config_of_space(space: SearchSpace) -> TrialConfig:
@@ -99,12 +107,16 @@ def run_by_hand(
     Raises:
         UserError: the study is that of a search; model or data cannot be used; the results cannot be written; or the
             cluster cannot hold the trial.
-        KeyboardInterrupt: a signal came; after the running round where the trial has one worker, and at once where it
-            has several or a second signal came.
+        KeyboardInterrupt: a signal came; after the running round, or at once where a second signal came.
     """
     require_by_hand(store)
     if config.resources.workers > 1:
         return _run_on_cluster(config, store, address, command, origin)
+    if address is not None:
+        raise UserError(
+            f"--address {address}: a trial with one worker runs in this process; leave --address out, or set "
+            "resources.workers=2 or more"
+        )
     device = own_device(config.resources)
     understood = understand(config)
     log.info("%s", format_understood(understood))
@@ -157,24 +169,56 @@ def _run_on_cluster(
     from pwfn.sweep.cluster import connected
 
     with connected(address, dashboard=True):
+        import ray
+
+        from pwfn.sweep.desk import DeskListener, open_desk
         from pwfn.sweep.distributed import run_distributed
+        from pwfn.sweep.float_networks import make_baselines, understand_all
         from pwfn.sweep.placement import check_resources
-        from pwfn.sweep.sweep import make_baselines, understand_all
 
         check_resources(config.resources)
         ((understood, _),) = understand_all([config]).values()
         log.info("%s", format_understood(understood))
         trial = _begin(config, store, command, origin, understood)
         make_baselines([config], store, checkpoint_minutes=CHECKPOINT_MINUTES)
-        row = run_distributed(trial, store, _nobody_else_is_told, checkpoint_minutes=CHECKPOINT_MINUTES)
+        with open_desk(store) as desk:
+            run = functools.partial(run_distributed, trial, store, DeskListener(desk), desk=desk)
+            row = _until_asked(
+                functools.partial(run, checkpoint_minutes=CHECKPOINT_MINUTES), stop=lambda: ray.get(desk.close.remote())
+            )
     store.delete_scratch()
-    assert row is not None, "nobody tells it to stop"
     return row
 
 
-def _nobody_else_is_told(row: Row, summary: str) -> Decision:
-    """Let the trial go on: when it runs by hand, only its row on disk and its log line report a round."""
-    return Decision.CONTINUE
+def _until_asked(run: Callable[[], Row | None], stop: Callable[[], None]) -> Row:
+    """Run a trial in a thread, as Ray Train takes Ctrl-C for itself in the main one; call `stop` once a signal comes.
+
+    Raises:
+        KeyboardInterrupt: the trial has stopped, or a second signal came.
+    """
+    found: queue.SimpleQueue[Row | BaseException | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            found.put(run())
+        except BaseException as error:
+            found.put(error)
+
+    came = Came()
+    is_told = False
+    with by_request(came.note, lambda: came.number != 0):
+        threading.Thread(target=work, daemon=True).start()
+        while found.empty():
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            if came.number and not is_told:
+                stop()
+                is_told = True
+    outcome = found.get()
+    if isinstance(outcome, BaseException):
+        raise outcome
+    if outcome is None:
+        raise Stopped(came.number)
+    return outcome
 
 
 class Came:

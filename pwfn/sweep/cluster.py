@@ -103,7 +103,9 @@ def _join(address: str | None, dashboard: bool, temp_dir: str | None, watcher: W
     import ray
     from ray.job_config import JobConfig
 
-    local = {} if address is not None else {"include_dashboard": dashboard, "_temp_dir": temp_dir}
+    # Ray's processes here inherit the environment; with another one, Ray could not use those that it starts in advance.
+    environment = {"env_vars": {name: os.environ[name] for name in {**_QUIET, **_TRAIN}}}
+    local = {"include_dashboard": dashboard, "_temp_dir": temp_dir}
     try:
         with own_session(watcher.watch):
             ray.init(
@@ -111,12 +113,11 @@ def _join(address: str | None, dashboard: bool, temp_dir: str | None, watcher: W
                 log_to_driver=False,
                 logging_level="ERROR",
                 job_config=JobConfig(_py_driver_sys_path=checkout()),
-                runtime_env={"env_vars": {name: os.environ[name] for name in {**_QUIET, **_TRAIN}}},
-                **local,
+                **(local if address is None else {"runtime_env": environment}),
             )
     except SystemExit as error:  # from the handler of SIGTERM that Ray has put in the place of ours
         raise stopping.Stopped(signal.SIGTERM) from error
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # of any class: where the machine is too busy to start it in time, a bare Exception
         place = f"at {address}" if address is not None else f"in {temp_dir or 'its own folder'}"
         raise UserError(
             f"Ray cannot be {'joined' if address is not None else 'started'} {place}: {first_line(error)}"

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pwfn.results import files
 from pwfn.results.schema import Row
-from pwfn.search.pruning import Referee
+from pwfn.results.store import ResultsStore
+from pwfn.search.pruning import referee_of
 from pwfn.search.study import SearchStudy
 from pwfn.sweep.places import MOST_FAILURES, Failures, Place
 from pwfn.trial.decision import Decision
@@ -23,21 +25,22 @@ class Desk:
     """The one place that knows all running trials; an actor on the node of the driver.
 
     Args:
-        referee: decides which trials are pruned; None lets every trial run to its end.
-        study: the study; the referee is told the rounds that its folder has recorded.
+        store: of the study.
+        study: the study whose trials may be pruned, by all rounds that its folder has recorded; None lets every trial
+            run to its end.
     """
 
-    def __init__(self, referee: Referee | None, study: SearchStudy) -> None:
-        if referee is not None:
+    def __init__(self, store: ResultsStore, study: SearchStudy | None = None) -> None:
+        self._referee = None if study is None else referee_of(study.space)
+        if study is not None and self._referee is not None:
             searched = {proposal["trial_id"] for proposal in study.proposals()}  # not replicates: they are not compared
-            referee.recall(row for row in study.store.read_all_rounds() if row["trial_id"] in searched)
-        self._referee = referee
+            self._referee.recall(row for row in store.read_all_rounds() if row["trial_id"] in searched)
         self._is_closing = False
         self._summaries: dict[str, str] = {}
         self._notes: list[str] = []
         self._started: dict[str, tuple[float, Any]] = {}
         self._failures = Failures()
-        self._store = study.store
+        self._store = store
 
     def arrive(self, trial_id: str, process: Any) -> bool:
         """Note that a trial begins in a process (an actor); return false if it shall not begin, as the sweep ends."""
@@ -98,6 +101,18 @@ class Desk:
         """Kill the process of a trial that does not end by itself."""
         _, process = self._started.pop(trial_id)
         ray.kill(process)
+
+
+@contextmanager
+def open_desk(store: ResultsStore, study: SearchStudy | None = None) -> Iterator[Any]:
+    """Run a desk on the node of the driver, so that no lost node can take it along; if it dies, Ray starts it again."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk)
+    desk = remote.options(scheduling_strategy=here).remote(store, study)
+    try:
+        yield desk
+    finally:
+        ray.kill(desk)  # Tune keeps a reference to it, so it would stay, with half a gigabyte
 
 
 @dataclass(frozen=True)

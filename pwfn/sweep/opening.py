@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pwfn.errors import UserError
+from pwfn.naming import counted
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import (
     SearchStudy,
@@ -46,7 +47,7 @@ class Request:
 
 
 def check_request(study: SearchStudy, request: Request) -> None:
-    """Check what can be checked before anything is started.
+    """Check what can be checked before anything is started, or planned.
 
     Raises:
         UserError: the study cannot be begun or continued like this.
@@ -55,6 +56,8 @@ def check_request(study: SearchStudy, request: Request) -> None:
     check_study(study.space, study.store, force=request.force, is_shared=request.join)
     if not is_untouched(study.store):
         require_fresh(study, request.warm_start)
+    if request.retry_failed is not None:
+        failed_trials(study.store, request.retry_failed)
 
 
 def open_together(
@@ -109,6 +112,18 @@ def forget_failed(store: ResultsStore, failure_class: str, say: Callable[[str], 
     Raises:
         UserError: no trial has failed like this.
     """
+    chosen = failed_trials(store, failure_class)
+    for trial_id in chosen:
+        store.delete_trial(trial_id)
+    say(f"run again: {counted(len(chosen), 'failed trial')}, {', '.join(chosen)}")
+
+
+def failed_trials(store: ResultsStore, failure_class: str) -> list[str]:
+    """Name the trials that have failed with a class of failures, or with `ALL_CLASSES`.
+
+    Raises:
+        UserError: there is none.
+    """
     failed = [row for row in store.read_trials() if row["state"] == "failed"]
     chosen = [row for row in failed if failure_class in (ALL_CLASSES, row["failure_class"])]
     if not chosen:
@@ -116,9 +131,7 @@ def forget_failed(store: ResultsStore, failure_class: str, say: Callable[[str], 
         there = f"those that failed are of the classes {', '.join(classes)}" if classes else "no trial has failed"
         kind = "" if failure_class == ALL_CLASSES else f" {failure_class}"
         raise UserError(f"--retry-failed{kind}: there is no such trial in {store.results}/{store.study}; {there}")
-    for row in chosen:
-        store.delete_trial(row["trial_id"])
-    say(f"{len(chosen)} failed trials run again: {', '.join(str(row['trial_id']) for row in chosen)}")
+    return [str(row["trial_id"]) for row in chosen]
 
 
 def _wait(ownership: Ownership, is_done: Callable[[], Any], purpose: str, say: Callable[[str], None]) -> None:

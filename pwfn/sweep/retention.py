@@ -14,7 +14,7 @@ import numpy as np
 from ray import tune
 from rich.filesize import decimal
 
-from pwfn.naming import PointName
+from pwfn.naming import PointName, counted
 from pwfn.search.ranking import minimized_objectives, rank
 from pwfn.search.study import SearchStudy
 from pwfn.space.constraints import total_violation
@@ -75,7 +75,7 @@ class Retention(tune.Callback):  # type: ignore[misc]  # Ray is untyped
     def summary(self) -> str:
         """What is kept, in words."""
         size = decimal(sum(kept.num_bytes for kept in self._kept.values()))
-        words = f"kept {len(self._kept)} network{'' if len(self._kept) == 1 else 's'} ({size})"
+        words = f"kept {counted(len(self._kept), 'network')} ({size})"
         if self.num_deleted:
             words += f", deleted {self.num_deleted}; --set search.keep_models=null keeps all"
         return words

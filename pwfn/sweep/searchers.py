@@ -12,6 +12,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from pwfn.naming import counted
 from pwfn.search.learning import lesson
 from pwfn.search.proposer import Proposal, Proposer
 from pwfn.search.study import SearchStudy, is_searched
@@ -62,9 +63,7 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         self._interrupted = [proposal for proposal in known if proposal["trial_id"] not in rows]
         self._known = {proposal["trial_id"] for proposal in proposals}
         if len(known) < len(proposals):
-            log.warning(
-                "%d trials lie outside the space and are neither told nor finished", len(proposals) - len(known)
-            )
+            log.warning("left out, as they lie outside the space: %s", counted(len(proposals) - len(known), "trial"))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next proposal; FINISHED if there are no more, None if it must wait for trials that still run."""

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from pwfn.naming import counted
 from pwfn.search.study import SearchStudy
 from pwfn.stopping import by_request
 from pwfn.sweep.lost import cause_of_loss, failed, is_out_of_memory, lost_row
@@ -95,7 +96,9 @@ class Supervisor(tune.Callback, tune.Stopper):  # type: ignore[misc]  # Ray is u
         known = ray.get(self._desk.last_failure.remote(ours.trial_id))
         if outcome["failure_class"] == "lost" and known is not None:  # it ended its process itself, and said why
             failure_class, message, times = known
-            outcome = failed(failure_class, f"the machine failed under it {times} times, the last time: {message}")
+            outcome = failed(
+                failure_class, f"the machine failed under it {counted(times, 'time')}, the last time: {message}"
+            )
         self._note_end(lost_row(ours, self._study.store, outcome))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

@@ -9,48 +9,33 @@ from __future__ import annotations
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
-import ray
 from ray import tune
-from ray.exceptions import RayTaskError
 from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from pwfn.baseline import baseline_key
-from pwfn.config import TrialConfig
-from pwfn.errors import MachineError, TrialError, UserError
-from pwfn.replicas import Replicas
-from pwfn.results.store import ResultsStore
-from pwfn.search.learning import lesson
-from pwfn.search.pruning import referee_of
+from pwfn.errors import UserError
 from pwfn.search.study import SearchStudy
 from pwfn.sweep.baselines import Baselines
 from pwfn.sweep.cluster import connected
 from pwfn.sweep.confirm import Confirmation
-from pwfn.sweep.desk import Desk, warnings_noted
-from pwfn.sweep.elsewhere import run_where_it_can
+from pwfn.sweep.desk import open_desk
+from pwfn.sweep.float_networks import make_baselines, understand_all
 from pwfn.sweep.listed import Listed
 from pwfn.sweep.lost import RESTARTS, teach_tune_of_killed_processes
 from pwfn.sweep.opening import Request, check_request, forget_failed, open_together, wait_for_baselines
 from pwfn.sweep.ownership import Ownership, owned
-from pwfn.sweep.placement import resources_of_trial, slots_asked_for, task_options
+from pwfn.sweep.placement import resources_of_trial, slots_asked_for
 from pwfn.sweep.progress import Progress, printer
 from pwfn.sweep.retention import Retention
 from pwfn.sweep.searchers import OptunaSearch
 from pwfn.sweep.supervision import Supervisor, signals_stop
-from pwfn.trial.failures import as_machine_error, failure
-from pwfn.trial.fingerprint import Fingerprint, fingerprint_inputs
-from pwfn.trial.float_network import ensure_baseline
-from pwfn.trial.opening import own_device
-from pwfn.trial.rows import Row, Trial
-from pwfn.trial.understood import Understood, format_understood, understand
-
-Result = TypeVar("Result")
+from pwfn.sweep.trial_process import run_proposal
+from pwfn.trial.rows import Row
+from pwfn.trial.understood import format_understood
 
 NO_REQUEST = Request()
 PATIENCE = 600.0
@@ -97,106 +82,6 @@ def run_sweep(
         tuner.fit()
     if supervisor.error is not None:
         raise UserError(supervisor.error)
-
-
-def run_proposal(proposal: dict[str, Any], *, study: SearchStudy, desk: Any) -> None:
-    """Run one proposed trial in the process that Tune gave it, and tell Tune what its row says."""
-    try:
-        row = _run_or_recall(study.trial(proposal), study, desk)
-    except UserError as error:  # the results cannot be written, so there is no row
-        row = failure(error)
-    told = ("state", "failure_class", "failure_message", "gpu_seconds", *study.space.learned_metrics)
-    learned = lesson(study.space, study.store, row)
-    tune.report({name: learned.get(name) for name in told})
-
-
-def _run_or_recall(trial: Trial, study: SearchStudy, desk: Any) -> Row:
-    """Run a trial, unless it has its row already: a process may be lost just after its row was written.
-
-    Returns the row; for a trial that was told to stop, and goes on in a later sweep, only a state.
-    """
-    written = study.store.read_trial(trial.trial_id)
-    if written is not None:
-        return written
-    row = None
-    if ray.get(desk.arrive.remote(trial.trial_id, ray.get_runtime_context().current_actor)):
-        try:
-            with warnings_noted(desk, trial.trial_id):
-                row = run_where_it_can(trial, study, desk)
-        finally:
-            desk.leave.remote(trial.trial_id)
-    return row or {"state": "interrupted"}
-
-
-def understand_all(configs: Iterable[TrialConfig]) -> dict[str, tuple[Understood, Fingerprint]]:
-    """Open data and network of each float network where a trial would run; return what was understood of them.
-
-    Raises:
-        UserError: the model or the data cannot be used.
-    """
-    return _for_each_float_network(_understand, configs)
-
-
-def _understand(config: TrialConfig) -> tuple[Understood, Fingerprint]:
-    own_device(config.resources)  # raises where there is no GPU, before anything is written
-    return understand(config), fingerprint_inputs(config)
-
-
-def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore, *, checkpoint_minutes: float) -> None:
-    """Make each float network that trials start from, in a place where a trial would run.
-
-    Raises:
-        UserError: the model or the data cannot be used.
-    """
-    _for_each_float_network(
-        functools.partial(_make_baseline, store=store, checkpoint_minutes=checkpoint_minutes), configs
-    )
-
-
-def _make_baseline(config: TrialConfig, store: ResultsStore, checkpoint_minutes: float) -> None:
-    device = own_device(config.resources)
-    ensure_baseline(config, store, device, Replicas(), checkpoint_minutes=checkpoint_minutes)
-
-
-def _for_each_float_network(
-    function: Callable[[TrialConfig], Result], configs: Iterable[TrialConfig]
-) -> dict[str, Result]:
-    """Call a function for one configuration of each float network, as a task of Ray's; return what it gave, by key."""
-    distinct = {baseline_key(config): config for config in configs}
-    remote = ray.remote(max_calls=1, max_retries=RESTARTS, retry_exceptions=[MachineError])(_result_or_message)
-    pending = [
-        remote.options(**task_options(config.resources)).remote(function, config) for config in distinct.values()
-    ]
-    try:
-        found = ray.get(pending)
-    except RayTaskError as error:
-        if (machine := as_machine_error(error.cause)) is None:
-            raise
-        raise UserError(f"the machine failed {RESTARTS + 1} times ({machine.failure_class}: {machine})") from error
-    results = {}
-    for key, (result, message) in zip(distinct, found, strict=True):
-        if message is not None:
-            raise UserError(message)
-        results[key] = result
-    return results
-
-
-def _result_or_message(
-    function: Callable[[TrialConfig], Result], config: TrialConfig
-) -> tuple[Result | None, str | None]:
-    """Return what a function gives, or the message of its error: Ray would add a traceback to an exception.
-
-    Raises:
-        MachineError: the machine failed; the function is called again, in another process.
-    """
-    try:
-        return function(config), None
-    except Exception as error:
-        if (machine := as_machine_error(error)) is not None:
-            raise machine from error
-        if isinstance(error, UserError | TrialError):
-            return None, str(error)
-        raise
 
 
 def search(
@@ -278,7 +163,7 @@ def _run_all(
     retention = Retention(study, ended)
     stopped_because = None
     if searcher.num_left > 0:  # else Tune would start only to end
-        with open_desk(study) as desk:
+        with open_desk(study.store, study) as desk:
             supervisor = Supervisor(study, desk, stop_proposing=searcher.stop, since=since, ended=ended)
             ownership.on_lost = supervisor.request_stop
             progress = Progress(study, desk, console, ended, searcher.num_left)
@@ -292,15 +177,3 @@ def _run_all(
 def _unpruned(study: SearchStudy) -> SearchStudy:
     search = study.space.search.model_copy(update={"pruning": None})
     return replace(study, space=replace(study.space, search=search))
-
-
-@contextmanager
-def open_desk(study: SearchStudy) -> Iterator[Any]:
-    """Run a desk on the node of the driver, so that no lost node can take it along; if it dies, Ray starts it again."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Desk)
-    desk = remote.options(scheduling_strategy=here).remote(referee_of(study.space), study)
-    try:
-        yield desk
-    finally:
-        ray.kill(desk)  # Tune keeps a reference to it, so it would stay, with half a gigabyte

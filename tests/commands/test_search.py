@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from PIL import Image
+from undisturbed import run_alone
 
 import analysis
 from pwfn import commands
@@ -94,6 +95,9 @@ def test_a_dry_run_starts_neither_ray_nor_optuna(tmp_path):
         ),
         (["--space", SPACE, "--results", "/proc/results"], "/proc/results"),
         (["--space", SPACE, "--study", "a/b"], "is not a name"),
+        (["--space", SPACE, "--study", "a/b", "--dry-run"], "is not a name"),
+        (["--space", SPACE, "--retry-failed"], "--retry-failed: there is no such trial in "),
+        (["--space", SPACE, "--retry-failed", "oom", "--dry-run"], "--retry-failed oom: there is no such trial in "),
         (["--space", SPACE, "--set", "method.b=4", "--set", "method.b=5"], "--set method.b is given twice"),
         (["--space", SPACE, "--ray-temp-dir", "/proc/ray"], "/proc is not a folder that can be written to"),
         (["--space", SPACE, "--ray-temp-dir", f"/tmp/{'long' * 10}"], "too long for sockets"),
@@ -139,6 +143,7 @@ def test_a_model_that_does_not_exist_ends_the_process_with_one_line(tmp_path):
         (["--space", SPACE, "--set", "model.checkpoint=none.safetensors"], "none.safetensors"),
         (["--space", SPACE, "--set", "resources.gpus_per_worker=1"], "--set resources.gpus_per_worker=0"),
         (["--study", "none", "--trial", "7"], "has no finished trial 0007"),
+        (["--space", SPACE, "--address", "auto"], "--address auto: a trial with one worker runs in this process"),
     ],
 )
 def test_what_a_trial_by_hand_refuses(main, arguments, expected, tmp_path):
@@ -170,47 +175,47 @@ def in_a_bare_checkout(tmp_path_factory, make_environment, without_pwfn):
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory, in_a_bare_checkout):
-    """The same small search twice, one trial at a time: by a bare checkout and by this one, each in another folder."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("one", "other")]
-    arguments = ["--space", SPACE, "--set", "search.max_concurrent=1", "search.keep_models=2"]
-    done = [
-        run("search", *arguments, cwd=folder) for run, folder in zip((in_a_bare_checkout, launch), folders, strict=True)
-    ]
-    assert [each.returncode for each in done] == [0, 0], done[0].stderr
-    return folders, done
+    """A small search by a bare checkout, one trial at a time."""
+    folder = tmp_path_factory.mktemp("searched")
+    fields = ["search.max_concurrent=1", "search.keep_models=2"]
+    done = in_a_bare_checkout("search", "--space", SPACE, "--set", *fields, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
 
 
 @pytest.mark.cluster
 def test_a_search_ends_with_the_front_the_report_and_the_export_command(searched, in_a_bare_checkout):
-    folders, done = searched
-    output = done[0].stdout
+    folder, done = searched
+    output = done.stdout
     assert "3/3 done" in output
     assert "digits_mlp on digits" in output
     reports = [line.removeprefix("report: ") for line in output.splitlines() if line.startswith("report: ")]
     assert reports
     assert all(Path(report).is_file() for report in reports)
     shown = next(line for line in output.splitlines() if line.startswith("export a point: "))
-    exported = in_a_bare_checkout(shown.removeprefix("export a point: "), cwd=folders[0])
+    exported = in_a_bare_checkout(shown.removeprefix("export a point: "), cwd=folder)
     assert exported.returncode == 0, exported.stderr
-    assert (folders[0] / shlex.split(shown)[-1]).is_file()
+    assert (folder / shlex.split(shown)[-1]).is_file()
 
 
 @pytest.mark.cluster
 def test_what_the_user_typed_is_recorded(searched):
-    for folder, done in zip(*searched, strict=True):
-        card = ResultsStore(str(folder / "results"), "small_space").read_study()
-        assert shlex.split(card["command"]) == list(map(str, done.args))
+    folder, done = searched
+    card = ResultsStore(str(folder / "results"), "small_space").read_study()
+    assert shlex.split(card["command"]) == list(map(str, done.args))
 
 
 @pytest.mark.cluster
-def test_the_same_seed_gives_identical_rows(searched):
+def test_the_same_seed_gives_identical_rows(searched, tmp_path):
+    """In the processes of a search, and in this one."""
+    run_alone(tmp_path / "results", name="small_space")
     columns = (
         "* EXCLUDE (wall_seconds, gpu_seconds, train_seconds, data_seconds, started_at, finished_at, host, commit, "
         "size_bytes, compression_ratio)"
     )
     rounds = "* EXCLUDE (train_seconds, data_seconds, fix_seconds, eval_seconds, finished_at)"
     trials, histories = [], []
-    for folder in searched[0]:
+    for folder in (searched[0], tmp_path):
         study = folder / "results" / "small_space"
         trials.append(duckdb.sql(f"SELECT {columns} FROM '{study}/trials/*.parquet' ORDER BY number").fetchall())
         histories.append(duckdb.sql(f"SELECT {rounds} FROM '{study}/rounds/*.parquet' ORDER BY ALL").fetchall())
@@ -222,7 +227,7 @@ def test_the_same_seed_gives_identical_rows(searched):
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_a_trial_whose_network_was_deleted_runs_again_to_the_same_numbers_and_is_exported(searched, in_a_bare_checkout):
-    folder, output = searched[0][0], searched[1][0].stdout
+    folder, output = searched[0], searched[1].stdout
     study = folder / "results" / "small_space"
     assert ", deleted 1; --set search.keep_models=null keeps all" in output
     (deleted,) = {f"{number:04d}" for number in range(3)} - {path.stem for path in study.glob("models/*")}

@@ -1,5 +1,7 @@
 import multiprocessing
+import os
 import random
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -197,3 +199,22 @@ class TestErrors:
         source = open_source(DataConfig(name="imagefolder", root=str(root)), seed=0)
         with pytest.raises(UserError, match="train: images have 3 channels, but the network takes 1"):
             source.prepare(Preprocessing((0.0,), (1.0,), 8), CPU)
+
+
+def test_workers_leave_it_to_their_parent_what_a_signal_means(root: Path) -> None:
+    """Ctrl-C and a batch system's SIGTERM reach them too; the round goes on, and in the end they are gone."""
+    data = _prepare(root, loader_workers=2)
+    expected = list(data.batches("train", batch_size=2))
+    batches = data.batches("train", batch_size=2)
+    found = [next(batches)]
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGINT)
+        os.kill(worker.pid, signal.SIGTERM)
+    found += batches
+    assert all(
+        torch.equal(one, two) for pair in zip(found, expected, strict=True) for one, two in zip(*pair, strict=True)
+    )
+    assert not multiprocessing.active_children()

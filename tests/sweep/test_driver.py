@@ -10,6 +10,7 @@ import psutil
 import pytest
 from test_sweep import pytestmark  # noqa: F401  (the same marks)
 from test_trial import SPACE, result
+from undisturbed import run_alone, table
 
 from pwfn.results.store import ResultsStore
 
@@ -18,10 +19,13 @@ WAIT = 200
 """Seconds for which a test waits for its moment, on a busy machine."""
 
 
+SLOW = ("training.rest_epochs=60", "search.max_concurrent=1")
+"""Trials of some seconds, so that there is time to disturb them."""
+
+
 def search(folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, str(LAUNCHER), "--space", str(SPACE), "--results", str(folder), "--study", "small"]
-    options = ["--set", "training.rest_epochs=60", "search.max_concurrent=2"]
-    return subprocess.Popen(command + options, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen([*command, "--set", *SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(moment) -> None:
@@ -35,24 +39,13 @@ def num_rounds(store: ResultsStore) -> int:
     return len(list(Path(store.results, "small", "rounds").glob("*"))) and len(store.read_all_rounds())
 
 
-def trial_processes(driver: subprocess.Popen[str]) -> list[psutil.Process]:
-    """What trains for a driver; Ray's own agents may live a minute longer than theirs."""
-    family = psutil.Process(driver.pid).children(recursive=True)
-    return [each for each in family if "ImplicitFunc" in each.name()]  # a zombie has a name, but no command line
-
-
-def table(store: ResultsStore):
-    rows = store.read_trials()
-    return result(rows), [result(store.read_rounds(row["trial_id"])) for row in rows]
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    process = search(folder)
-    output, _ = process.communicate(timeout=WAIT)
-    assert process.returncode == 0, output
-    return table(ResultsStore(str(folder), "small"))
+    return table(run_alone(tmp_path_factory.mktemp("undisturbed"), *SLOW))
 
 
 @pytest.fixture
@@ -60,24 +53,43 @@ def store(tmp_path):
     return ResultsStore(str(tmp_path), "small")
 
 
-def finish(store: ResultsStore) -> None:
-    process = search(Path(store.results))
-    output, _ = process.communicate(timeout=WAIT)
-    assert process.returncode == 0, output
+def communicate(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    output, errors = process.communicate(timeout=WAIT)
+    assert process.returncode == code, output + errors
+    return output, errors
 
 
-def test_sigkill_of_the_driver(store, undisturbed, tmp_path):
+def assert_gone(processes: list[psutil.Process], seconds: float) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    assert alive == []
+
+
+def test_sigkill_of_the_driver_and_later_sigterm_to_all_processes(store, undisturbed, tmp_path):
     process = search(tmp_path)
     wait_for(lambda: num_rounds(store) >= 2)
-    trials = trial_processes(process)
+    all_of_them = family(process)
+    assert {"raylet", "gcs_server"} <= {each.name() for each in all_of_them}
     process.kill()
-    process.wait()
-    _, alive = psutil.wait_procs(trials, timeout=WAIT)
-    assert trials
-    assert alive == []
-    assert len(store.read_trials()) < 3
-    finish(store)
-    assert table(store) == undisturbed
+    process.communicate()
+    assert_gone(all_of_them, 10)
+    assert store.read_trials() == []
+
+    # It goes on. As systemd ends a cgroup: the signal goes to every process, Ray's daemons and trials too.
+    process = search(tmp_path)
+    wait_for(lambda: num_rounds(store) >= 4)
+    all_of_them = family(process)
+    for each in [psutil.Process(process.pid), *all_of_them]:
+        each.send_signal(signal.SIGTERM)
+    output, errors = communicate(process)
+    assert "SIGTERM: the running rounds are finished and written" in output
+    assert "stopped: SIGTERM came; the same command goes on" in output
+    assert errors == ""
+    assert_gone(all_of_them, 5)
+    (rows, rounds), (all_rows, all_rounds) = table(store), undisturbed
+    assert 1 <= len(rows) < 3
+    assert (rows, rounds) == (all_rows[: len(rows)], all_rounds[: len(rows)])
+    interrupted = result(store.read_rounds(f"{len(rows):04d}"))
+    assert interrupted == all_rounds[len(rows)][: len(interrupted)]
 
 
 @pytest.mark.slow
@@ -85,8 +97,7 @@ def test_ctrl_c_once_finishes_rounds_and_twice_stops_at_once(store, undisturbed,
     process = search(tmp_path)
     wait_for(lambda: num_rounds(store) >= 1)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=WAIT)
-    assert process.returncode == 0, output
+    output, _ = communicate(process)
     assert "SIGINT: the running rounds are finished and written, then the sweep stops; once more stops now" in output
     assert "stopped: SIGINT came; the same command goes on" in output
     rows, rounds = store.read_trials(), store.read_all_rounds()
@@ -94,16 +105,14 @@ def test_ctrl_c_once_finishes_rounds_and_twice_stops_at_once(store, undisturbed,
 
     process = search(tmp_path)
     wait_for(lambda: num_rounds(store) > len(rounds))
-    trials = trial_processes(process)
+    all_of_them = family(process)
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=WAIT)
-    assert process.returncode == 130, output
-    assert "stopped at once; the same command goes on from the last rounds" in output
-    _, alive = psutil.wait_procs(trials, timeout=WAIT)
-    assert alive == []
+    _, errors = communicate(process, 130)
+    assert errors == "stopped at once; the same command goes on from the last rounds\n"
+    assert_gone(all_of_them, 5)
 
-    finish(store)
+    communicate(search(tmp_path))
     assert store.read_trials()[: len(rows)] == rows
     assert table(store) == undisturbed

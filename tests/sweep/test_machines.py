@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from test_sweep import free_port, pytestmark, sweep  # noqa: F401  (the same marks)
+from test_sweep import pytestmark, sweep  # noqa: F401  (the same marks)
 from test_trial import go_on, result
 from unruly_models import BAD_BATCH, register
 
@@ -24,9 +24,7 @@ def broken_node():
     import ray
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True, "dashboard_port": free_port()}
-    )
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     broken = nodes.add_node(num_cpus=1)
     path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     ray.init(

@@ -25,12 +25,15 @@ def study(tmp_path):
     return study
 
 
-@pytest.mark.parametrize(("chosen", "again"), [("all", [1, 2]), ("lost", [2]), ("oom", [1])])
-def test_they_run_again_with_their_own_parameters(study, chosen, again):
+@pytest.mark.parametrize(
+    ("chosen", "again", "words"),
+    [("all", [1, 2], "2 failed trials"), ("lost", [2], "1 failed trial"), ("oom", [1], "1 failed trial")],
+)
+def test_they_run_again_with_their_own_parameters(study, chosen, again, words):
     said = []
     before = study.proposals()
     forget_failed(study.store, chosen, said.append)
-    assert said == [f"{len(again)} failed trials run again: {', '.join(f'{number:04d}' for number in again)}"]
+    assert said == [f"run again: {words}, {', '.join(f'{number:04d}' for number in again)}"]
     ended = [row["trial_id"] for row in study.store.read_trials()]
     assert ended == [f"{number:04d}" for number in range(3) if number not in again]
     assert all(not study.store.read_rounds(f"{number:04d}") for number in again)

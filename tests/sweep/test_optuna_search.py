@@ -434,7 +434,7 @@ class TestOptunaSearch:
             )
         search = OptunaSearch(study)
         assert [search.suggest(name)["number"] for name in "abc"] == [0, 3, 4]
-        assert caplog.messages == ["2 trials lie outside the space and are neither told nor finished"]
+        assert caplog.messages == ["left out, as they lie outside the space: 2 trials"]
 
     def test_replicates_are_none_of_it(self, tmp_path):
         study = toy_study(tmp_path, toy_space())

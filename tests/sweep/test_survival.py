@@ -1,26 +1,29 @@
 """What kills a sweep's parts does not change its table: real signals, on a real cluster of several nodes."""
 
 import os
-import signal
-import threading
-import time
-from collections.abc import Callable
+import socket
 from pathlib import Path
 
 import psutil
 import pytest
 import unruly_models
+from disturbing import assert_nothing_is_left_over, first_round_of, kill, when
 from ruamel.yaml import YAML
-from test_sweep import free_port, pytestmark, sweep  # noqa: F401  (the same marks)
-from test_trial import SPACE, result
+from test_sweep import SLOW, disturbed, sweep
+from test_sweep import pytestmark as ray_marks
+from test_trial import SPACE
+from undisturbed import run_alone, table
 
 from pwfn.results.store import ResultsStore
 from pwfn.sweep.cluster import prepare_environment
 
-SLOW = ("training.rest_epochs=60", "search.max_concurrent=2")
-"""Trials of some seconds, so that there is time to kill them."""
-WAIT = 150
-"""Seconds for which a disturbance waits for its moment, on a busy machine."""
+pytestmark = [*ray_marks, pytest.mark.slow]
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -59,92 +62,16 @@ def used_memory(more: int) -> float:
     return min(0.95, (memory.total - memory.available + more) / memory.total)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(cluster, tmp_path_factory):
-    """The table of three single-worker trials in which nothing was killed."""
-    store, _ = sweep(tmp_path_factory.mktemp("undisturbed"), *SLOW)
-    return table(store)
-
-
-def table(store):
-    """Every row of a study, without what a second run may change."""
-    rows = store.read_trials()
-    return result(rows), [result(store.read_rounds(row["trial_id"])) for row in rows]
-
-
-def when(moment: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
-    """Act once, from a thread, as soon as the moment has come."""
-
-    def wait() -> None:
-        deadline = time.monotonic() + WAIT
-        while time.monotonic() < deadline:
-            if moment():
-                act()
-                return
-            time.sleep(0.02)
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
-
-
-def processes(name: str) -> list[psutil.Process]:
-    """This cluster's processes whose title has a name, e.g. that of an actor's class."""
-    mine = psutil.Process().children(recursive=True)
-    return [each for each in mine if name in each.name()]  # a zombie has a name, but no command line
-
-
-def assert_nothing_is_left_over() -> None:
-    """No worker group keeps its place, and every CPU is free again."""
-    import ray
-    from ray.util import placement_group_table
-
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        groups = [each for each in placement_group_table().values() if each["state"] != "REMOVED"]
-        if not groups and ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]:
-            return
-        time.sleep(0.2)
-    pytest.fail(f"left over: {groups}, {ray.available_resources()}")
-
-
-def first_round_of(store: ResultsStore, trial_id: str) -> Callable[[], bool]:
-    return lambda: bool(store.read_rounds(trial_id))
-
-
-def disturbed(tmp_path, act: Callable[[], None], *overrides, **options):
-    """Run the sweep and act after the first round of trial 1."""
-    store = ResultsStore(str(tmp_path), "small")
-    done = []
-    thread = when(first_round_of(store, "0001"), lambda: done.append(act()))
-    _, output = sweep(tmp_path, *overrides, **options)
-    thread.join()
-    assert done, "the disturbance never came"
-    return store, output
-
-
-def kill(name: str) -> None:
-    os.kill(processes(name)[0].pid, signal.SIGKILL)
-
-
-def test_sigkill_of_a_trial_process(cluster, undisturbed, tmp_path):
-    store, _ = disturbed(tmp_path, lambda: kill("ImplicitFunc"), *SLOW)
-    assert table(store) == undisturbed
-    assert sum(row["retries"] for row in store.read_trials()) == 1
-    assert_nothing_is_left_over()
-
-
-@pytest.mark.slow
-def test_loss_of_a_node(cluster, undisturbed, tmp_path):
+def test_loss_of_a_node(cluster, tmp_path):
     """The node that is not the driver's dies with its trial, which goes on elsewhere."""
+    undisturbed = run_alone(tmp_path / "alone", *SLOW)
     lost = next(node for node in cluster.list_all_nodes() if node is not cluster.head_node)
-    store, _ = disturbed(tmp_path, lambda: cluster.remove_node(lost, allow_graceful=False), *SLOW)
+    store = disturbed(tmp_path, lambda: cluster.remove_node(lost, allow_graceful=False))
     cluster.add_node(num_cpus=1)
-    assert table(store) == undisturbed
+    assert table(store) == table(undisturbed)
     assert_nothing_is_left_over()
 
 
-@pytest.mark.slow
 def test_a_trial_that_hangs_is_ended_as_timeout_and_the_others_are_untouched(cluster, tmp_path):
     space = with_bad_batch_first(tmp_path)
     reference, _ = sweep(tmp_path / "undisturbed", "model.name=digits_mlp", space=space)
@@ -161,7 +88,6 @@ def test_a_trial_that_hangs_is_ended_as_timeout_and_the_others_are_untouched(clu
     assert_nothing_is_left_over()
 
 
-@pytest.mark.slow
 def test_a_trial_that_is_lost_each_time_it_starts_becomes_a_row(cluster, tmp_path):
     store, output = sweep(tmp_path, "model.name=deadly_mlp", space=with_bad_batch_first(tmp_path))
     lost, *others = store.read_trials()
@@ -174,7 +100,6 @@ def test_a_trial_that_is_lost_each_time_it_starts_becomes_a_row(cluster, tmp_pat
     assert_nothing_is_left_over()
 
 
-@pytest.mark.slow
 def test_a_trial_that_eats_memory_goes_on_with_smaller_parts_of_its_batches(cluster, tmp_path):
     store, _ = sweep(tmp_path, "model.name=greedy_mlp", space=with_bad_batch_first(tmp_path), trials=1)
     (row,) = store.read_trials()
@@ -183,7 +108,6 @@ def test_a_trial_that_eats_memory_goes_on_with_smaller_parts_of_its_batches(clus
     assert_nothing_is_left_over()
 
 
-@pytest.mark.slow
 def test_sigkill_of_ray_trains_controller(cluster, tmp_path):
     overrides = ("training.rest_epochs=60", "resources.workers=2")
     reference, _ = sweep(tmp_path / "undisturbed", *overrides, trials=1)
@@ -194,6 +118,18 @@ def test_sigkill_of_ray_trains_controller(cluster, tmp_path):
     assert table(store) == table(reference)
     assert store.read_trials()[0]["retries"] >= 1
     assert_nothing_is_left_over()
+
+
+def test_a_sweep_of_two_worker_trials_survives_the_kill_of_a_worker(cluster, tmp_path):
+    """SIGKILL of one data-parallel worker after the first round; the trial ends like one that nobody disturbed."""
+    undisturbed, _ = sweep(tmp_path / "undisturbed", "resources.workers=2", "training.rest_epochs=100", trials=1)
+    store = ResultsStore(str(tmp_path / "disturbed"), "small")
+    killed = []
+    thread = when(first_round_of(store, "0000"), lambda: killed.append(kill("RayTrainWorker")))
+    sweep(tmp_path / "disturbed", "resources.workers=2", "training.rest_epochs=100", trials=1)
+    thread.join()
+    assert killed
+    assert table(store) == table(undisturbed)
 
 
 def with_bad_batch_first(folder: Path) -> Path:

@@ -1,18 +1,20 @@
 """Sweeps on a real Ray cluster of two nodes on this machine, on loopback."""
 
-import os
+import io
 import shutil
-import signal
-import socket
-import threading
-import time
 from io import StringIO
 from pathlib import Path
 
-import psutil
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from disturbing import assert_nothing_is_left_over, first_round_of, kill, processes, when
+from PIL import Image
 from rich.console import Console
+from sklearn.datasets import load_digits
 from test_trial import SPACE, make_trial, result
+from undisturbed import run_alone, table
 
 from analysis import front, load
 from analysis.series import panels
@@ -21,7 +23,9 @@ from pwfn.errors import UserError
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import open_study
 from pwfn.space.space import SearchSpace
+from pwfn.sweep.by_hand import config_of_trial, warn_of_differences
 from pwfn.sweep.cluster import prepare_environment
+from pwfn.trial.fingerprint import fingerprint_inputs
 
 pytestmark = [
     pytest.mark.cluster,
@@ -31,21 +35,13 @@ pytestmark = [
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def cluster():
     prepare_environment(local=True)
     import ray
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True, "dashboard_port": free_port()}
-    )
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     nodes.add_node(num_cpus=1)
     ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR")
     yield nodes
@@ -53,33 +49,61 @@ def cluster():
     nodes.shutdown()
 
 
-def sweep(folder, *overrides, trials=3, name="small", space=SPACE, confirm=0):
+def sweep(folder, *overrides, trials=3, name="small", space=SPACE, confirm=0, force=False):
+    from pwfn.sweep.opening import Request
     from pwfn.sweep.sweep import search
 
     space = SearchSpace.load(space, overrides, trials=trials)
-    study = open_study(space, ResultsStore(str(folder), name), command="test")
+    study = open_study(space, ResultsStore(str(folder), name), command="test", force=force)
     output = StringIO()
-    search(study, address=None, console=Console(file=output, width=200), confirm=confirm)
+    console = Console(file=output, width=200)
+    search(study, address=None, console=console, confirm=confirm, request=Request(force=force))
     return study.store, output.getvalue()
+
+
+FINISHED = ("search.baselines=true", "search.max_concurrent=1")
+"""Settings of the sweep that other tests look at; each process takes seconds to start."""
 
 
 @pytest.fixture(scope="module")
 def finished(cluster, tmp_path_factory):
-    """A sweep of three trials that other tests look at."""
+    """A sweep of three trials, with baselines, that other tests look at."""
     folder = tmp_path_factory.mktemp("finished")
-    return (*sweep(folder), folder)
+    return (*sweep(folder, *FINISHED), folder)
+
+
+def searched(store):
+    return [row for row in store.read_trials() if row["number"] is not None]
 
 
 def test_every_trial_is_placed_and_written(cluster, finished):
     store, output, _ = finished
-    rows = store.read_trials()
+    rows = searched(store)
     assert [row["trial_id"] for row in rows] == ["0000", "0001", "0002"]
     assert {row["state"] for row in rows} == {"complete"}
     assert len({row["seed"] for row in rows}) == 3
     assert (rows[0]["method.b"], rows[0]["training.lr"]) == (7, 0.001)  # the paper's setting comes first
     assert {row["data.split_seed"] for row in rows} == {1}
-    assert "3/3 done, 0 running, 0 failed" in output
+    assert "13/13 done, 0 running, 0 failed" in output  # ten of them are baselines
     assert not Path(store.results, "small", "ray").exists()
+
+
+def test_baselines_run_beside_a_search_and_are_told_to_no_sampler(finished):
+    """k-means, plain and Fisher-weighted, with 4 to 64 values: rows, and a series of its own in the report."""
+    store, _, _ = finished
+    rows = {row["trial_id"]: row for row in store.read_trials()}
+    names = [f"{name}-{num_values}" for name in ("kmeans", "kmeans-fisher") for num_values in (4, 8, 16, 32, 64)]
+    assert set(rows) == {"0000", "0001", "0002", *names}
+    assert {rows[name]["state"] for name in names} == {"complete"}
+    assert all(rows[name]["unique_values"] <= int(name.rpartition("-")[2]) for name in names)
+    assert {rows[name]["float_val_top1"] for name in names} == {rows["0000"]["float_val_top1"]}
+    assert all(rows[name]["number"] is None for name in names)
+    assert [each["trial_id"] for each in study_of(store).proposals()] == ["0000", "0001", "0002"]
+    study = load(f"{store.results}/{store.study}")
+    assert study.num_ended == 3
+    [(_, series)] = panels([study])
+    assert [one.method for one in series] == ["pwfn", "kmeans"]
+    assert not any("no baseline has been run" in sentence for sentence in verdict(series))
 
 
 @pytest.mark.parametrize(
@@ -96,12 +120,12 @@ def test_the_same_command_again_runs_nothing_twice_and_more_trials_go_on(cluster
     finished_store, _, folder = finished
     before = finished_store.read_trials()
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)  # other tests look at the three trials
-    store, output = sweep(tmp_path)
+    store, output = sweep(tmp_path, *FINISHED)
     assert store.read_trials() == before
     assert "trial" not in output
-    _, output = sweep(tmp_path, trials=4)
-    assert store.read_trials()[:3] == before
-    assert [row["trial_id"] for row in store.read_trials()] == ["0000", "0001", "0002", "0003"]
+    _, output = sweep(tmp_path, *FINISHED, trials=4)
+    assert [row for row in store.read_trials() if row["trial_id"] != "0003"] == before
+    assert [row["trial_id"] for row in searched(store)] == ["0000", "0001", "0002", "0003"]
 
 
 @pytest.mark.slow
@@ -124,9 +148,7 @@ def test_the_front_runs_again_with_other_seeds(cluster, tmp_path):
 
 
 def test_a_sweep_leaves_no_process_behind_in_a_cluster_that_goes_on(cluster, finished):
-    from ray.util.state import list_actors
-
-    assert {actor.class_name for actor in list_actors(filters=[("state", "=", "ALIVE")])} == set()
+    assert [*processes("ImplicitFunc"), *processes("Desk")] == []
 
 
 def test_another_space_is_refused_with_the_difference(cluster, finished):
@@ -139,20 +161,14 @@ def test_another_space_is_refused_with_the_difference(cluster, finished):
     assert store.read_study() == before
 
 
-def test_a_trial_that_diverges_is_failed_and_the_sweep_goes_on(cluster, tmp_path):
-    store, output = sweep(tmp_path, "training.lr=1e30", "training.clip_norm=null", trials=2)
-    rows = store.read_trials()
-    assert [(row["state"], row["failure_class"]) for row in rows] == [("failed", "nan")] * 2
-    assert "2 failed" in output
-    assert "the training loss is" in output
-
-
 def test_a_sweep_whose_trials_all_fail_alike_stops_and_says_why(cluster, tmp_path):
     with pytest.raises(
         UserError, match=r"the first 5 trials all failed alike \(nan\), the last one with: the training"
     ):
-        sweep(tmp_path, "training.lr=1e30", "training.clip_norm=null", trials=20)
-    assert 5 <= len(ResultsStore(str(tmp_path), "small").read_trials()) < 20
+        sweep(tmp_path, "training.lr=1e30", "training.clip_norm=null", "search.max_concurrent=1", trials=20)
+    rows = ResultsStore(str(tmp_path), "small").read_trials()
+    assert 5 <= len(rows) < 20
+    assert {(row["state"], row["failure_class"]) for row in rows} == {("failed", "nan")}
 
 
 @pytest.mark.slow
@@ -165,7 +181,7 @@ def test_a_budget_ends_a_sweep_after_the_running_rounds_and_the_next_one_goes_on
         hours *= 2
         store, _ = sweep(tmp_path, f"search.hours={hours}")
     assert hours > 0.0001
-    assert result(store.read_trials()) == result(undisturbed.read_trials())
+    assert result(store.read_trials()) == result(searched(undisturbed))
     assert not list(Path(tmp_path, "small", "checkpoints").iterdir())
 
 
@@ -199,6 +215,27 @@ def test_a_trial_that_fits_nowhere_is_refused_at_once(cluster, tmp_path, overrid
         sweep(tmp_path, override)
 
 
+SLOW = ("training.rest_epochs=60", "search.max_concurrent=2")
+"""Trials of some seconds, so that there is time to kill them."""
+
+
+def disturbed(tmp_path, act):
+    """Run a sweep of three trials and act after the first round of trial 1."""
+    store, done = ResultsStore(str(tmp_path), "small"), []
+    thread = when(first_round_of(store, "0001"), lambda: done.append(act()))
+    sweep(tmp_path, *SLOW)
+    thread.join()
+    assert done, "the disturbance never came"
+    return store
+
+
+def test_sigkill_of_a_trial_process(cluster, tmp_path):
+    store = disturbed(tmp_path, lambda: kill("ImplicitFunc"))
+    assert table(store) == table(run_alone(tmp_path / "alone", *SLOW))
+    assert sum(row["retries"] for row in store.read_trials()) == 1
+    assert_nothing_is_left_over()
+
+
 def by_hand(trial, folder, name):
     from pwfn.sweep.by_hand import run_by_hand
 
@@ -219,56 +256,52 @@ def test_two_workers_give_the_result_of_one_without_noise(cluster, tmp_path):
         assert alone[name] == pytest.approx(together[name], abs=0.01)
 
 
+def write_digits(path: Path, first: int, num: int) -> None:
+    """Some of scikit-learn's digits in Hugging Face's layout."""
+    digits = load_digits()
+    contents = []
+    for pixels in digits.images[first : first + num]:
+        buffer = io.BytesIO()
+        Image.fromarray((pixels * 15).astype(np.uint8)).save(buffer, "PNG")
+        contents.append({"bytes": buffer.getvalue(), "path": None})
+    images = pa.array(contents, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"img": images, "label": digits.target[first : first + num]}), path)
+
+
+def test_other_data_is_refused_and_forced_it_goes_on(cluster, tmp_path, caplog):
+    data = tmp_path / "data"
+    data.mkdir()
+    write_digits(data / "train.parquet", 0, 300)
+    write_digits(data / "test.parquet", 300, 60)
+    overrides = ["data.name=parquet", f"data.root={data}", "data.test_images=null", "method.fractions=[1.0]"]
+    store, _ = sweep(tmp_path, *overrides, trials=1)
+    rows = store.read_trials()
+    write_digits(data / "test.parquet", 300, 50)
+    with pytest.raises(UserError, match=r"begun otherwise \(number of test images: 60 -> 50; test images: .* -> .*\)"):
+        sweep(tmp_path, *overrides, trials=2)
+    assert store.read_trials() == rows
+    warn_of_differences(store, config_of_trial(store, "0000"))
+    assert "warning: study small was made otherwise (number of test images: 60 -> 50; " in caplog.text
+
+    sweep(tmp_path, *overrides, trials=2, force=True)
+    assert [row["state"] for row in store.read_trials()] == ["complete"] * 2
+    (note,) = store.read_study()["forced"]
+    assert note["differences"][0] == "number of test images: 60 -> 50"
+
+
 @pytest.mark.slow
-def test_a_sweep_of_two_worker_trials_survives_the_kill_of_a_worker(cluster, tmp_path):
-    """SIGKILL of one data-parallel worker after the first round; the trial ends like one that nobody disturbed."""
-    undisturbed, _ = sweep(tmp_path / "undisturbed", "resources.workers=2", "training.rest_epochs=100", trials=1)
-    store = ResultsStore(str(tmp_path / "disturbed"), "small")
-    killed = []
-
-    def kill_a_worker() -> None:
-        deadline = time.monotonic() + 200
-        while time.monotonic() < deadline and not killed:
-            time.sleep(0.02)
-            if not store.read_rounds("0000"):
-                continue
-            mine = psutil.Process().children(recursive=True) or psutil.process_iter()
-            for process in mine:
-                if "RayTrainWorker" in process.name():  # a zombie has a name, but no command line
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-                    break
-
-    thread = threading.Thread(target=kill_a_worker)
-    thread.start()
-    sweep(tmp_path / "disturbed", "resources.workers=2", "training.rest_epochs=100", trials=1)
-    thread.join()
-    assert killed
-    assert result(store.read_trials()) == result(undisturbed.read_trials())
-    assert result(store.read_rounds("0000")) == result(undisturbed.read_rounds("0000"))
+def test_another_checkpoint_under_the_same_name_is_another_input(tmp_path):
+    checkpoint = tmp_path / "float.safetensors"
+    space = SearchSpace.load(SPACE, [f"model.checkpoint={checkpoint}"])
+    config = space.trial_config(space.start_settings()[0], 0)
+    checkpoint.write_bytes(b"weights")
+    before = fingerprint_inputs(config)
+    assert before["number of training images"] == "1797"  # the test images are drawn from them
+    checkpoint.write_bytes(b"Weights")
+    after = fingerprint_inputs(config)
+    assert {name for name in before if before[name] != after[name]} == {"model.checkpoint"}
 
 
-def test_baselines_run_beside_a_search_and_are_told_to_no_sampler(cluster, tmp_path):
-    """k-means, plain and Fisher-weighted, with 4 to 64 values: rows, and a series of its own in the report."""
-    store, _ = sweep(tmp_path, "search.baselines=true", trials=1)
-    rows = {row["trial_id"]: row for row in store.read_trials()}
-    names = [f"{name}-{num_values}" for name in ("kmeans", "kmeans-fisher") for num_values in (4, 8, 16, 32, 64)]
-    assert set(rows) == {"0000", *names}
-    assert {rows[name]["state"] for name in names} == {"complete"}
-    assert all(rows[name]["unique_values"] <= int(name.rpartition("-")[2]) for name in names)
-    assert {rows[name]["float_val_top1"] for name in names} == {rows["0000"]["float_val_top1"]}
-    assert all(rows[name]["number"] is None for name in names)
-    assert [each["trial_id"] for each in open_study_of(store).proposals()] == ["0000"]
-    study = load(f"{store.results}/{store.study}")
-    assert study.num_ended == 1
-    [(_, series)] = panels([study])
-    assert [one.method for one in series] == ["pwfn", "kmeans"]
-    assert not any("no baseline has been run" in sentence for sentence in verdict(series))
-    before = store.read_trials()
-    sweep(tmp_path, "search.baselines=true", trials=1)
-    assert store.read_trials() == before
-
-
-def open_study_of(store):
+def study_of(store):
     space = SearchSpace.from_resolved(store.read_study()["space"])
     return open_study(space, store, command="test")

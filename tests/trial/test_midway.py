@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 
 import pwfn.torchvision_shim  # noqa: F401  (before timm)
 
 # isort: split
 import pytest
 import torch
+import torch.distributed as dist
 from test_trial import result
 from timm import create_model
 from timm.models import register_model
@@ -83,25 +85,53 @@ class DeadlyStore(ResultsStore):
 written, deadly = 0, -1
 
 
-def start(folder, method, *, dies_after: int) -> int:
-    """Run the trial in a process of its own; return its exit status, or the negative number of its signal."""
-    process = os.fork()
-    if process == 0:
-        global written, deadly
-        written, deadly, status = 0, dies_after, 1
-        try:
-            torch.set_num_threads(1)
-            store = DeadlyStore(str(folder), "s")
-            store.create()
-            run_trial(
-                trial(method), store, device=torch.device("cpu"), replicas=Replicas(),
-                on_round=lambda row, words: Decision.CONTINUE, checkpoint_minutes=AT_EVERY_STEP,
-            )  # fmt: skip
-            (folder / "written").write_text(str(written))
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+def start(folder, method, *, dies_after: int, num_workers: int = 1) -> int:
+    """Run the trial in a process of its own, or several; return the first one's exit status, or minus its signal."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = []
+    for rank in range(num_workers):
+        process = os.fork()
+        if process == 0:
+            status = 1
+            try:
+                work(folder, method, dies_after, Replicas(rank, num_workers), port)
+                status = 0
+            finally:
+                os._exit(status)
+        processes.append(process)
+    first, *others = (os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes)
+    assert all(bool(other) == bool(first) for other in others)
+    return first
+
+
+def work(folder, method, dies_after: int, replicas: Replicas, port: int) -> None:
+    global written, deadly
+    written, deadly = 0, dies_after
+    torch.set_num_threads(1)
+    if replicas.world_size > 1:
+        address = f"tcp://127.0.0.1:{port}"
+        dist.init_process_group("gloo", init_method=address, rank=replicas.rank, world_size=replicas.world_size)
+    store = DeadlyStore(str(folder), "s")
+    store.create()
+    run_trial(
+        trial(method), store, device=torch.device("cpu"), replicas=replicas,
+        on_round=lambda row, words: Decision.CONTINUE, checkpoint_minutes=AT_EVERY_STEP,
+    )  # fmt: skip
+    if replicas.is_first:
+        (folder / "written").write_text(str(written))
+
+
+def assert_equal(whole, killed) -> None:
+    """The trial's row, its rounds and its float network are the same in both folders."""
+    one, two = (ResultsStore(str(folder), "s") for folder in (whole, killed))
+    assert one.read_trial("0000")["state"] == "complete"
+    assert result([one.read_trial("0000")]) == result([two.read_trial("0000")])
+    assert result(one.read_rounds("0000")) == result(two.read_rounds("0000"))
+    [network] = whole.glob("s/baseline/*.safetensors")
+    assert network.read_bytes() == (killed / "s/baseline" / network.name).read_bytes()
+    assert list(killed.glob("s/checkpoints/*")) == []
 
 
 @pytest.mark.parametrize("case", METHODS)
@@ -118,11 +148,20 @@ def test_a_trial_killed_again_and_again_inside_its_rounds_ends_in_the_same_row(c
         statuses.append(start(killed, METHODS[case], dies_after=max(7, num_checkpoints // 6)))
     assert statuses[-1] == 0
     assert statuses.count(-signal.SIGKILL) == len(statuses) - 1 >= 4
-    one, two = (ResultsStore(str(folder), "s") for folder in (whole, killed))
-    assert one.read_trial("0000")["state"] == "complete"
-    assert result([one.read_trial("0000")]) == result([two.read_trial("0000")])
-    assert result(one.read_rounds("0000")) == result(two.read_rounds("0000"))
-    assert two.read_trial("0000")["retries"] == len(statuses) - 1
-    [networks] = [sorted(folder.glob("s/baseline/*.safetensors")) for folder in (whole,)]
-    assert networks[0].read_bytes() == (killed / "s/baseline" / networks[0].name).read_bytes()
-    assert list(killed.glob("s/checkpoints/*")) == []
+    assert ResultsStore(str(killed), "s").read_trial("0000")["retries"] == len(statuses) - 1
+    assert_equal(whole, killed)
+
+
+def test_of_two_workers_each_goes_on_with_what_was_its_own(tmp_path, monkeypatch):
+    """Generators, noise and losses of both, gathered in one checkpoint; the first worker dies, the other then ends."""
+    monkeypatch.setattr("pwfn.midway.STEPS_BETWEEN_CHECKS", 1)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    method = PwfnConfig(fractions=(0.5, 1.0), b=5)
+    assert start(whole, method, dies_after=-1, num_workers=2) == 0
+    num_checkpoints = int((whole / "written").read_text())
+    for dies_after in (4, num_checkpoints // 3, num_checkpoints // 3):
+        assert start(killed, method, dies_after=dies_after, num_workers=2) == -signal.SIGKILL
+    assert start(killed, method, dies_after=-1, num_workers=2) == 0
+    assert_equal(whole, killed)
