@@ -1,4 +1,4 @@
-"""Our own small architectures, registered with timm: CIFAR's ResNets, two networks for digits, one for MNIST."""
+"""Our own small architectures, registered with timm: CIFAR's ResNets and compact transformers, digits, MNIST."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, cast
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
+
+from pwfn.models.compact_transformer import CompactTransformer
 
 CIFAR_RESNET_DEPTHS = (20, 32, 44, 56)
 
@@ -26,10 +28,13 @@ _CIFAR = {
 _DIGITS = {**_CIFAR, "input_size": (1, 8, 8), "mean": (0.305,), "std": (0.376,), "interpolation": "bilinear"}
 _MNIST = {**_DIGITS, "input_size": (1, 28, 28), "mean": (0.1307,), "std": (0.3081,)}
 _MLP = {"fixed_input_size": True, "first_conv": None}
+_CCT = {"fixed_input_size": True, "first_conv": "stem.0", "classifier": "head"}
 
 default_cfgs = generate_default_cfgs(
     {
         **{f"cifar_resnet{depth}": _CIFAR for depth in CIFAR_RESNET_DEPTHS},
+        "cifar_cct2": {**_CIFAR, **_CCT},
+        "cifar_cct4": {**_CIFAR, **_CCT},
         "digits_cnn": {**_DIGITS, "first_conv": "features.0.conv"},
         "digits_mlp": {**_DIGITS, **_MLP},
         "mlp_500_300": {**_MNIST, **_MLP},
@@ -172,6 +177,16 @@ def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return _cifar_resnet(56, pretrained, **kwargs)
 
 
+def cifar_cct2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CCT-2/3x2 for CIFAR, a transformer of two blocks: 0.28 M parameters."""
+    return cast(nn.Module, build_model_with_cfg(CompactTransformer, "cifar_cct2", pretrained, depth=2, **kwargs))
+
+
+def cifar_cct4(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """CCT-4/3x2 for CIFAR, a transformer of four blocks: 0.48 M parameters."""
+    return cast(nn.Module, build_model_with_cfg(CompactTransformer, "cifar_cct4", pretrained, depth=4, **kwargs))
+
+
 def digits_cnn(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """Small convolutional network with BatchNorm for 8x8 grey digits: 32 k parameters."""
     return cast(nn.Module, build_model_with_cfg(DigitsCnn, "digits_cnn", pretrained, **kwargs))
@@ -192,6 +207,8 @@ for _function in (
     cifar_resnet32,
     cifar_resnet44,
     cifar_resnet56,
+    cifar_cct2,
+    cifar_cct4,
     digits_cnn,
     digits_mlp,
     mlp_500_300,
