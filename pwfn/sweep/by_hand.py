@@ -7,6 +7,8 @@ import json
 import logging
 import signal
 
+from rich.console import Console
+
 from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
 from pwfn.errors import MachineError, UserError
@@ -165,7 +167,8 @@ def _run_on_cluster(
         ((understood, _),) = understand_all([config]).values()
         log.info("%s", format_understood(understood))
         trial = _begin(config, store, command, origin, understood)
-        make_baselines([config], store, checkpoint_minutes=CHECKPOINT_MINUTES)
+        console = Console(stderr=True)
+        make_baselines([config], store, checkpoint_minutes=CHECKPOINT_MINUTES, console=console)
         row = run_distributed(trial, store, _nobody_else_is_told, checkpoint_minutes=CHECKPOINT_MINUTES)
     store.delete_scratch()
     assert row is not None, "nobody tells it to stop"

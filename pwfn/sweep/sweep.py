@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from pwfn.baseline import baseline_key
+from pwfn.baseline import Tell, baseline_key
 from pwfn.config import TrialConfig
 from pwfn.errors import MachineError, TrialError, UserError
 from pwfn.replicas import Replicas
@@ -33,7 +33,9 @@ from pwfn.sweep.baselines import Baselines
 from pwfn.sweep.cluster import connected
 from pwfn.sweep.confirm import Confirmation
 from pwfn.sweep.desk import Desk, warnings_noted
+from pwfn.sweep.distributed import train_float_network
 from pwfn.sweep.elsewhere import run_where_it_can
+from pwfn.sweep.float_progress import watched
 from pwfn.sweep.listed import Listed
 from pwfn.sweep.lost import RESTARTS, teach_tune_of_killed_processes
 from pwfn.sweep.opening import Request, check_request, forget_failed, open_together, wait_for_baselines
@@ -142,20 +144,29 @@ def _understand(config: TrialConfig) -> tuple[Understood, Fingerprint]:
     return understand(config), fingerprint_inputs(config)
 
 
-def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore, *, checkpoint_minutes: float) -> None:
-    """Make each float network that trials start from, in a place where a trial would run.
+def make_baselines(
+    configs: Iterable[TrialConfig], store: ResultsStore, *, checkpoint_minutes: float, console: Console
+) -> None:
+    """Make each float network that trials start from, in a place where a trial would run; show how far they are.
+
+    One that is trained is trained by all workers of a trial together.
 
     Raises:
-        UserError: the model or the data cannot be used.
+        UserError: the model or the data cannot be used, or the training diverges.
     """
-    _for_each_float_network(
-        functools.partial(_make_baseline, store=store, checkpoint_minutes=checkpoint_minutes), configs
-    )
+    distinct = {baseline_key(config): config for config in configs}
+    several = [each for each in distinct.values() if each.resources.workers > 1 and each.baseline.epochs > 0]
+    alone = [each for each in distinct.values() if each not in several]
+    with watched(console) as tell:
+        make = functools.partial(_make_baseline, store=store, checkpoint_minutes=checkpoint_minutes, tell=tell)
+        _for_each_float_network(make, alone)
+        for config in several:
+            train_float_network(config, store, tell, checkpoint_minutes=checkpoint_minutes)
 
 
-def _make_baseline(config: TrialConfig, store: ResultsStore, checkpoint_minutes: float) -> None:
+def _make_baseline(config: TrialConfig, store: ResultsStore, checkpoint_minutes: float, tell: Tell) -> None:
     device = own_device(config.resources)
-    ensure_baseline(config, store, device, Replicas(), checkpoint_minutes=checkpoint_minutes)
+    ensure_baseline(config, store, device, Replicas(), checkpoint_minutes=checkpoint_minutes, tell=tell)
 
 
 def _for_each_float_network(
@@ -221,6 +232,8 @@ def search(
     ):
         slots = slots_asked_for(study.space, address, console)
         _begin(study, request, ownership, console, say)
+        if request.only_float:
+            return "only the float networks were asked for"
         study = replace(study, store=replace(study.store, patience=PATIENCE))
         run = functools.partial(_run_all, ownership=ownership, slots=slots, since=since, console=console)
         stopped_because = _run_phases(study, confirm, ownership, run)
@@ -243,8 +256,7 @@ def _begin(
     if not ownership.others():
         store.clear_leftovers({row["trial_id"] for row in store.read_trials()})
     wait_for_baselines(store, set(found), ownership, say)
-    with console.status(f"making {len(found)} float networks"):
-        make_baselines(configs, store, checkpoint_minutes=study.space.search.checkpoint_minutes)
+    make_baselines(configs, store, checkpoint_minutes=study.space.search.checkpoint_minutes, console=console)
 
 
 def _run_phases(study: SearchStudy, confirm: int, ownership: Ownership, run: Callable[..., str | None]) -> str | None:
