@@ -79,7 +79,7 @@ class CompactTransformer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    @torch.jit.ignore
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
     def no_weight_decay(self) -> set[str]:
         """Name the parameters, beside biases and norm layers, that timm's optimisers do not decay."""
         return {"pos_embed"}

@@ -19,6 +19,9 @@ from pwfn.errors import UserError, first_line, nearest_names
 from pwfn.parameters import FlatParameters
 from pwfn.replicas import Replicas
 
+RANDOM = ("kron",)
+"""Optimisers that draw from a generator of their own, so that a training could not go on as it would have."""
+
 
 class NamedDescent(Descent):
     """A new optimiser of timm's for a network, with its schedule; the norm of the gradient is limited as elsewhere.
@@ -86,6 +89,8 @@ def make_optimizer(network: nn.Module, config: BaselineConfig) -> torch.optim.Op
         UserError: timm has no such optimiser, or refuses an argument.
     """
     name = str(config.opt)
+    if name in RANDOM:
+        raise UserError(f"baseline.opt={name} draws random numbers that no checkpoint keeps; use another optimiser")
     try:
         if get_optimizer_info(name.lower().rpartition("_")[2]).second_order:
             raise UserError(f"baseline.opt={name} needs second derivatives, which training here does not compute")

@@ -49,6 +49,9 @@ class Teacher(nn.Module):
         given: how its images are prepared: as the student wants them, with as many channels.
     """
 
+    factor: Tensor
+    shift: Tensor
+
     def __init__(self, network: nn.Module, preprocessing: Preprocessing, given: Preprocessing) -> None:
         super().__init__()
         self.network = network

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -48,7 +50,8 @@ def _from_model(wanted: ModelConfig, config: TrialConfig, source: Source, given:
 
 def _from_file(wanted: str, source: Source, given: Preprocessing) -> nn.Module:
     network = load(expand_path(wanted, FIELD))
-    names = network.pretrained_cfg.get("label_names")  # type: ignore[operator]
+    record: Any = network.pretrained_cfg
+    names = record.get("label_names")
     if network.num_classes != source.num_classes:
         raise UserError(f"{wanted} tells {network.num_classes} classes apart, but the data has {source.num_classes}")
     difference = None if names is None else other_names(names, source.class_names)
