@@ -94,11 +94,11 @@ class ModelConfig(_Frozen):
     turn weight-standardised convolutions into plain ones. The compressed weights are then those that inference
     multiplies by."""
     equalize: Literal["none", "layer", "filter"] = "none"
-    """Before compression, rescale the weights in front of each BatchNorm, so that they have one size (root mean
-    square).
-    layer: one factor for each layer. filter: one factor for each filter. The outputs of the network stay the same, and
-        a
-    codebook that all layers share needs fewer values."""
+    """Before compression, rescale weights so that they have one size (root mean square): those in front of a BatchNorm;
+    in transformers also those behind a LayerNorm, those of the projection of an attention, and those of the second
+    layer of an MLP with ReLU.
+    layer: one factor for each layer. filter: one factor for each filter, in transformers for each input channel. The
+    outputs of the network stay the same, and a codebook that all layers share needs fewer values."""
 
     @field_validator("kwargs")
     @classmethod

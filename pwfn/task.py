@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +19,8 @@ from pwfn.parameters import ParameterSets, split_parameters
 from pwfn.replicas import Replicas
 from pwfn.seeds import derive_seed, generator
 from pwfn.training import Accuracy, Batches, Criterion, Learner, Waiting, evaluate, recalibrate_batchnorm, train_epoch
+
+log = logging.getLogger(__name__)
 
 EQUALIZED_IMAGES = 16
 """Number of images on which the outputs before and after equalisation are compared."""
@@ -71,7 +74,8 @@ class Task:
         if self.config.model.equalize != "none":
             num_images = max(1, EQUALIZED_IMAGES // self.micro_batches)
             [(images, _)] = self.data.batches("train", batch_size=num_images, max_images=num_images)
-            equalize_(self.network, images, self.config.model.equalize)
+            for line in equalize_(self.network, images, self.config.model.equalize):
+                log.info("model.equalize leaves %s", line)
         return replace(self, teacher=teacher_of(self.network)) if self.config.training.distillation > 0 else self
 
     def generator(self, *purpose: int | str) -> torch.Generator:
