@@ -19,7 +19,7 @@ from pwfn.errors import UserError, first_line, nearest_names
 from pwfn.parameters import FlatParameters
 from pwfn.replicas import Replicas
 
-RANDOM = ("kron",)
+RANDOM = ("kron", "kronc", "kronw")
 """Optimisers that draw from a generator of their own, so that a training could not go on as it would have."""
 
 
