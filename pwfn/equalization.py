@@ -44,11 +44,11 @@ class Place:
 
     name: str
     """For messages."""
-    rescaled: tuple[nn.Parameter, ...]
+    rescaled: tuple[Tensor, ...]
     """Weights that share one factor for each channel of their inputs, dimension 1."""
     compensate_: Callable[[Tensor], None]
     """Takes the factors, `(channels,)`, and divides what comes before by them."""
-    compensating: tuple[nn.Parameter, ...]
+    compensating: tuple[Tensor, ...]
     """What `compensate_` changes."""
 
 
