@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from pwfn.config import DataConfig, TrialConfig
+from pwfn.config import BaselineConfig, DataConfig, TrialConfig
 from pwfn.descent import Descent
+from pwfn.errors import MachineError
 from pwfn.parameters import FlatParameters
+from pwfn.recipe.average import AveragingLearner
+from pwfn.recipe.descent import NamedDescent
+from pwfn.recipe.loss import make_criterion
+from pwfn.recipe.mixing import Mixing
 from pwfn.seeds import derive_seed
-from pwfn.task import Task
+from pwfn.task import Manner, Task
 from pwfn.training import Accuracy, Learner
 
 log = logging.getLogger(__name__)
@@ -61,6 +66,14 @@ LATER_FIELDS = {"kwargs": {}, "ema": False, "new_head": False, "fuse": False}
 """Fields that were added to `ModelConfig` later, with the values that stand for the time before. A field with this
 value does not enter the key, so that the keys of older studies stay valid."""
 
+LATER_FIELDS_OF_BASELINE = (
+    "opt", "opt_kwargs", "layer_decay", "sched", "warmup_epochs", "warmup_lr", "min_lr", "cooldown_epochs",
+    "decay_epochs", "decay_milestones", "decay_rate", "smoothing", "mixup", "cutmix", "mixup_prob", "mixup_switch_prob",
+    "mixup_mode", "aa", "reprob", "remode", "recount", "augment_epochs", "model_ema", "model_ema_decay",
+    "model_ema_warmup", "teacher", "distillation", "temperature", "precision",
+)  # fmt: skip
+"""The same for `BaselineConfig`; their defaults stand for the time before."""
+
 OF_THE_MACHINE = ("loader_workers", "loader_timeout", "cache")
 """Fields of `DataConfig` that change no image: they count as if they had their defaults."""
 
@@ -73,8 +86,16 @@ def baseline_key(config: TrialConfig) -> str:
     without = {"equalize", "random"}  # equalize changes the network later; random only permits it
     without |= {name for name, before in LATER_FIELDS.items() if getattr(config.model, name) == before}
     data = config.data.model_copy(update={name: DataConfig.model_fields[name].default for name in OF_THE_MACHINE})
+    fields = BaselineConfig.model_fields
+    unchanged = {
+        name
+        for name in LATER_FIELDS_OF_BASELINE
+        if getattr(config.baseline, name) == fields[name].get_default(call_default_factory=True)
+    }
     digest = derive_seed(
-        config.model.model_dump_json(exclude=without), data.model_dump_json(), config.baseline.model_dump_json()
+        config.model.model_dump_json(exclude=without),
+        data.model_dump_json(),
+        config.baseline.model_dump_json(exclude=unchanged),
     )
     return f"{file_name(config.model.name)}-{digest:016x}"
 
@@ -84,19 +105,81 @@ def file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name)[:MAX_NAME].strip("_")
 
 
-def make_baseline(task: Task) -> Baseline:
+@dataclass(frozen=True)
+class FloatProgress:
+    """How far the training of a float network is."""
+
+    network: str
+    """Its name."""
+    epochs_done: float
+    """The running epoch counts as the share of its steps that are done."""
+    num_epochs: int
+    loss: float | None
+    """Mean loss of the last whole epoch; None before the first has ended."""
+
+
+Tell = Callable[[FloatProgress], None]
+"""Takes the progress after each training step."""
+
+
+def nobody_is_told(progress: FloatProgress) -> None:
+    """Take the progress of a training that nobody watches."""
+
+
+def make_baseline(task: Task, teacher: nn.Module | None = None, tell: Tell = nobody_is_told) -> Baseline:
     """Train the task's network in place, as `config.baseline` says, and measure it.
 
+    Args:
+        task: the network and its data.
+        teacher: network whose predictions it learns from, for the same images; None without distillation.
+        tell: is called after each training step.
+
     Raises:
+        UserError: timm refuses an option.
         NonFiniteLossError: the loss became NaN or infinite.
+        MachineError: several workers no longer have the same weights.
     """
     config = task.config.baseline
     flat = FlatParameters(task.network.parameters())
-    num_steps = task.num_steps(config)
-    descent = Descent(flat.values, flat.gradient, config, num_steps=config.epochs * num_steps, replicas=task.replicas)
+    steps = task.num_steps(config)
+    descent, num_epochs = _make_descent(task, flat, steps)
     learner = Learner(task.network, descent)
-    labels = [f"baseline epoch {epoch + 1}" for epoch in range(config.epochs)]
-    losses = task.train_epochs(learner, labels, num_steps=num_steps, batch_size=config.batch_size)
-    for label, loss in zip(labels, losses, strict=True):
-        log.info("%s/%d loss %.3f", label, config.epochs, loss)
+    if config.model_ema:
+        learner = AveragingLearner(task.network, descent, decay=config.model_ema_decay, warmup=config.model_ema_warmup)
+    labels = [f"baseline epoch {epoch + 1}" for epoch in range(num_epochs)]
+    num_augmented = num_epochs if config.augment_epochs is None else config.augment_epochs
+    loss: float | None = None
+
+    def after_step(label: str, num_steps: int) -> None:
+        tell(FloatProgress(task.config.model.name, labels.index(label) + num_steps / steps, num_epochs, loss))
+
+    plain = Manner(make_criterion(config, teacher), config.precision or task.config.training.precision,
+                   after_step=after_step)  # fmt: skip
+    mix = Mixing(config, task.data.num_classes) if config.mixes or config.reprob > 0 else None
+    for part, manner in (
+        (labels[:num_augmented], replace(plain, auto_augment=config.aa, mix=mix)),
+        (labels[num_augmented:], plain),
+    ):
+        epochs = task.train_epochs(learner, part, num_steps=steps, batch_size=config.batch_size, manner=manner)
+        for label, loss in zip(part, epochs, strict=True):
+            log.info("%s/%d loss %.3f", label, num_epochs, loss)
+            _check_agreement(task, flat, label)
+    if isinstance(learner, AveragingLearner):
+        task.replicas.average_buffers_(learner.average)
+        task.network.load_state_dict(learner.average.state_dict())
     return Baseline(task.network.state_dict(), task.measure("validation"), task.measure("test"))
+
+
+def _make_descent(task: Task, flat: FlatParameters, steps: int) -> tuple[Descent, int]:
+    """Make the optimiser and its schedule; return it and the number of epochs to train."""
+    config, replicas = task.config.baseline, task.replicas
+    if config.opt is None or config.epochs == 0:
+        num_steps = config.epochs * steps
+        return Descent(flat.values, flat.gradient, config, num_steps=num_steps, replicas=replicas), config.epochs
+    descent = NamedDescent(task.network, flat, config, steps_per_epoch=steps, replicas=replicas)
+    return descent, descent.num_epochs
+
+
+def _check_agreement(task: Task, flat: FlatParameters, label: str) -> None:
+    if task.replicas.differing({"weights": flat.values}, task.device):
+        raise MachineError(f"the workers no longer have the same weights after {label}", "replicas")

@@ -94,11 +94,11 @@ class ModelConfig(_Frozen):
     turn weight-standardised convolutions into plain ones. The compressed weights are then those that inference
     multiplies by."""
     equalize: Literal["none", "layer", "filter"] = "none"
-    """Before compression, rescale the weights in front of each BatchNorm, so that they have one size (root mean
-    square).
-    layer: one factor for each layer. filter: one factor for each filter. The outputs of the network stay the same, and
-        a
-    codebook that all layers share needs fewer values."""
+    """Before compression, rescale weights so that they have one size (root mean square): those in front of a BatchNorm;
+    in transformers also those behind a LayerNorm, those of the projection of an attention, and those of the second
+    layer of an MLP with ReLU.
+    layer: one factor for each layer. filter: one factor for each filter, in transformers for each input channel. The
+    outputs of the network stay the same, and a codebook that all layers share needs fewer values."""
 
     @field_validator("kwargs")
     @classmethod
@@ -270,13 +270,131 @@ class OptimizationConfig(_Frozen):
 
 
 class BaselineConfig(OptimizationConfig):
-    """Training of the float network before compression; it happens once, and every trial starts from its result."""
+    """Training of the float network before compression; it happens once, and every trial starts from its result.
+
+    It can be trained as timm's train.py trains a network: most fields have the names of that script's options.
+    """
 
     epochs: Annotated[int, Field(ge=0)] = 0
     """Number of epochs; 0: use the network as it was loaded."""
     allow_chance: bool = False
     """Continue although the loaded network is hardly better than chance. Otherwise this ends the study: in most cases
     the network has its classes in another order than the data."""
+    opt: str | None = None
+    """Name of an optimiser of timm.optim (adamw, lamb, lookahead_radam, ...), instead of `optimizer`. `weight_decay` is
+    then that of the optimiser itself (decoupled with adamw), and does not act on biases, norm layers and what a network
+    excludes, such as positional embeddings. `sched` is its schedule. None: `optimizer` and `lr_schedule`."""
+    opt_kwargs: dict[str, Argument] = {}
+    """Further arguments of `opt`, for example {betas: [0.9, 0.95], eps: 1.0e-6}."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor on the learning rate of `opt` from each group of layers to the one before it. None: one learning rate."""
+    sched: Literal["cosine", "tanh", "step", "multistep", "poly", "wsd", "rsqrt", "constant"] = "cosine"
+    """Schedule of timm.scheduler for `opt`; it sets the learning rate anew in every training step."""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    """Number of epochs, out of `epochs`, in which the learning rate rises evenly from `warmup_lr`."""
+    warmup_lr: NonNegative = 1e-5
+    """Learning rate with which `warmup_epochs` begin."""
+    min_lr: NonNegative = 0.0
+    """Lowest learning rate of `sched`."""
+    cooldown_epochs: Annotated[int, Field(ge=0)] = 0
+    """Number of epochs with the lowest learning rate after `epochs`, for cosine, tanh and poly."""
+    decay_epochs: Positive | None = None
+    """step: number of epochs between two decays (None: 90). wsd, rsqrt: number of epochs of the decay at the end, or
+    below 1 their share (None: 0.2)."""
+    decay_milestones: Annotated[tuple[Count, ...], Field(min_length=1)] = (90, 180, 270)
+    """Epochs before which `sched: multistep` decays the learning rate."""
+    decay_rate: Positive = 0.1
+    """Factor of each decay with step and multistep; the exponent with poly."""
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Label smoothing: share of the target that all classes get in equal parts."""
+    mixup: NonNegative = 0.0
+    """Alpha of the beta distribution from which mixup draws the shares of two images; 0: no mixup."""
+    cutmix: NonNegative = 0.0
+    """The same for CutMix, which replaces a rectangle of an image by that of another; 0: no CutMix."""
+    mixup_prob: Fraction = 1.0
+    """Probability that a batch (or with `mixup_mode: elem` an image) is mixed."""
+    mixup_switch_prob: Fraction = 0.5
+    """Probability of CutMix instead of mixup where both are on."""
+    mixup_mode: Literal["batch", "pair", "elem"] = "batch"
+    """What has a share of its own: the batch, a pair of images, or each image."""
+    aa: str | None = None
+    """Automatic augmentation in timm's notation, after `data.augmentation`: RandAugment (rand-m9-mstd0.5-inc1), AugMix
+    (augmix-m5-w4-d2) or AutoAugment (original-mstd0.5). None: none."""
+    reprob: Fraction = 0.0
+    """Probability with which random erasing replaces a rectangle of an image."""
+    remode: Literal["const", "rand", "pixel"] = "pixel"
+    """What random erasing puts there. const: the mean colour. rand: one random colour. pixel: a random colour in each
+    pixel."""
+    recount: Count = 1
+    """Largest number of rectangles in an image."""
+    augment_epochs: Annotated[int, Field(ge=0)] | None = None
+    """Number of epochs with mixup, CutMix, `aa` and random erasing; the later ones have only `data.augmentation`. None:
+    all epochs."""
+    model_ema: bool = False
+    """Whether the float network is the moving average of the weights of all training steps (timm's ModelEmaV3)."""
+    model_ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9998
+    """Factor on the average in each training step."""
+    model_ema_warmup: bool = False
+    """Whether that factor begins at 0 and grows."""
+    teacher: ModelConfig | str | None = None
+    """Another network, whose predictions this one learns (knowledge distillation): the fields of a `model`, or the path
+    of an exported file (.pwfn.safetensors). It must tell the same classes apart, and sees the same augmented images,
+    normalised as it wants them. `${NAME}` is replaced by the environment variable NAME."""
+    distillation: Fraction = 0.0
+    """Weight, in the loss, of the divergence from the teacher's predictions; the loss on the labels has the rest."""
+    temperature: Positive = 1.0
+    """Temperature of both predictions in `distillation`."""
+    precision: Literal["float32", "bfloat16"] | None = None
+    """Precision of this training, as `training.precision`; None: the same as there."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with others."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @model_validator(mode="after")
+    def _one_optimizer(self) -> BaselineConfig:
+        if self.opt is None:
+            self._require_defaults(OF_OPT, "opt, an optimiser of timm.optim")
+            return self
+        self._require_defaults(("optimizer", "lr_schedule"), "opt: null (opt and sched take their place)")
+        if self.warmup_epochs > self.epochs > 0:
+            raise ValueError(f"warmup_epochs={self.warmup_epochs} are more than epochs={self.epochs}")
+        return self
+
+    @model_validator(mode="after")
+    def _teaches(self) -> BaselineConfig:
+        if self.teacher is None:
+            self._require_defaults(("distillation", "temperature"), "teacher, the network to learn from")
+        elif self.distillation == 0:
+            raise ValueError("teacher has no effect with distillation=0; give distillation, its weight in the loss")
+        elif isinstance(self.teacher, ModelConfig) and not (self.teacher.has_weights or self.teacher.random):
+            raise ValueError("teacher has random weights: give its checkpoint, or pretrained: true")
+        return self
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> BaselineConfig:
+        if not self.mixes:
+            names = ("mixup_prob", "mixup_switch_prob", "mixup_mode")
+            self._require_defaults(names, "mixup or cutmix above 0")
+        if self.reprob == 0:
+            self._require_defaults(("remode", "recount"), "reprob above 0")
+        if not self.model_ema:
+            self._require_defaults(("model_ema_decay", "model_ema_warmup"), "model_ema: true")
+        return self
+
+    def _require_defaults(self, names: tuple[str, ...], needed: str) -> None:
+        """Raise ValueError for a field that has no effect without another one."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
+                raise ValueError(f"{name}={getattr(self, name)} has no effect without {needed}")
+
+
+OF_OPT = (
+    "opt_kwargs", "layer_decay", "sched", "warmup_epochs", "warmup_lr", "min_lr", "cooldown_epochs", "decay_epochs",
+    "decay_milestones", "decay_rate",
+)  # fmt: skip
+"""Fields of `BaselineConfig` that belong to `opt`."""
 
 
 class TrainingConfig(OptimizationConfig):
@@ -686,4 +804,11 @@ class TrialConfig(_Frozen):
                     f"{part}.batch_size={size} is for all workers together and must be a multiple of "
                     f"resources.workers={self.resources.workers}"
                 )
+        share = self.baseline.batch_size // self.resources.workers
+        if self.baseline.mixes and share % 2 != 0:
+            raise ValueError(
+                f"baseline.mixup and cutmix mix images in pairs, but baseline.batch_size="
+                f"{self.baseline.batch_size} gives each of {self.resources.workers} workers {share} images; "
+                "use an even number for each"
+            )
         return self

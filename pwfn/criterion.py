@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +25,14 @@ class Distillation:
     """
 
     teacher: nn.Module
-    """The float network, in evaluation mode."""
+    """The float network or another one, in evaluation mode."""
     weight: float
-    """Weight of the divergence, in [0, 1]; the cross-entropy has the rest."""
+    """Weight of the divergence, in [0, 1]; the loss on the labels has the rest."""
     temperature: float
     """T: both predictions are softmax(logits / T). The divergence is multiplied by T^2, so that the size of its
     gradient does not depend much on T."""
+    of_labels: Callable[[Tensor, Tensor], Tensor] = cross_entropy
+    """Loss of logits `(batch, classes)` and labels `(batch,)`, or shares of the classes `(batch, classes)`."""
 
     def __call__(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss, a scalar, of logits `(batch, classes)` for images and their labels."""
@@ -37,7 +40,7 @@ class Distillation:
             wanted = log_softmax(self.teacher(images).float() / self.temperature, dim=1)
         given = log_softmax(logits.float() / self.temperature, dim=1)
         divergence = self.temperature**2 * kl_div(given, wanted, reduction="batchmean", log_target=True)
-        return (1 - self.weight) * cross_entropy(logits, labels) + self.weight * divergence
+        return (1 - self.weight) * self.of_labels(logits, labels) + self.weight * divergence
 
 
 def teacher_of(network: nn.Module) -> nn.Module:

@@ -54,13 +54,17 @@ class Descent:
         """Update the values once; `gradient` must hold the gradient of this replica's images, and is overwritten."""
         self.replicas.mean_(self.gradient)
         self._hold()
-        if self.config.clip_norm is not None:
-            # The CPU does not read the norm: it would have to wait for the GPU at every step.
-            self.gradient.mul_((self.config.clip_norm / (self.gradient.norm() + 1e-6)).clamp(max=1))
+        self.clip()
         if self.config.weight_decay > 0:
             self._decay()
         self.optimizer.step()
         self.scheduler.step()
+
+    def clip(self) -> None:
+        """Scale a gradient with too large a norm down to the largest that is allowed."""
+        if self.config.clip_norm is not None:
+            # The CPU does not read the norm: it would have to wait for the GPU at every step.
+            self.gradient.mul_((self.config.clip_norm / (self.gradient.norm() + 1e-6)).clamp(max=1))
 
     def state(self) -> dict[str, Tensor]:
         """Return copies, on the CPU, of the tensors that another descent on the same buffers needs to continue."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,28 @@ from pwfn.midway import Midway
 from pwfn.parameters import ParameterSets, split_parameters
 from pwfn.replicas import Replicas
 from pwfn.seeds import derive_seed, generator
-from pwfn.training import Accuracy, Criterion, Learner, Waiting, evaluate, recalibrate_batchnorm, train_epoch
+from pwfn.training import Accuracy, Batches, Criterion, Learner, Waiting, evaluate, recalibrate_batchnorm, train_epoch
+
+log = logging.getLogger(__name__)
 
 EQUALIZED_IMAGES = 16
 """Number of images on which the outputs before and after equalisation are compared."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How the batches of an epoch become losses."""
+
+    criterion: Criterion = cross_entropy_of_labels
+    """Loss of a batch."""
+    precision: str = "float32"
+    """Of the network's computations; see `TrainingConfig.precision`."""
+    auto_augment: str | None = None
+    """Augmentation of each image, beside that of the data; see `BaselineConfig.aa`."""
+    mix: Callable[[Batches, int, int], Batches] | None = None
+    """Takes the batches of an epoch, its seed on this replica and the place of the first batch; changes them."""
+    after_step: Callable[[str, int], None] = lambda label, num_steps: None
+    """Is told the epoch's label and how many of its steps are done."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +74,8 @@ class Task:
         if self.config.model.equalize != "none":
             num_images = max(1, EQUALIZED_IMAGES // self.micro_batches)
             [(images, _)] = self.data.batches("train", batch_size=num_images, max_images=num_images)
-            equalize_(self.network, images, self.config.model.equalize)
+            for line in equalize_(self.network, images, self.config.model.equalize):
+                log.info("model.equalize leaves %s", line)
         return replace(self, teacher=teacher_of(self.network)) if self.config.training.distillation > 0 else self
 
     def generator(self, *purpose: int | str) -> torch.Generator:
@@ -90,7 +109,9 @@ class Task:
         batches = self.batches("train", batch_size=self.config.evaluation.batch_size, max_images=num_images)
         return diagonal_fisher(self.network, batches, generator=self.generator("fisher"), replicas=self.replicas)
 
-    def train_epoch(self, learner: Learner, *, num_steps: int, label: str, batch_size: int) -> float:
+    def train_epoch(
+        self, learner: Learner, *, num_steps: int, label: str, batch_size: int, manner: Manner | None = None
+    ) -> float:
         """Train one epoch and return the mean loss; one in which an earlier process was lost goes on where it was kept.
 
         Args:
@@ -98,35 +119,52 @@ class Task:
             num_steps: number of batches of the epoch.
             label: names the epoch in messages; seeds its order of images, augmentation and dropout.
             batch_size: images per step, over all replicas together.
+            manner: how it is trained; None: as `training` says.
 
         Raises:
             NonFiniteLossError: the loss became NaN or infinite.
         """
+        manner = manner or self._manner()
         # Dropout draws from torch's global generator.
         torch.manual_seed(derive_seed(self.config.seed, "layers", label, self.replicas.rank))
         losses = self.midway.go_on(label, learner, self.device)
-        batches = self.data.train_batches(
+        batches: Batches = self.data.train_batches(
             batch_size=batch_size,
             seed=derive_seed(self.config.seed, "batches", label),
             num_steps=num_steps,
             first_step=len(losses),
             rank=self.replicas.rank,
             world_size=self.replicas.world_size,
+            auto_augment=manner.auto_augment,
         )
+        if manner.mix is not None:
+            seed = derive_seed(self.config.seed, "mixing", label, self.replicas.rank)
+            batches = manner.mix(batches, seed, len(losses))
+
+        def after_step(losses: list[Tensor]) -> None:
+            self.midway.after_step(label, learner, losses)
+            manner.after_step(label, len(losses))
+
         return train_epoch(
             learner,
             self.waiting.counted(batches),
-            precision=self.config.training.precision,
+            precision=manner.precision,
             replicas=self.replicas,
             label=label,
-            criterion=self._criterion(),
+            criterion=manner.criterion,
             micro_batches=self.micro_batches,
             losses=losses,
-            after_step=partial(self.midway.after_step, label, learner),
+            after_step=after_step,
         )
 
     def train_epochs(
-        self, learner: Learner, labels: Sequence[str], *, num_steps: int, batch_size: int
+        self,
+        learner: Learner,
+        labels: Sequence[str],
+        *,
+        num_steps: int,
+        batch_size: int,
+        manner: Manner | None = None,
     ) -> Iterator[float]:
         """Train an epoch for each label, as `train_epoch` does; yield the mean loss of each when it ends.
 
@@ -135,17 +173,18 @@ class Task:
         for label in labels:
             loss = self.midway.loss(label)
             if loss is None:
-                loss = self.train_epoch(learner, num_steps=num_steps, label=label, batch_size=batch_size)
+                loss = self.train_epoch(learner, num_steps=num_steps, label=label, batch_size=batch_size, manner=manner)
                 self.midway.end_epoch(label, loss)
             yield loss
         if labels:
             self.midway.end_run(labels[-1], learner)
 
-    def _criterion(self) -> Criterion:
+    def _manner(self) -> Manner:
         training = self.config.training
         if self.teacher is None:
-            return cross_entropy_of_labels
-        return Distillation(self.teacher, training.distillation, training.temperature)
+            return Manner(precision=training.precision)
+        criterion = Distillation(self.teacher, training.distillation, training.temperature)
+        return Manner(criterion, training.precision)
 
     def num_steps(self, optimization: OptimizationConfig) -> int:
         """Number of training steps in an epoch over all images; `steps_per_epoch` is not considered."""

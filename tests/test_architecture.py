@@ -63,7 +63,7 @@ ROOMS = (
      "pwfn/reach", "pwfn/torchvision_shim", "pwfn/exact"},
     {"pwfn/data", "pwfn/models", "pwfn/results", "pwfn/space", "pwfn/criterion", "pwfn/descent", "pwfn/equalization",
      "pwfn/fisher", "pwfn/training", "pwfn/midway"},
-    {"pwfn/export", "pwfn/task"},
+    {"pwfn/export", "pwfn/task", "pwfn/recipe"},
     {"pwfn/baseline", "pwfn/methods"},
     {"pwfn/trial", "pwfn/shrink"},
     {"pwfn/search"},
@@ -136,8 +136,13 @@ def test_the_report_runs_without_what_computes():
 
 
 def test_timm_and_torchvision_are_imported_where_the_shim_comes_first():
-    assert folders(users_of("timm", "torchvision")) <= {"pwfn/data", "pwfn/models", "pwfn/torchvision_shim.py"}
-    for package in ("data", "models"):
+    assert folders(users_of("timm", "torchvision")) <= {
+        "pwfn/data",
+        "pwfn/models",
+        "pwfn/recipe",
+        "pwfn/torchvision_shim.py",
+    }
+    for package in ("data", "models", "recipe"):
         tree = ast.parse((ROOT / "pwfn" / package / "__init__.py").read_text())
         statements = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         modules = [node.names[0].name if isinstance(node, ast.Import) else str(node.module) for node in statements]

@@ -8,6 +8,7 @@ from pwfn.config import ModelConfig
 from pwfn.equalization import equalize_, sizes
 from pwfn.errors import UserError
 from pwfn.models import build_network
+from pwfn.parameters import split_parameters
 
 
 def network() -> nn.Module:
@@ -51,8 +52,8 @@ def test_the_network_computes_what_it_did_from_layers_of_one_size(per):
     assert layers[3].weight[2].square().mean().sqrt() < dead  # shrunk with its layer, which was three times as large
 
 
-def test_a_network_without_batchnorm_stays_as_it_is():
-    layers = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 3))
+def test_a_network_without_norm_layers_stays_as_it_is():
+    layers = nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5, elementwise_affine=False), nn.Linear(5, 3))
     before = [parameter.clone() for parameter in layers.parameters()]
     equalize_(layers, torch.randn(4, 6), "layer")
     assert all(torch.equal(now, then) for now, then in zip(layers.parameters(), before, strict=True))
@@ -110,3 +111,54 @@ def test_real_networks(name):
     torch.testing.assert_close(built(images), before, rtol=1e-3, atol=1e-3 * before.abs().max().item())
     sizes_after = [p.square().mean().item() for p in built.parameters() if p.ndim == 4]
     assert sum(now != then for now, then in zip(sizes_after, sizes_before, strict=True)) > 0.45 * len(sizes_before)
+
+
+def unequal(name: str, **kwargs) -> nn.Module:
+    """A transformer whose layers, columns and norm layers have very different sizes."""
+    built = build_network(ModelConfig(name=name, kwargs=kwargs), num_classes=10, in_channels=3)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in built.parameters():
+            factor = 4 * torch.rand(1, generator=generator) + 0.2
+            parameter.mul_(factor).add_(0.01 * torch.randn(parameter.shape, generator=generator))
+            if parameter.ndim == 2:
+                parameter.mul_(torch.rand(parameter.shape[1], generator=generator) + 0.5)
+    return built
+
+
+@pytest.mark.parametrize("per", ["layer", "filter"])
+@pytest.mark.parametrize(
+    ("name", "kwargs", "num_left"),
+    [("cifar_cct2", {}, 2), ("test_vit", {"img_size": 32}, 6), ("test_vit", {"img_size": 32, "act_layer": "relu"}, 0)],
+)
+def test_a_transformer_computes_what_it_did_from_layers_of_one_size(name, kwargs, num_left, per):
+    built = unequal(name, **kwargs)
+    images = torch.randn(8, 3, 32, 32)
+    before = built(images)
+    rest = {name for name, parameter in split_parameters(built).fixable.items() if parameter.ndim > 1}
+    left = equalize_(built, images[:4], per)
+    torch.testing.assert_close(built(images), before, rtol=1e-3, atol=1e-4 * before.abs().max().item())
+    assert len([line for line in left if "GELU in front of it is not positively homogeneous" in line]) == num_left
+    # The final norm of a CCT feeds the pooled tokens too, not only their scores.
+    pooled = [line for line in left if line.startswith("pool: the outputs would change by ")]
+    assert len(left) == num_left + len(pooled)
+    assert len(pooled) == (name == "cifar_cct2")
+    weights = dict(built.named_parameters())
+    equal = [f"blocks.{block}.{part}.weight" for block in range(len(built.blocks))
+             for part in ("attn.qkv", "attn.proj", "mlp.fc1", *(() if num_left else ("mlp.fc2",)))]  # fmt: skip
+    others = [weights[name].flatten() for name in rest - {*equal, "pool.weight"}]
+    target = torch.cat(others).square().mean().sqrt()
+    for part in equal:
+        found = sizes(weights[part].transpose(0, 1), per)
+        torch.testing.assert_close(found, target.expand_as(found), rtol=1e-4, atol=0)
+
+
+def test_what_would_change_the_outputs_is_put_back_and_named():
+    """Between values and projection there is a LayerNorm, which takes up the factor in place of the values."""
+    built = unequal("test_vit", img_size=32, scale_attn_norm=True)
+    images = torch.randn(4, 3, 32, 32)
+    before = built(images)
+    left = [line for line in equalize_(built, images, "layer") if "GELU" not in line]
+    torch.testing.assert_close(built(images), before, rtol=1e-3, atol=1e-4 * before.abs().max().item())
+    assert len(left) == 6
+    assert all(line.startswith(f"the values of blocks.{block}.attn: ") for block, line in enumerate(left))

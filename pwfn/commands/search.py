@@ -56,6 +56,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
                        help="share the study with the searches that run it, on this machine or others")  # fmt: skip
     owner.add_argument("--retry-failed", nargs="?", const="all", metavar="CLASS",
                        help="run failed trials again, of one class (oom, lost, timeout, ...) or all")  # fmt: skip
+    parser.add_argument("--only-float", action="store_true",
+                        help="train the float networks and end; without it the same command goes on")  # fmt: skip
     parser.add_argument("--force-resume", action="store_true",
                         help="go on although the space, the code or the data differ; study.json says so")  # fmt: skip
     parser.add_argument(
@@ -145,6 +147,7 @@ def request_of(options: argparse.Namespace) -> Request:
         warm_start=tuple(options.warm_start),
         retry_failed=options.retry_failed,
         ray_temp_dir=options.ray_temp_dir,
+        only_float=options.only_float,
     )
 
 
@@ -200,6 +203,7 @@ def _search(space: SearchSpace, options: argparse.Namespace, console: Console) -
 
         prepare_environment(local=options.address is None)
         # Ray reads that environment when it is imported, and imports take seconds that a dry run need not spend.
+        from pwfn.baseline import baseline_key
         from pwfn.results.store import ResultsStore
         from pwfn.search.study import SearchStudy
         from pwfn.sweep.sweep import search
@@ -212,6 +216,13 @@ def _search(space: SearchSpace, options: argparse.Namespace, console: Console) -
         confirm=options.confirm,
         request=request_of(options),
     )
+    if options.only_float:
+        for key in {baseline_key(config): None for config in space.float_networks()}:
+            card = store.read_record(f"baseline/{key}") or {}
+            path = f"{options.results}/{store.study}/baseline/{key}.safetensors"
+            accuracies = f"test {card['test_top1']:.2%}, validation {card['val_top1']:.2%}"
+            console.print(f"float network: {accuracies}, {path}", markup=False, soft_wrap=True)
+        return
     if stopped_because is not None:
         console.print(f"stopped: {stopped_because}; the same command goes on", markup=False, soft_wrap=True)
     finish(options.results, store.study, console)

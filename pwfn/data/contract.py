@@ -63,6 +63,8 @@ class Data(ABC):
         self.broken = broken
         """Which images of the set, bool `(images,)`, are left out because they cannot be read; those that are decoded
         when they are needed are found when they are first drawn."""
+        self.preprocessing = preprocessing
+        """How the network wants its images."""
         self.device = device
         self._order = order
         """Per split the indices of its images, int64 on the CPU, such that every prefix is a stratified sample."""
@@ -99,6 +101,7 @@ class Data(ABC):
         first_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        auto_augment: str | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one epoch of shuffled, augmented batches.
 
@@ -112,6 +115,7 @@ class Data(ABC):
             first_step: leave out this many batches at the beginning; the others are what they would be.
             rank: which part of each batch, in [0, world_size).
             world_size: number of parts.
+            auto_augment: further augmentation of each image, in timm's notation; see `BaselineConfig.aa`.
         """
 
     @abstractmethod

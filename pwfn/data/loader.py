@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import random
 import shutil
 import signal
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from pwfn.data.images import Images
 from pwfn.data.pixels import describe_problem, to_mode
 from pwfn.data.transforms import measuring_transform, training_transform
 from pwfn.errors import LoaderError, UserError
+from pwfn.seeds import seeded_globally
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +59,19 @@ class LoaderData(Data):
         first_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        auto_augment: str | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield one epoch; see `Data.train_batches`. A broken image's place is taken by another of its batch."""
         generator = torch.Generator().manual_seed(seed)
         rows = self._order["train"][torch.randperm(self.num_train, generator=generator)]
         seeds = torch.randint(2**62, (self.num_train,), generator=generator)
         parts = list(self._training_slices(batch_size, num_steps, rank, world_size, first_step))
-        for pixels, labels, missing in self._load([rows[part] for part in parts], [seeds[part] for part in parts]):
+        images = self._images
+        if auto_augment is not None:
+            augmented = training_transform(self.preprocessing, self._config.augmentation, auto_augment)
+            images = images.augmented_by(augmented)
+        keys = [rows[part] for part in parts], [seeds[part] for part in parts]
+        for pixels, labels, missing in self._load(images, *keys):
             again = torch.arange(missing, device=self.device) % len(labels)
             yield torch.cat([pixels, pixels[again]]), torch.cat([labels, labels[again]])
 
@@ -75,15 +81,17 @@ class LoaderData(Data):
         """Yield a split; see `Data.batches`. Broken images are left out."""
         indices = self._evaluation_indices(split, max_images, rank, world_size)
         rows = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-        for pixels, labels, _ in self._load(rows, None):
+        for pixels, labels, _ in self._load(self._images, rows, None):
             yield pixels, labels
 
-    def _load(self, rows: list[Tensor], seeds: list[Tensor] | None) -> Iterator[tuple[Tensor, Tensor, int]]:
+    def _load(
+        self, images: _TransformedImages, rows: list[Tensor], seeds: list[Tensor] | None
+    ) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Yield normalised images, labels, and how many of the batch were broken; none without a readable image."""
         largest = max((len(each) for each in rows), default=0)
         check_shared_memory(self._num_workers, largest * self._bytes_per_image)
         loader = DataLoader(
-            self._images,
+            images,
             batch_sampler=_Batches(rows, seeds),
             num_workers=self._num_workers,
             collate_fn=_collate,
@@ -96,8 +104,8 @@ class LoaderData(Data):
             for pixels, labels, broken in loader:
                 self._note(broken)
                 if len(labels):
-                    images = self._normalise(pixels.to(self.device, non_blocking=True))
-                    yield images, labels.to(self.device, non_blocking=True), len(broken)
+                    normalised = self._normalise(pixels.to(self.device, non_blocking=True))
+                    yield normalised, labels.to(self.device, non_blocking=True), len(broken)
                 elif seeds is not None:
                     raise UserError(f"{broken[0][1]}: none of the {len(broken)} images of a batch can be read")
 
@@ -179,7 +187,7 @@ class _Broken:
 class _TransformedImages(Dataset[tuple[Tensor, int] | _Broken]):
     def __init__(self, images: Images, config: DataConfig, channels: int, plain: Any, augmented: Any) -> None:
         self.images = images
-        self.exif_orientation = config.exif_orientation
+        self.config = config
         self.channels = channels
         self.plain = plain
         self.augmented = augmented
@@ -187,7 +195,7 @@ class _TransformedImages(Dataset[tuple[Tensor, int] | _Broken]):
     def __getitem__(self, key: Key) -> tuple[Tensor, int] | _Broken:
         row, seed = key
         try:
-            image = to_mode(self.images.picture(row), self.channels, exif_orientation=self.exif_orientation)
+            image = to_mode(self.images.picture(row), self.channels, exif_orientation=self.config.exif_orientation)
         except MemoryError:  # the machine's fault, not the file's
             raise
         except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
@@ -195,21 +203,12 @@ class _TransformedImages(Dataset[tuple[Tensor, int] | _Broken]):
         label = int(self.images.labels[row])
         if seed is None:
             return self.plain(image), label
-        with _seeded(seed):
+        with seeded_globally(seed):
             return self.augmented(image), label
 
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators that the transforms draw from, and put them back."""
-    before = random.getstate()
-    with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        torch.default_generator.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(before)
+    def augmented_by(self, augmented: Any) -> _TransformedImages:
+        """Return the same images with another augmentation."""
+        return _TransformedImages(self.images, self.config, self.channels, self.plain, augmented)
 
 
 class _Batches(Sampler[list[Key]]):

@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image as pillow  # noqa: N813  (the module is named as its class)
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -22,8 +24,9 @@ from pwfn.data.contract import Data, Drawn, Preprocessing
 from pwfn.data.images import Images
 from pwfn.data.pixels import describe_problem, to_mode
 from pwfn.data.splits import Splits
-from pwfn.data.transforms import leaves_alone, measuring_transform
+from pwfn.data.transforms import automatic_augmentation, leaves_alone, measuring_transform
 from pwfn.errors import UserError
+from pwfn.seeds import seeded_globally
 
 log = logging.getLogger(__name__)
 
@@ -122,15 +125,20 @@ class MemoryData(Data):
         first_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        auto_augment: str | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield one epoch; see `Data.train_batches`."""
+        """Yield one epoch; see `Data.train_batches`. Automatic augmentation computes on the CPU, image by image."""
         generator = torch.Generator().manual_seed(seed)  # on the CPU: every device sees the same epoch
         shuffled = torch.randperm(self.num_train, generator=generator)
         rows = self._order["train"][shuffled].to(self.device)
         draws = self._augmentation.draw(self.num_train, generator).to(self.device)
         pixels = self._pixels
+        automatic = None if auto_augment is None else automatic_augmentation(self.preprocessing, auto_augment)
+        seeds = torch.randint(2**62, (self.num_train if automatic else 0,), generator=generator)
         for part in self._training_slices(batch_size, num_steps, rank, world_size, first_step):
             images = self._augmentation.apply(pixels.images[rows[part]], draws[:, part])
+            if automatic is not None:
+                images = _augmented(images, automatic, seeds[part].tolist())
             yield self._normalise(images), pixels.labels[rows[part]]
 
     def batches(
@@ -142,6 +150,17 @@ class MemoryData(Data):
         for start in range(0, len(indices), batch_size):
             rows = indices[start : start + batch_size]
             yield self._normalise(pixels.images[rows]), pixels.labels[rows]
+
+
+def _augmented(images: Tensor, automatic: Any, seeds: list[int]) -> Tensor:
+    """Let timm change each image, with a seed of its own; all are uint8 `(batch, channels, height, width)`."""
+    changed = torch.empty_like(images, device="cpu")
+    for place, (image, seed) in enumerate(zip(images.cpu(), seeds, strict=True)):
+        levels = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).contiguous().numpy()
+        with seeded_globally(seed):
+            found = torch.from_numpy(np.array(automatic(pillow.fromarray(levels))))
+        changed[place] = found[None] if found.ndim == 2 else found.permute(2, 0, 1)
+    return changed.to(images.device)
 
 
 def _each(splits: Splits) -> tuple[Tensor, Tensor, Tensor]:

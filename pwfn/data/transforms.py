@@ -13,6 +13,7 @@ from timm.data import create_transform
 from torchvision.transforms import Compose, RandomHorizontalFlip
 
 from pwfn.data.contract import Preprocessing
+from pwfn.errors import UserError, first_line
 
 
 def measuring_transform(preprocessing: Preprocessing) -> Any:
@@ -27,19 +28,56 @@ def measuring_transform(preprocessing: Preprocessing) -> Any:
     )
 
 
-def training_transform(preprocessing: Preprocessing, augmentation: str) -> Any:
-    """Return the transform for training on image files; see `DataConfig.augmentation`."""
-    if augmentation == "none":
-        return measuring_transform(preprocessing)
-    if augmentation == "flip":
-        return Compose([RandomHorizontalFlip(), measuring_transform(preprocessing)])
-    return create_transform(
-        input_size=preprocessing.shape,
-        is_training=True,
-        interpolation=preprocessing.interpolation,
-        color_jitter=None,
-        normalize=False,
-    )
+def training_transform(preprocessing: Preprocessing, augmentation: str, auto_augment: str | None = None) -> Any:
+    """Return the transform for training on image files; see `DataConfig.augmentation` and `BaselineConfig.aa`.
+
+    Raises:
+        UserError: timm has no such automatic augmentation.
+    """
+    if augmentation == "crop_flip":
+        transform = create_transform(
+            input_size=preprocessing.shape,
+            is_training=True,
+            interpolation=preprocessing.interpolation,
+            color_jitter=None,
+            normalize=False,
+        )
+    else:
+        transform = measuring_transform(preprocessing)
+    steps = [RandomHorizontalFlip()] if augmentation == "flip" else []
+    if auto_augment is None and not steps:
+        return transform
+    *before, to_tensor = transform.transforms
+    automatic = [] if auto_augment is None else [automatic_augmentation(preprocessing, auto_augment)]
+    return Compose([*steps, *before, *automatic, to_tensor])
+
+
+def automatic_augmentation(preprocessing: Preprocessing, notation: str) -> Any:
+    """Return timm's automatic augmentation: it changes a Pillow image of the network's size.
+
+    Args:
+        preprocessing: of the network; its mean colour fills what comes in at the border.
+        notation: timm's, such as rand-m9-mstd0.5-inc1.
+
+    Raises:
+        UserError: timm has none of this notation.
+    """
+    try:
+        _, automatic, _ = create_transform(
+            input_size=preprocessing.shape,
+            is_training=True,
+            auto_augment=notation,
+            interpolation=preprocessing.interpolation,
+            mean=preprocessing.mean,
+            normalize=False,
+            separate=True,
+        )
+    except (AssertionError, KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"baseline.aa: timm has no automatic augmentation {notation!r} ({first_line(error) or 'unknown name'}); "
+            "use a notation such as rand-m9-mstd0.5-inc1, augmix-m5-w4-d2 or original-mstd0.5"
+        ) from error
+    return automatic
 
 
 def leaves_alone(preprocessing: Preprocessing, image: Image) -> bool:

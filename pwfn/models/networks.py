@@ -1,4 +1,4 @@
-"""Our own small architectures: CIFAR's ResNets, two networks for digits, one for MNIST.
+"""Our own small architectures: CIFAR's ResNets and compact transformers, two networks for digits, one for MNIST.
 
 In torch alone: to load an exported one takes neither timm nor torchvision (`registered.py` makes them known to timm).
 """
@@ -29,6 +29,7 @@ _CIFAR = {
 _DIGITS = {**_CIFAR, "input_size": (1, 8, 8), "mean": (0.305,), "std": (0.376,), "interpolation": "bilinear"}
 _MNIST = {**_DIGITS, "input_size": (1, 28, 28), "mean": (0.1307,), "std": (0.3081,)}
 _MLP = {"fixed_input_size": True, "first_conv": None}
+_CCT = {"fixed_input_size": True, "first_conv": "stem.0", "classifier": "head"}
 
 
 class BasicBlock(nn.Module):
@@ -137,6 +138,12 @@ def _initialise(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def _compact_transformer(depth: int, **arguments: Any) -> nn.Module:
+    from pwfn.models.compact_transformer import CompactTransformer  # imports timm
+
+    return CompactTransformer(depth, **arguments)
+
+
 @dataclass(frozen=True)
 class Architecture:
     """One of ours."""
@@ -154,6 +161,14 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             partial(CifarResNet, (depth - 2) // 6), _CIFAR, f"ResNet-{depth} for CIFAR: {size} M parameters."
         )
         for depth, size in ((20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85))
+    },
+    **{
+        f"cifar_cct{depth}": Architecture(
+            partial(_compact_transformer, depth),
+            {**_CIFAR, **_CCT},
+            f"CCT-{depth}/3x2 for CIFAR, a transformer of {depth} blocks: {size} M parameters.",
+        )
+        for depth, size in ((2, 0.28), (4, 0.48))
     },
     "digits_cnn": Architecture(
         DigitsCnn,

@@ -27,8 +27,9 @@ def describe(name: str, kind: Any, unit: str, description: str, *, key: bool = F
 def config_fields(model: type[BaseModel] = TrialConfig) -> list[Any]:
     """Make one nullable pyarrow field for each scalar field of a configuration; a tuple becomes a list.
 
-    The members of a union of configurations (the methods) share columns of the same name. A mapping has no fixed names
-    and so no columns; it is kept in `config_json`.
+    The members of a union of configurations (the methods) share columns of the same name. A section that may be missing
+    (the teacher) is one column of text: a path as it is, and fields as JSON. A mapping has no fixed names and so no
+    columns; it is kept in `config_json`.
 
     Raises:
         TypeError: Two members of a union give one name two types, or a field has a type that no column holds.
@@ -46,7 +47,9 @@ def config_columns(config: BaseModel, prefix: str = "") -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
-        if isinstance(value, BaseModel):
+        if isinstance(value, BaseModel) and _may_be_missing(type(config).model_fields[name].annotation):
+            columns[prefix + name] = value.model_dump_json(exclude_defaults=True)
+        elif isinstance(value, BaseModel):
             columns |= config_columns(value, f"{prefix}{name}.")
         elif not isinstance(value, dict):
             columns[prefix + name] = list(value) if isinstance(value, tuple) else value
@@ -57,12 +60,17 @@ def _leaves(model: type[BaseModel], prefix: str) -> Iterator[Any]:
     for name, info in model.model_fields.items():
         members = _members(info.annotation)
         nested = [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
-        for member in nested:
+        is_text = bool(nested) and _may_be_missing(info.annotation)
+        for member in nested if not is_text else ():
             yield from _leaves(member, f"{prefix}{name}.")
-        if not nested and get_origin(members[0]) is not dict:
-            kind, unit = _column_type(prefix + name, members)
+        if is_text or (not nested and get_origin(members[0]) is not dict):
+            kind, unit = _TYPES[str] if is_text else _column_type(prefix + name, members)
             meaning = info.description or "Which of the alternatives this section is."
             yield describe(prefix + name, kind, unit, " ".join(meaning.split()))
+
+
+def _may_be_missing(annotation: Any) -> bool:
+    return type(None) in get_args(annotation)
 
 
 def _members(annotation: Any) -> list[Any]:

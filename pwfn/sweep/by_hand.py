@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from rich.console import Console
+
 from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
 from pwfn.errors import MachineError, UserError
@@ -180,7 +182,8 @@ def _run_on_cluster(
         ((understood, _),) = understand_all([config]).values()
         log.info("%s", format_understood(understood))
         trial = _begin(config, store, command, origin, understood)
-        make_baselines([config], store, checkpoint_minutes=CHECKPOINT_MINUTES)
+        console = Console(stderr=True)
+        make_baselines([config], store, checkpoint_minutes=CHECKPOINT_MINUTES, console=console)
         with open_desk(store) as desk:
             run = functools.partial(run_distributed, trial, store, DeskListener(desk), desk=desk)
             row = _until_asked(

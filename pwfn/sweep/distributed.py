@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ray
@@ -10,15 +10,19 @@ import torch
 from ray import train
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
+from pwfn.baseline import baseline_key, nobody_is_told
 from pwfn.config import TrialConfig
+from pwfn.errors import MachineError, TrialError, UserError
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
+from pwfn.sweep.float_progress import Teller
 from pwfn.sweep.lost import RESTARTS, cause_of_loss, lost_row
 from pwfn.sweep.placement import of_worker
 from pwfn.sweep.places import Place, has_room_outside, here, selector_without
 from pwfn.trial.decision import RoundListener
 from pwfn.trial.failures import as_machine_error
+from pwfn.trial.float_network import ensure_baseline
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import run_trial
 
@@ -62,16 +66,72 @@ def run_distributed(
     return lost_row(trial, store, outcome)
 
 
+def train_float_network(config: TrialConfig, store: ResultsStore, tell: Teller, *, checkpoint_minutes: float) -> None:
+    """Train a float network on `resources.workers` processes of the cluster, if it is not kept yet.
+
+    Workers that are lost are started again `RESTARTS` times; they go on from the last checkpoint.
+
+    Raises:
+        RefusedError: the store could not be used for longer than its patience.
+        UserError: the training cannot go on, or the workers were lost too often.
+    """
+    key = baseline_key(config)
+    if store.read_baseline(key) is not None:
+        return
+    arguments = {"config": config, "store": store, "tell": tell, "checkpoint_minutes": checkpoint_minutes}
+    try:
+        _make_trainer(_work_on_float_network, arguments, f"baseline-{key}", config, store, RESTARTS).fit()
+    except train.WorkerGroupError as error:
+        (cause, *_) = error.worker_failures.values()
+        refusal = getattr(cause, "cause", cause)
+        if isinstance(refusal, RefusedError):
+            raise refusal from error
+        raise UserError(f"the float network's workers were lost {RESTARTS + 1} times ({refusal})") from error
+    if (message := ray.get(tell.board.refusal.remote())) is not None:
+        raise UserError(message)
+
+
+def _work_on_float_network(arguments: dict[str, Any]) -> None:
+    context = train.get_context()
+    config, tell = arguments["config"], arguments["tell"]
+    torch.set_num_threads(max(1, int(config.resources.cpus_per_worker)))
+    replicas = Replicas(context.get_world_rank(), context.get_world_size())
+    try:
+        ensure_baseline(
+            config,
+            arguments["store"],
+            get_device(),
+            replicas,
+            checkpoint_minutes=arguments["checkpoint_minutes"],
+            tell=tell if replicas.is_first else nobody_is_told,
+        )
+    except (UserError, TrialError) as error:
+        if isinstance(error, MachineError):
+            raise
+        ray.get(tell.board.refuse.remote(str(error)))  # all workers raise it, and would in vain be started again
+
+
 def _trainer(trial: Trial, store: ResultsStore, arguments: dict[str, Any], avoided: Sequence[Place]) -> TorchTrainer:
+    restarts = (RESTARTS + 1) // TRAINERS - 1
+    return _make_trainer(_work, arguments, trial.trial_id, trial.config, store, restarts, avoided)
+
+
+def _make_trainer(
+    work: Callable[[dict[str, Any]], None],
+    arguments: dict[str, Any],
+    name: str,
+    config: TrialConfig,
+    store: ResultsStore,
+    restarts: int,
+    avoided: Sequence[Place] = (),
+) -> TorchTrainer:
     return TorchTrainer(
-        _work,
+        work,
         train_loop_config=arguments,
-        scaling_config=scaling(trial.config, avoided),
-        torch_config=TorchConfig(backend="nccl" if trial.config.resources.gpus_per_worker > 0 else "gloo"),
+        scaling_config=scaling(config, avoided),
+        torch_config=TorchConfig(backend="nccl" if config.resources.gpus_per_worker > 0 else "gloo"),
         run_config=train.RunConfig(
-            name=trial.trial_id,
-            storage_path=store.scratch,
-            failure_config=train.FailureConfig(max_failures=(RESTARTS + 1) // TRAINERS - 1),
+            name=name, storage_path=store.scratch, failure_config=train.FailureConfig(max_failures=restarts)
         ),
     )
 

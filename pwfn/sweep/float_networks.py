@@ -8,12 +8,15 @@ from typing import TypeVar
 
 import ray
 from ray.exceptions import RayTaskError
+from rich.console import Console
 
-from pwfn.baseline import baseline_key
+from pwfn.baseline import Tell, baseline_key
 from pwfn.config import TrialConfig
 from pwfn.errors import MachineError, TrialError, UserError
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
+from pwfn.sweep.distributed import train_float_network
+from pwfn.sweep.float_progress import watched
 from pwfn.sweep.lost import RESTARTS
 from pwfn.sweep.placement import task_options
 from pwfn.trial.failures import as_machine_error
@@ -39,20 +42,29 @@ def _understand(config: TrialConfig) -> tuple[Understood, Fingerprint]:
     return understand(config), fingerprint_inputs(config)
 
 
-def make_baselines(configs: Iterable[TrialConfig], store: ResultsStore, *, checkpoint_minutes: float) -> None:
-    """Make each float network that trials start from, in a place where a trial would run.
+def make_baselines(
+    configs: Iterable[TrialConfig], store: ResultsStore, *, checkpoint_minutes: float, console: Console
+) -> None:
+    """Make each float network that trials start from, in a place where a trial would run; show how far they are.
+
+    One that is trained is trained by all workers of a trial together.
 
     Raises:
-        UserError: the model or the data cannot be used.
+        UserError: the model or the data cannot be used, or the training diverges.
     """
-    _for_each_float_network(
-        functools.partial(_make_baseline, store=store, checkpoint_minutes=checkpoint_minutes), configs
-    )
+    distinct = {baseline_key(config): config for config in configs}
+    several = [each for each in distinct.values() if each.resources.workers > 1 and each.baseline.epochs > 0]
+    alone = [each for each in distinct.values() if each not in several]
+    with watched(console) as tell:
+        make = functools.partial(_make_baseline, store=store, checkpoint_minutes=checkpoint_minutes, tell=tell)
+        _for_each_float_network(make, alone)
+        for config in several:
+            train_float_network(config, store, tell, checkpoint_minutes=checkpoint_minutes)
 
 
-def _make_baseline(config: TrialConfig, store: ResultsStore, checkpoint_minutes: float) -> None:
+def _make_baseline(config: TrialConfig, store: ResultsStore, checkpoint_minutes: float, tell: Tell) -> None:
     device = own_device(config.resources)
-    ensure_baseline(config, store, device, Replicas(), checkpoint_minutes=checkpoint_minutes)
+    ensure_baseline(config, store, device, Replicas(), checkpoint_minutes=checkpoint_minutes, tell=tell)
 
 
 def _for_each_float_network(

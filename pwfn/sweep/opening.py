@@ -44,6 +44,8 @@ class Request:
     """Folder for Ray's own files; None takes Ray's."""
     retry_failed: str | None = None
     """Class of the failed trials that run again, or `ALL_CLASSES`."""
+    only_float: bool = False
+    """End when the float networks are made."""
 
 
 def check_request(study: SearchStudy, request: Request) -> None:

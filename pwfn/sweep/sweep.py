@@ -106,6 +106,8 @@ def search(
     ):
         slots = slots_asked_for(study.space, address, console)
         _begin(study, request, ownership, console, say)
+        if request.only_float:
+            return "only the float networks were asked for"
         study = replace(study, store=replace(study.store, patience=PATIENCE))
         run = functools.partial(_run_all, ownership=ownership, slots=slots, since=since, console=console)
         stopped_because = _run_phases(study, confirm, ownership, run)
@@ -128,8 +130,7 @@ def _begin(
     if not ownership.others():
         store.clear_leftovers({row["trial_id"] for row in store.read_trials()})
     wait_for_baselines(store, set(found), ownership, say)
-    with console.status(f"making {len(found)} float networks"):
-        make_baselines(configs, store, checkpoint_minutes=study.space.search.checkpoint_minutes)
+    make_baselines(configs, store, checkpoint_minutes=study.space.search.checkpoint_minutes, console=console)
 
 
 def _run_phases(study: SearchStudy, confirm: int, ownership: Ownership, run: Callable[..., str | None]) -> str | None:

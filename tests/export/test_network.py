@@ -29,6 +29,7 @@ NETWORKS = {
     "digits_cnn": 1,
     "digits_mlp": 1,
     "cifar_resnet20": 3,
+    "cifar_cct2": 3,
     "test_vit": 3,
     "test_efficientnet": 3,
     "test_convnext": 3,
@@ -326,7 +327,7 @@ def test_what_is_no_source_is_said(tmp_path):
         load_state(file)
 
 
-@pytest.mark.parametrize("name", ["digits_cnn", "digits_mlp", "cifar_resnet20"])
+@pytest.mark.parametrize("name", ["digits_cnn", "digits_mlp", "cifar_resnet20", "cifar_cct2"])
 def test_our_own_networks_can_be_scripted(name):
     network = build(name, NETWORKS[name])
     channels, side, _ = network.pretrained_cfg["input_size"]

@@ -52,6 +52,8 @@ def test_published_resnet_on_a_part_of_the_test_set(shared_data: Path) -> None:
         ("cifar_resnet32", (3, 32, 32), 464_154),
         ("cifar_resnet44", (3, 32, 32), 658_586),
         ("cifar_resnet56", (3, 32, 32), 853_018),
+        ("cifar_cct2", (3, 32, 32), 283_723),
+        ("cifar_cct4", (3, 32, 32), 482_123),
         ("digits_cnn", (1, 8, 8), 32_050),
         ("digits_mlp", (1, 8, 8), 17_226),
         ("mlp_500_300", (1, 28, 28), 545_810),
@@ -102,6 +104,7 @@ def test_digits_networks_learn_digits(name: str, floor: float) -> None:
         ("deit_tiny_distilled_patch16_224", 32),
         ("densenet121", 32),
         ("cifar_resnet20", None),
+        ("cifar_cct2", None),
         ("digits_cnn", None),
         ("digits_mlp", None),
     ],
@@ -131,3 +134,24 @@ class TestConformance:
         assert flats[0].gradient.any()
         flats[0].values.zero_()
         assert not torch.equal(network(images), before)
+
+
+def test_a_compact_transformer_has_layer_norms_and_pools_its_tokens() -> None:
+    network = build_network(ModelConfig(name="cifar_cct2"), num_classes=5, in_channels=3, image_size=20)
+    kinds = {type(module) for module in network.modules() if not list(module.children())}
+    assert {kind.__name__ for kind in kinds if "Norm" in kind.__name__} == {"LayerNorm"}
+    sets = split_parameters(network)
+    assert {name for name in sets.rest if "norm" not in name} == {"pos_embed"}
+    assert sets.rest["pos_embed"].shape == (1, 25, 128)
+    assert network.no_weight_decay() == {"pos_embed"}
+    images = torch.rand(3, 3, 20, 20)
+    # Sequence pooling: with equal scores for all tokens it is their mean.
+    nn.init.zeros_(network.pool.weight)
+    tokens = network.norm(network.blocks(network.stem(images).flatten(2).transpose(1, 2) + network.pos_embed))
+    torch.testing.assert_close(network(images), network.head(tokens.mean(dim=1)))
+
+
+def test_a_compact_transformer_refuses_another_image_size() -> None:
+    network = timm.create_model("cifar_cct2")
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        network(torch.zeros(1, 3, 64, 64))

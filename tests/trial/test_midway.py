@@ -40,6 +40,15 @@ METHODS = {
     "wfn": WfnConfig(fractions=(0.5, 1.0), delta=0.1),
     "qat": QatConfig(stages=(8, 4), stage_rounds=(2,), fisher_images=8, rate_strength=0.01, gradual_start=0.5),
 }
+RECIPES = {
+    "wfn": {
+        "opt": "lamb", "sched": "cosine", "warmup_epochs": 1, "weight_decay": 0.05, "smoothing": 0.1, "mixup": 0.2,
+        "cutmix": 1.0, "aa": "rand-m5-n1", "reprob": 0.3, "augment_epochs": 1, "model_ema": True,
+        "model_ema_decay": 0.9, "teacher": ModelConfig(name="digits_mlp", random=True), "distillation": 0.5,
+        "precision": "bfloat16",
+    },
+}  # fmt: skip
+"""How the float network is trained, for all of timm's options at once; the others are trained plainly."""
 AT_EVERY_STEP = 1e-9
 """Minutes between two checkpoints."""
 
@@ -55,6 +64,7 @@ register_model(dropping_cnn)
 
 
 def trial(method) -> Trial:
+    recipe = RECIPES.get(method.name, {"lr_schedule": "cosine"})
     config = TrialConfig(
         model=ModelConfig(name="dropping_cnn"),
         data=DataConfig(
@@ -65,7 +75,7 @@ def trial(method) -> Trial:
             lr_schedule="cosine",
         ),
         evaluation=EvaluationConfig(batch_size=50, recalibration_images=64),
-        baseline=BaselineConfig(epochs=2, batch_size=32, lr=0.05, allow_chance=True, lr_schedule="cosine"),
+        baseline=BaselineConfig(epochs=2, batch_size=32, lr=0.05, allow_chance=True, **recipe),
         method=method,
     )  # fmt: skip
     return Trial("0000", 0, "s", config)

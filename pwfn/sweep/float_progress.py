@@ -1,0 +1,111 @@
+"""How far the training of float networks is, told by the processes that train and shown by the driver."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pwfn.baseline import FloatProgress
+from pwfn.sweep.progress import printer
+
+REFRESH_SECONDS = 1.0
+SECONDS_BETWEEN_LINES = 60.0
+"""Where the output is no terminal: time between two lines on one network."""
+
+
+class Board:
+    """An actor to which training processes tell how far they are."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, FloatProgress] = {}
+        self._refusal: str | None = None
+
+    def note(self, progress: FloatProgress) -> None:
+        """Keep how far a network is."""
+        self._latest[progress.network] = progress
+
+    def latest(self) -> list[FloatProgress]:
+        """Return how far each network is."""
+        return list(self._latest.values())
+
+    def refuse(self, message: str) -> None:
+        """Keep why a training cannot go on."""
+        self._refusal = message
+
+    def refusal(self) -> str | None:
+        """Return why a training could not go on, if one could not."""
+        return self._refusal
+
+
+class Teller:
+    """Tells a board how far this process is, once a second; it can be sent to other processes."""
+
+    def __init__(self, board: Any) -> None:
+        self.board = board
+        self._last = 0.0
+
+    def __call__(self, progress: FloatProgress) -> None:
+        """Tell it, unless that was done a moment ago."""
+        now = time.monotonic()
+        if now - self._last >= REFRESH_SECONDS or progress.epochs_done == progress.num_epochs:
+            self._last = now
+            self.board.note.remote(progress)
+
+
+@contextmanager
+def watched(console: Console) -> Iterator[Teller]:
+    """Show, until the block ends, a bar for each network in a terminal, and elsewhere a line each minute."""
+    board = ray.remote(num_cpus=0)(Board).remote()
+    ended = threading.Event()
+    thread = threading.Thread(target=_show, args=(board, console, ended), daemon=True)
+    thread.start()
+    try:
+        yield Teller(board)
+    finally:
+        ended.set()
+        thread.join()
+        ray.kill(board)
+
+
+def _show(board: Any, console: Console, ended: threading.Event) -> None:
+    if console.is_terminal:
+        _show_bars(board, console, ended)
+    else:
+        _print_lines(board, console, ended)
+
+
+def _show_bars(board: Any, console: Console, ended: threading.Event) -> None:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("epoch {task.completed:.1f} of {task.total}, {task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, console=console, transient=True) as bars:
+        while not ended.wait(REFRESH_SECONDS):
+            for told in ray.get(board.latest.remote()):
+                if told.network not in tasks:
+                    tasks[told.network] = bars.add_task(told.network, total=told.num_epochs, loss="")
+                bars.update(tasks[told.network], completed=told.epochs_done, loss=_loss(told))
+
+
+def _print_lines(board: Any, console: Console, ended: threading.Event) -> None:
+    say, last = printer(console), time.monotonic()
+    while not ended.wait(REFRESH_SECONDS):
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            for told in ray.get(board.latest.remote()):
+                say(f"float network {told.network}: epoch {told.epochs_done:.2f} of {told.num_epochs}, {_loss(told)}")
+
+
+def _loss(told: FloatProgress) -> str:
+    return "" if told.loss is None else f"loss {told.loss:.3f}"
