@@ -1,5 +1,6 @@
 """The networks of docs/results/models: each is as small and as accurate as its file and docs/results.md say."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,11 +9,17 @@ import pytest
 from pwfn.commands import run
 from pwfn.config import shared_data_folder
 from pwfn.export.contents import read_contents
+from pwfn.results.store import ResultsStore
 
 DOCS = Path(__file__).parents[1] / "docs"
 FILES = sorted((DOCS / "results" / "models").glob("*.safetensors"))
 IDS = [path.name for path in FILES]
 LARGEST = 200_000
+TOLERANCE = {"float32": 0.02, "bfloat16": 0.5}
+"""Points of accuracy, by what the trial computed in; `evaluate` measures in float32.
+
+One image in ten thousand may lie so near to two classes that another processor decides otherwise; in bfloat16 some do.
+"""
 
 
 def test_there_are_some() -> None:
@@ -36,8 +43,11 @@ def test_its_accuracy_is_what_it_says(path: Path, capsys: pytest.CaptureFixture[
     assert folder is not None
     options = ["--data", "parquet", "--data-root", str(folder / "cifar10"), "--device", "cpu", "--batch-size", "64"]
     assert run("evaluate", [str(path), *options]) == 0
-    said = read_contents(path).metadata.metrics["test_top1"]
+    metadata = read_contents(path).metadata
+    said = metadata.metrics["test_top1"]
     assert isinstance(said, float)
+    rows = ResultsStore(str(DOCS / "results" / "cifar10"), metadata.provenance["study"]).read_trials()
+    [row] = [row for row in rows if row["trial_id"] == metadata.provenance["trial_id"]]
+    precision = json.loads(row["config_json"])["training"]["precision"]
     [found] = re.findall(r"accuracy +top-1 ([\d.]+)%", capsys.readouterr().out)
-    # One image in ten thousand may lie so near to two classes that another processor decides otherwise.
-    assert float(found) == pytest.approx(100 * said, abs=0.02)
+    assert float(found) == pytest.approx(100 * said, abs=TOLERANCE[precision])

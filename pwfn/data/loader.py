@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,12 +168,17 @@ def _loader_errors(config: DataConfig) -> Iterator[None]:
 def _outlast_signals(worker: int) -> None:
     """Let the process that waits for a loader worker decide what Ctrl-C and SIGTERM, sent to both, shall mean.
 
-    The second SIGTERM ends the worker: torch sends one, and Python another when the process ends.
+    A SIGTERM from that process itself ends the worker, also one that waits for a file which never answers.
     """
-    num_came = itertools.count()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(1) if next(num_came) else None)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # leaves it to the thread, which learns who sent it
+    threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(1)
 
 
 @dataclass(frozen=True)

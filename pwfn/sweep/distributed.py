@@ -16,7 +16,7 @@ from pwfn.errors import MachineError, TrialError, UserError
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
-from pwfn.sweep.float_progress import Teller
+from pwfn.sweep.float_board import Teller
 from pwfn.sweep.lost import RESTARTS, cause_of_loss, lost_row
 from pwfn.sweep.placement import of_worker
 from pwfn.sweep.places import Place, has_room_outside, here, selector_without

@@ -1,6 +1,7 @@
 """Broken images, stuck files, killed workers, short memory: one line, or left out with a count; never a hang."""
 
 import io
+import multiprocessing
 import os
 import signal
 import threading
@@ -95,6 +96,7 @@ def test_a_file_that_never_answers_ends_in_one_line(root: Path) -> None:
     ):
         list(data.batches("test", batch_size=16))
     assert time.monotonic() - started < 60
+    assert not multiprocessing.active_children()  # the worker that waits for the file has ended too
 
 
 def test_a_killed_worker_ends_in_one_line(root: Path) -> None:

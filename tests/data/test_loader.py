@@ -1,7 +1,6 @@
 import multiprocessing
-import os
 import random
-import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -205,14 +204,13 @@ def test_workers_leave_it_to_their_parent_what_a_signal_means(root: Path) -> Non
     """Ctrl-C and a batch system's SIGTERM reach them too; the round goes on, and in the end they are gone."""
     data = _prepare(root, loader_workers=2)
     expected = list(data.batches("train", batch_size=2))
+    assert not multiprocessing.active_children()
     batches = data.batches("train", batch_size=2)
     found = [next(batches)]
-    workers = multiprocessing.active_children()
+    workers = [str(worker.pid) for worker in multiprocessing.active_children()]
     assert len(workers) == 2
-    for worker in workers:
-        assert worker.pid is not None
-        os.kill(worker.pid, signal.SIGINT)
-        os.kill(worker.pid, signal.SIGTERM)
+    for name in ("INT", "TERM"):
+        subprocess.run(["kill", "-s", name, *workers], check=True)  # not from their parent
     found += batches
     assert all(
         torch.equal(one, two) for pair in zip(found, expected, strict=True) for one, two in zip(*pair, strict=True)

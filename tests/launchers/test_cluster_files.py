@@ -46,13 +46,19 @@ def test_images_and_versions_are_those_the_project_is_tested_with():
 
 
 @pytest.mark.parametrize("name", ["README.md", "slurm.sh", "submit.sh"])
-def test_every_search_that_is_shown_has_a_plan(name, monkeypatch, capsys):
+def test_every_search_that_is_shown_has_a_plan(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     shown = re.findall(r"--space \S+ --results \S+(?: --set \S+)?", (CLUSTER / name).read_text())
     assert shown
     for options in {*shown} - {"--space SPACE --results PLACE"}:
-        code = run("search", [*shlex.split(options), "--dry-run"])
+        code = run("search", [*here(shlex.split(options), tmp_path), "--dry-run"])
         check_plan(code, *capsys.readouterr())
+
+
+def here(options: list[str], folder: Path) -> list[str]:
+    """Put results, which are shown in a bucket, into a folder of this machine."""
+    place = options.index("--results") + 1
+    return [*options[:place], str(folder / "results"), *options[place + 1 :]]
 
 
 def check_plan(code: int, output: str, errors: str) -> None:
@@ -278,7 +284,7 @@ def test_the_image_holds_what_the_rayjob_runs(tmp_path):
     python, script, *options = shlex.split(rayjob()["spec"]["entrypoint"])
     assert (python, script) == ("python", f"{folder}/launchers/search.py")
     assert options[options.index("--address") + 1] == "auto"
-    command = [sys.executable, tmp_path / "launchers" / "search.py", *options, "--dry-run"]
+    command = [sys.executable, tmp_path / "launchers" / "search.py", *here(options, tmp_path), "--dry-run"]
     done = subprocess.run(command, capture_output=True, text=True, cwd="/", env={"PYTHONPATH": str(tmp_path)})
     check_plan(done.returncode, done.stdout, done.stderr)
     assert "Plan of deit" in done.stdout

@@ -275,6 +275,7 @@ def test_code_that_a_number_depends_on_counts(package, name, before, after):
         ("training.py", "\n\n\ndef ", "\n\n\n# a comment\n\n\ndef   "),
         ("sweep/sweep.py", "verbose=0", "verbose=1"),
         ("sweep/progress.py", "return ", "return 0 or "),
+        ("sweep/float_progress.py", "return ", "return 0 or "),
     ],
 )
 def test_comments_docstrings_format_and_what_only_shows_or_starts_do_not_count(package, name, before, after):

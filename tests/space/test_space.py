@@ -448,7 +448,7 @@ class TestRefusals:
 
     def test_an_unknown_space(self):
         with pytest.raises(
-            UserError, match=r"no search space 'digts': .* one of cifar10, deit.*; did you mean digits\?"
+            UserError, match=r"no search space 'digts': .* one of cct_cifar10, cifar10, deit.*; did you mean digits\?"
         ):
             SearchSpace.load("digts")
 
