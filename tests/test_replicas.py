@@ -48,7 +48,7 @@ def run(rank: int, world_size: int, case: str):
     for record in run_rounds(method):
         values = trained(method)
         steps.append((values.clone(), record.after, record.test_before, record.train_loss))
-    return steps, noises
+    return steps, noises, method.task.parameter_sets.num_parameters
 
 
 def trained(method):
@@ -76,7 +76,13 @@ def _noted_noises(posterior):
 def work(rank: int, world_size: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
-    results = {case: run(rank, world_size, case) for case in CASES}
+    all_reduce, results = dist.all_reduce, {}
+    for case in CASES:
+        sizes: list[int] = []
+        dist.all_reduce = lambda tensor, *args, sizes=sizes, **options: (
+            sizes.append(tensor.numel()), all_reduce(tensor, *args, **options)
+        )[1]  # fmt: skip
+        results[case] = (*run(rank, world_size, case), sizes)
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(results))
     dist.destroy_process_group()
 
@@ -93,10 +99,10 @@ def replicas(tmp_path_factory):
     return [pickle.loads(Path(folder, f"{rank}.pickle").read_bytes()) for rank in range(2)]
 
 
-@pytest.mark.parametrize("case", ["no noise", "wfn"])
-def test_without_noise_two_workers_give_the_result_of_one(replicas, case):
-    alone, _ = run(0, 1, case)
-    together, _ = replicas[0][case]
+@pytest.mark.parametrize("case", ["no noise", "noise", "wfn"])
+def test_two_workers_give_the_result_of_one(replicas, case):
+    alone, *_ = run(0, 1, case)
+    together, *_ = replicas[0][case]
     for (values, after, test_before, loss), (other, after2, test_before2, loss2) in zip(alone, together, strict=True):
         torch.testing.assert_close(values, other, rtol=1e-3, atol=1e-5)
         assert (after, test_before) == (after2, test_before2)
@@ -105,13 +111,25 @@ def test_without_noise_two_workers_give_the_result_of_one(replicas, case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_all_workers_hold_the_same_values_after_every_round(replicas, case):
-    (first, _), (second, _) = replicas[0][case], replicas[1][case]
+    (first, *_), (second, *_) = replicas[0][case], replicas[1][case]
     for (values, *measured), (other, *measured2) in zip(first, second, strict=True):
         assert torch.equal(values, other)
         assert measured == measured2
 
 
-def test_each_worker_draws_its_own_noise(replicas):
-    (_, first), (_, second) = replicas[0]["noise"], replicas[1]["noise"]
-    assert len(first) == len(second) > 0
-    assert not any(torch.equal(noise, other) for noise, other in zip(first, second, strict=True))
+def test_all_workers_draw_the_noise_of_one(replicas):
+    first, second, alone = replicas[0]["noise"][1], replicas[1]["noise"][1], run(0, 1, "noise")[1]
+    assert len(first) == len(second) == len(alone) > 0
+    assert all(map(torch.equal, first, alone))
+    assert all(map(torch.equal, second, alone))
+    assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("case", ["noise", "wfn", "qat"])
+def test_a_step_exchanges_one_number_for_each_parameter(replicas, case):
+    """Not also one for each sigma; with qat one for each of its values, too."""
+    _, _, num_parameters, sizes = replicas[0][case]
+    num_values = CASES[case].sizes[0] if case == "qat" else 0
+    num_steps = (1 + 2) * (256 // 64)  # the epochs of the two rounds, or stages
+    assert max(sizes) == num_parameters + num_values
+    assert sum(size >= num_parameters for size in sizes) == num_steps

@@ -108,25 +108,27 @@ def test_devices_that_are_mixed_are_found(change, words):
 
 
 def that_asks_for_a_number(fill):
-    def change(self):
-        fill(self)
-        if self.gradient.isnan().any():
+    def change(self, pulled, free):
+        squares = fill(self, pulled, free)
+        if squares.isnan():
             raise ValueError
+        return squares
 
     return change
 
 
 def that_assigns_by_a_mask(fill):
-    def change(self):
-        fill(self)
+    def change(self, pulled, free):
+        squares = fill(self, pulled, free)
         self.sigma_gradient[self.fixed] = 0
+        return squares
 
     return change
 
 
 @pytest.mark.parametrize("change", [that_asks_for_a_number, that_assigns_by_a_mask])
 def test_waiting_in_every_step_is_found(change):
-    with planted(Posterior, "fill_sigma_gradient_", change):
+    with planted(Posterior, "fill_sigma_gradient_and_square_", change):
         few, many = (measured(config(**SHORT, train_images=n, images=32))[1]["train"] for n in (64, 128))
     assert many == few + 2  # two steps more
 

@@ -49,7 +49,7 @@ class Pwfn(Method):
         if index == 0 and self.config.prior and self.config.sigma_init == "fisher":
             posterior.start_from_fisher_(self.task.fisher(self.config.fisher_images))
         num_epochs, num_steps = epochs_and_steps(training, index, self.task.num_steps(training))
-        generator = self.task.generator("noise", index)
+        generator = self.task.common_generator("noise", index)
         # All together, or first all but sigma and then sigma alone.
         parts = [(True, False), (False, True)] if self.config.alternate else [(True, True)]
         losses: list[float] = []
@@ -207,32 +207,44 @@ class PosteriorLearner(Learner):
     """Trains mu, sigma and the other parameters; in each step the network has one sample of the weights."""
 
     def __init__(self, posterior: Posterior, descent: Descent, generator: torch.Generator) -> None:
-        super().__init__(posterior.network, descent)
+        super().__init__(posterior.network, descent, posterior.flats)
         self.posterior = posterior
         self.generator = generator
+        self.pulled = posterior.pulled()
 
     def prepare(self) -> None:
-        """Clear the gradients and draw the weights of this step, or take their means if noise is off."""
-        self.posterior.gradient.zero_()
+        """Forget the gradients and draw the weights of this step, or take their means if noise is off."""
+        super().prepare()
         if self.posterior.config.noise:
             self.posterior.draw_(self.generator)
         else:
+            self.posterior.eps.zero_()
             self.posterior.show_mean_()
 
     def step(self) -> None:
-        """Update mu, sigma and the other parameters from the gradients of the backward pass."""
-        self.posterior.fill_sigma_gradient_()
-        self.descent.step()
-        self.posterior.limit_()
+        """Update mu, sigma and the other parameters from the gradients of the backward passes.
+
+        All replicas draw the same noise. So the mean over them of g * eps is the mean of g, times eps, and they need
+        not exchange the gradient of sigma.
+        """
+        posterior, descent = self.posterior, self.descent
+        self.collect()
+        descent.replicas.mean_together_([posterior.mu_gradient, posterior.rest.gradient])
+        if descent.is_fused:
+            descent.update(posterior.fill_sigma_gradient_and_square_(self.pulled, descent.free))
+        else:
+            posterior.fill_sigma_gradient_(self.pulled)
+            descent.update()
+        posterior.limit_()
 
     def state(self) -> dict[str, Tensor]:
         """Copy where the noise stands, too."""
-        return {**super().state(), "own.generator": self.generator.get_state()}
+        return {**super().state(), "generator": self.generator.get_state()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on with the same noise."""
         super().load_state(state)
-        self.generator.set_state(state["own.generator"])
+        self.generator.set_state(state["generator"])
 
 
 def quantiles_of_free(posterior: Posterior) -> dict[str, float]:
