@@ -9,7 +9,7 @@ docs/networks.md has the whole list, and says what it means for layers that comp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -189,16 +189,35 @@ def as_factor(mask: Tensor, like: Tensor) -> Tensor:
 
 
 def quantile(values: Tensor, q: float) -> Tensor:
-    """Linearly interpolated quantile q in [0, 1] over the last dimension.
+    """Linearly interpolated quantile q in [0, 1] over the last dimension; see `quantiles`."""
+    return quantiles(values, (q,))[0]
 
-    That dimension may have any size; torch.quantile refuses more than 2^24 numbers.
+
+def quantiles(values: Tensor, qs: Sequence[float]) -> Tensor:
+    """Linearly interpolated quantiles over the last dimension, stacked along a new first one.
+
+    The last dimension may have any size; torch.quantile refuses more than 2^24 numbers.
     """
     size = values.shape[-1]
-    position = q * (size - 1)
-    below = math.floor(position)
-    low = values.kthvalue(below + 1).values
-    high = values.kthvalue(min(below + 2, size)).values
-    return low + (high - low) * (position - below)
+    at = ranked(values)
+    found = []
+    for position in (q * (size - 1) for q in qs):
+        below = math.floor(position)
+        low, high = at(below), at(min(below + 1, size - 1))
+        found.append(low + (high - low) * (position - below))
+    return torch.stack(found)
+
+
+def ranked(values: Tensor) -> Callable[[int], Tensor]:
+    """Return what gives the number of any rank over the last dimension; rank 0 is the smallest.
+
+    A GPU sorts once for all ranks: its kthvalue is a single thread block, and takes 20 times as long as a sort for 10^8
+    numbers (pytorch issue 75599).
+    """
+    if values.device.type == "cpu":
+        return lambda rank: values.kthvalue(rank + 1).values
+    ascending = values.sort().values
+    return lambda rank: ascending[..., rank]
 
 
 class FlatParameters:

@@ -1,5 +1,6 @@
 """Two data-parallel processes against one, over a real gloo group on this machine."""
 
+import os
 import pickle
 import socket
 from pathlib import Path
@@ -18,6 +19,8 @@ from pwfn.models import build_network, preprocessing_of
 from pwfn.replicas import Replicas
 from pwfn.task import Task
 
+BACKEND = os.environ.get("PWFN_TEST_BACKEND", "gloo")
+"""gloo on CPUs, or nccl on two GPUs (`tests/benchmarks/first_gpu.sh`)."""
 DIGITS = DataConfig(name="digits", augmentation="none", train_images=256)
 
 
@@ -40,14 +43,15 @@ def run(rank: int, world_size: int, case: str):
     )
     source = open_source(DIGITS, seed=0)
     network = build_network(config.model, num_classes=10, in_channels=1, seed=1)
-    data = source.prepare(preprocessing_of(network), torch.device("cpu"))
-    task = Task(network, data, config, torch.device("cpu"), Replicas(rank, world_size))
+    device = torch.device("cpu" if BACKEND == "gloo" else f"cuda:{rank}")
+    data = source.prepare(preprocessing_of(network), device)
+    task = Task(network.to(device), data, config, device, Replicas(rank, world_size))
     method = METHODS[config.method.name](task)
     noises = _noted_noises(method.posterior) if isinstance(method, Pwfn) else []
     steps = []
     for record in run_rounds(method):
         values = trained(method)
-        steps.append((values.clone(), record.after, record.test_before, record.train_loss))
+        steps.append((values.cpu().clone(), record.after, record.test_before, record.train_loss))
     return steps, noises, method.task.parameter_sets.num_parameters
 
 
@@ -67,7 +71,7 @@ def _noted_noises(posterior):
 
     def draw_and_note(generator):
         draw(generator)
-        noises.append(posterior.eps.clone())
+        noises.append(posterior.eps.cpu().clone())
 
     posterior.draw_ = draw_and_note
     return noises
@@ -75,7 +79,9 @@ def _noted_noises(posterior):
 
 def work(rank: int, world_size: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
+    if BACKEND == "nccl":
+        torch.cuda.set_device(rank)
+    dist.init_process_group(BACKEND, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
     all_reduce, results = dist.all_reduce, {}
     for case in CASES:
         sizes: list[int] = []

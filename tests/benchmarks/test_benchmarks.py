@@ -85,7 +85,7 @@ CLUSTER = {
 }
 """Benchmarks that start Ray."""
 
-PARTS = {"printed", "nncodec_size", "version1_encoder"}
+PARTS = {"printed", "first_gpu_parts", "nncodec_size", "version1_encoder"}
 """Files that benchmarks use and that are no benchmarks themselves."""
 
 

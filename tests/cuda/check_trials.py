@@ -21,6 +21,11 @@ FURTHER = (
     "qat, powers of two, fisher", "gpfq, sample by sample", "msq", "kmeans by tensor",
 )  # fmt: skip
 """Cases beside those that have every method and kind of training once."""
+UNDETERMINED: set[tuple[str, str]] = set()
+"""Operations whose results on floats differ from run to run, and the files that asked for them, of all trials so far.
+"""
+ALLOWED = {("index_add_", "methods/qat/assignment.py")}
+"""The sums of qat and of living weights are exchanged between replicas before anything follows from them."""
 LOOPS = ("train", "evaluate", "recalibrate", "float network train")
 SHORT = {"method": PwfnConfig(fractions=(1.0,), b=4, max_order=2)}
 
@@ -32,10 +37,11 @@ def on_the_device(case: str, size: int = 1):
 
 
 def measured(of):
-    ledger.waits.clear()
+    ledger.clear()
     with pretended_cuda(), phases():
         row = run(of, "cuda")
         opening._data.cache_clear()
+    UNDETERMINED.update((operation, line.partition(":")[0]) for _, operation, line in ledger.undetermined)
     waits = Counter()
     for (phase, *_), number in ledger.waits.items():
         waits[phase] += number
@@ -49,6 +55,7 @@ def test_the_device_gives_the_row_of_the_cpu_and_keeps_nothing(case):
     expected = run(config(**CASES[case]), "cpu")
     assert {name: row.get(name) for name in COMPARED} == {name: expected.get(name) for name in COMPARED}
     assert left == []
+    assert UNDETERMINED <= ALLOWED
 
 
 @pytest.mark.parametrize("case", ["pwfn, live, alternate", "qat", *SLOW_TRAINED])

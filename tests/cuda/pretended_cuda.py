@@ -104,6 +104,14 @@ class Ledger:
         self.launches[self.phase, what] += kernels
         self.bytes[self.phase, what] += num_bytes
 
+    def note_undetermined(self, name: str, args: tuple, tensors: list[Tensor]) -> None:
+        if name not in UNDETERMINED or not any(each.is_floating_point() for each in tensors):
+            return
+        adds_nothing = name.startswith(("index_put", "_index_put")) and not (len(args) > 3 and args[3])
+        finds_largest = any(isinstance(each, str) and each in ("amax", "amin") for each in args)
+        if not (adds_nothing or finds_largest):
+            self.undetermined[self.phase, name, _line_of_ours()] += 1
+
     def wait(self, what: str) -> None:
         self.waits[self.phase, what, _line_of_ours()] += 1
 
@@ -219,8 +227,7 @@ def _dispatch(func, args, kwargs):
     if name in TF32_PRODUCTS and _rounds(name):
         ledger.rounded += 1
         inner_args = tree_map(_to_tf32, inner_args)
-    if name in UNDETERMINED and any(each.is_floating_point() for each in leaves):
-        ledger.undetermined[ledger.phase, name, _line_of_ours()] += 1
+    ledger.note_undetermined(name, args, leaves)
     if name == "kthvalue" and args[0].shape[args[1] if len(args) > 2 else -1] > MOST_BY_KTHVALUE:
         raise RuntimeError(f"kthvalue of {args[0].shape[-1]} values: one thread block would sort them")
     result = func(*inner_args, **inner_kwargs)
@@ -276,8 +283,7 @@ class _Touched(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         if name in WAITING:
             raise RuntimeError(f"{name} inside a function that is compiled as a whole")
-        if name in UNDETERMINED and any(each.is_floating_point() for each in tree_leaves(args) if _is_tensor(each)):
-            ledger.undetermined[ledger.phase, name, _line_of_ours()] += 1
+        ledger.note_undetermined(name, args, list(filter(_is_tensor, tree_leaves(args))))
         places = dict(zip([each.name for each in func._schema.arguments], args, strict=False)) | (kwargs or {})
         for argument in func._schema.arguments:
             is_written = argument.alias_info is not None and argument.alias_info.is_write

@@ -21,7 +21,7 @@ from pwfn.methods.pwfn.living import LivingWeights
 from pwfn.methods.pwfn.posterior import Posterior
 from pwfn.methods.pwfn.settling import LivingLearner, SharedValuesLearner
 from pwfn.methods.rounds import Fixing, Method, State
-from pwfn.parameters import copied, quantile, split_parameters
+from pwfn.parameters import copied, quantiles, split_parameters
 from pwfn.task import Task, epochs_and_steps
 from pwfn.training import Learner, evaluate_ensemble
 
@@ -250,4 +250,6 @@ class PosteriorLearner(Learner):
 def quantiles_of_free(posterior: Posterior) -> dict[str, float]:
     """Quantiles of sigma over the weights that are not fixed yet, by name; empty if all are fixed."""
     free = posterior.sigma[~posterior.fixed]
-    return {name: float(quantile(free, q)) for name, q in SIGMA_QUANTILES.items()} if free.numel() else {}
+    if not free.numel():
+        return {}
+    return dict(zip(SIGMA_QUANTILES, quantiles(free, tuple(SIGMA_QUANTILES.values())).tolist(), strict=True))

@@ -27,6 +27,9 @@ class SharedValuesLearner(Learner):
         self.posterior = posterior
         self.posterior.sigma_gradient.zero_()  # no step changes it
         self.values, self.place, self.counts = torch.unique(posterior.mu, return_inverse=True, return_counts=True)
+        self._order = torch.empty(0)
+        if posterior.mu.device.type != "cpu":
+            self._order = self.place.argsort().int()
 
     def prepare(self) -> None:
         """Forget the gradients and give the network the values, without noise."""
@@ -38,11 +41,17 @@ class SharedValuesLearner(Learner):
         """Update each value and the other parameters from the gradients of the backward pass."""
         self.collect()
         gradient, mu = self.posterior.mu_gradient, self.posterior.mu
-        mean = torch.zeros_like(self.values).index_add_(0, self.place, gradient).div_(self.counts)
+        mean = self._sums(gradient).div_(self.counts)
         torch.index_select(mean, 0, self.place, out=gradient)
         self.descent.step()
         self.values.scatter_(0, self.place, mu)
         torch.index_select(self.values, 0, self.place, out=mu)  # all weights of one value stay equal to the last bit
+
+    def _sums(self, gradient: Tensor) -> Tensor:
+        """Sum the gradients of the weights of each value; a GPU adds them in one order, and none waits for another."""
+        if gradient.device.type == "cpu":
+            return torch.zeros_like(self.values).index_add_(0, self.place, gradient)
+        return torch.segment_reduce(gradient[self._order], "sum", lengths=self.counts, unsafe=True)
 
 
 class LivingLearner(Learner):
