@@ -29,6 +29,13 @@ TABLE_ROOM, BYTES_PER_TABLE = 256, 16
 STEP_ROOM, STEPS_PER_BYTE = 1 << 13, 16
 """Most steps of the decoder: a constant, and so many per byte of the file."""
 MAX_LANES = 1 << 16
+OTHER_KINDS = {
+    b"version https://git-lfs": "a pointer of git-lfs; fetch the file itself with `git lfs pull`",
+    b"<!doctype html": "a web page; download the file that the page links to",
+    b"<html": "a web page; download the file that the page links to",
+    b"pk\x03\x04": "an archive, as torch.save writes; export it with --state-dict",
+}
+"""What else people take for an exported file, by how it begins."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,11 @@ def read_envelope(data: bytes) -> dict[str, Any]:
         UserError: it has none.
     """
     size = int.from_bytes(data[:8], "little")
+    for start, what in OTHER_KINDS.items():
+        if data[: len(start)].lower() == start and data[8:9] != b"{":
+            raise UserError(f"not a pwfn file but {what}")
+    if not data:
+        raise UserError("the file is empty; copy or download it again")
     if len(data) < 8 or size > len(data) - 8:
         raise UserError(f"not a whole pwfn file: {len(data)} bytes, too few for a header of {size}; was it truncated?")
     try:
@@ -114,7 +126,12 @@ def _check_frame(data: bytes, header: dict[str, Any]) -> bytes:
         )
     found = data[8 + int.from_bytes(data[:8], "little") :]
     expected = {"dtype": "U8", "shape": [len(found)], "data_offsets": [0, len(found)]}
-    if header[TENSOR] != expected or len(found) < CHECKSUM_BYTES + 1:
+    entry = header[TENSOR]
+    if isinstance(entry, dict) and entry.get("dtype") != "U8":
+        raise malformed(
+            f"tensor {TENSOR!r} is {entry.get('dtype')} instead of U8: another program converted it; export again"
+        )
+    if entry != expected or len(found) < CHECKSUM_BYTES + 1:
         raise malformed(f"tensor {TENSOR!r} is not {len(found)} bytes; was the file truncated?")
     if not isinstance(header.get("__metadata__", {}), dict):
         raise malformed("its __metadata__ is no JSON object")

@@ -91,6 +91,12 @@ def test_a_file_that_safetensors_saved_again_is_read():
     assert all(torch.equal(tensor, (fixed | rest)[name]) for name, tensor in contents_from(again).state.items())
 
 
+def test_a_file_whose_tensor_was_converted_says_so():
+    again = save_safetensors({name: tensor.float() for name, tensor in load_safetensors(small_file()).items()})
+    with pytest.raises(UserError, match="is F32 instead of U8: another program converted it"):
+        contents_from(again)
+
+
 def test_every_element_type_comes_back():
     rest = {name: torch.tensor([[0, 1], [1, 0]]).to(torch.float32).to(dtype) for name, dtype in DTYPES.items()}
     found = contents_from(encode_state({"w": torch.zeros(4, 4)}, rest, {})).rest

@@ -300,6 +300,20 @@ def test_a_file_that_cannot_be_read_is_named(name, message, tmp_path):
     assert str(error.value).startswith(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html></html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of git-lfs"),
+        (b"PK\x03\x04 and so on", "export it with --state-dict"),
+    ],
+)
+def test_what_is_taken_for_a_file_is_named(content, words):
+    with pytest.raises(UserError, match=words):
+        load_state(content)
+
+
 def test_a_file_is_read_from_bytes_and_from_an_open_file(tmp_path):
     network = build("digits_cnn", 1)
     path = write(tmp_path / "model", network)
