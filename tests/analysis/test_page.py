@@ -401,6 +401,8 @@ def test_without_script_it_is_readable(browser: Browser, report: Path) -> None:
     assert page.locator("table.first").is_visible()
     assert page.locator("caption", has_text="Front of pwfn").is_visible()
     assert page.locator("#understood").inner_text().count("scikit-learn") == 1
+    assert not page.locator("#front-controls").is_visible()
+    assert page.locator("#front-plot").bounding_box() is None, "no gap where a figure would be"
     context.close()
 
 

@@ -150,7 +150,7 @@ def joined(**others):
 
 
 ERRORS = {
-    "empty": (b"", "not a whole pwfn file: 0 bytes, too few for a header of 0; was it truncated"),
+    "empty": (b"", "the file is empty; copy or download it again"),
     "text": (b"hello world, this is no model" * 9, r"not a whole pwfn file: 261 bytes, too few for a header of \d{19}"),
     "foreign safetensors": (save_safetensors({"w": torch.zeros(99)}), "not a pwfn file: it has no checksum"),
     "damaged": (small_file()[:-1] + b"?", "the file is damaged: its bytes do not match its checksum; fetch it again"),
