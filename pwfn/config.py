@@ -410,6 +410,9 @@ class TrainingConfig(OptimizationConfig):
     """Largest number of training steps in an epoch, for short trials; None: no limit."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: the network computes in bfloat16 (autocast); weights, gradients and optimiser state stay float32."""
+    tf32: bool = False
+    """Whether a GPU may round the factors of float32 products to TF32 (10 bits of significand), which is faster. It
+    matters where `precision` leaves products in float32, also in the training of the float network."""
     distillation: Fraction = 0.0
     """Weight, in the loss, of the divergence from the float network's predictions; the cross-entropy of the labels has
     the rest. A network that already fits its training images learns little from their labels."""
