@@ -41,6 +41,9 @@ RESERVED_ARGUMENTS = {
 }
 """Arguments of timm's `create_model` that are not allowed in `model.kwargs`, with the reason or what to do instead."""
 
+ARGUMENTS_OF_FIELDS = ("lr", "weight_decay", "momentum", "layer_decay", "opt")
+"""Arguments of timm's `create_optimizer_v2` that are fields of `baseline`; `baseline.opt_kwargs` may not have them."""
+
 PWFN_FRACTIONS = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 1.0)
 """Cumulative share of the weights that is fixed after each round (PWFN, section 4)."""
 
@@ -346,6 +349,14 @@ class BaselineConfig(OptimizationConfig):
     """Temperature of both predictions in `distillation`."""
     precision: Literal["float32", "bfloat16"] | None = None
     """Precision of this training, as `training.precision`; None: the same as there."""
+
+    @field_validator("opt_kwargs")
+    @classmethod
+    def _are_no_fields(cls, opt_kwargs: dict[str, Argument]) -> dict[str, Argument]:
+        for name in ARGUMENTS_OF_FIELDS:
+            if name in opt_kwargs:
+                raise ValueError(f"{name} has a field of its own: use baseline.{name}={opt_kwargs[name]}")
+        return opt_kwargs
 
     @property
     def mixes(self) -> bool:
