@@ -75,6 +75,7 @@ def build_network(
     network.float().eval()
     keep_nothing_computed(network)
     _check_forward(name, network, num_classes)
+    network.unseen = _unseen_border(network) if image_size is not None or config.kwargs else (0, 0)
     if config.fuse:
         network = fuse(network, _black_image(network))
     return cast(nn.Module, network)
@@ -230,3 +231,25 @@ def _check_forward(name: str, network: nn.Module, num_classes: int) -> None:
         raise UserError(f"data.image_size: {name} cannot take {width}x{height} images: {first_line(error)}") from error
     if not isinstance(scores, torch.Tensor) or scores.shape != (1, num_classes):
         raise UserError(f"model.name: {name} does not give one score per class; only image classifiers can be used")
+
+
+def _unseen_border(network: nn.Module) -> tuple[int, int]:
+    """Count the rows and columns at the lower and right border of its images that change nothing.
+
+    A network that cuts images into patches may leave out what is no whole patch, and say nothing. Found by one backward
+    pass with noise: what is not seen has no gradient.
+    """
+    image = _black_image(network)
+    image = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    scores = network(image)
+    if hasattr(network, "forward_features"):  # timm begins some classifiers with zeros, behind which nothing is seen
+        features = cast(Any, network).forward_features(image)
+        scores = features if isinstance(features, Tensor) else scores
+    weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad((scores * weights).sum(), image)
+    is_seen = gradient[0].abs().sum(dim=0) > 0
+    if not is_seen.any():
+        return 0, 0
+    height, width = is_seen.shape
+    rows, columns = (int(seen.nonzero().max()) + 1 for seen in (is_seen.any(dim=1), is_seen.any(dim=0)))
+    return height - rows, width - columns
