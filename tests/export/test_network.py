@@ -366,7 +366,36 @@ def test_networks_of_our_own_take_torch_alone(name, tmp_path):
     run_without((*OTHERS, "timm", "torchvision"), f"import pwfn; pwfn.load({str(path)!r})")
 
 
-def test_reading_tensors_takes_torch_and_numpy_alone(tmp_path):
-    path = write(tmp_path / "model", build("digits_cnn", 1))
-    code = f"from pwfn.export import load_state; load_state({str(path)!r})"
-    run_without((*OTHERS, "timm", "torchvision", "safetensors", "huggingface_hub", "PIL"), code)
+BESIDE_TORCH = (*OTHERS, "timm", "torchvision", "safetensors", "huggingface_hub", "PIL", "numpy", "yaml")
+
+
+def test_reading_tensors_takes_torch_alone(tmp_path):
+    network = build("digits_cnn", 1)
+    path = write(tmp_path / "model", network)
+    torch.save(stored_state(network), tmp_path / "plain.pth")
+    run_without(
+        BESIDE_TORCH,
+        f"""
+import torch
+from pwfn.export import load_state
+found, plain = load_state({str(path)!r}), torch.load({str(tmp_path / "plain.pth")!r})
+assert found.keys() == plain.keys() and all(torch.equal(found[name], plain[name]) for name in plain)
+""",
+    )
+
+
+def test_a_file_of_version_1_says_which_package_it_takes():
+    old = Path(__file__).parent / "version1" / "small.safetensors"
+    run_without(
+        BESIDE_TORCH,
+        f"""
+from pwfn.errors import UserError
+from pwfn.export import load_state
+try:
+    load_state({str(old)!r})
+except UserError as error:
+    assert "pip install constriction" in str(error), error
+else:
+    raise SystemExit("it was read")
+""",
+    )
