@@ -15,7 +15,7 @@ from undisturbed import run_alone, table
 from pwfn.results.store import ResultsStore
 
 LAUNCHER = Path(__file__).parents[2] / "launchers" / "search.py"
-WAIT = 200
+WAIT = 400
 """Seconds for which a test waits for its moment, on a busy machine."""
 
 
