@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrialConfig
 from pwfn.data import Data, Preprocessing, Source, open_source
 from pwfn.errors import UserError
+from pwfn.exact import allow_tf32
 from pwfn.midway import Midway
 from pwfn.models import build_network, preprocessing_of, record_preparation_
 from pwfn.replicas import Replicas
@@ -30,11 +31,12 @@ def open_task(
     micro_batches: int = 1,
     midway: Midway | None = None,
 ) -> Task:
-    """Build a network and the data it is given, on a device.
+    """Build a network and the data it is given, on a device; allow TF32 in this process as the configuration says.
 
     Raises:
         MachineError: there is no memory for them.
     """
+    allow_tf32(config.training.tf32)
     with building():
         network = network_for(config, model, open_data(config))
         data = _data(config.data, config.split_seed, preprocessing_of(network), device)
