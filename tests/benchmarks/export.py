@@ -38,6 +38,7 @@ from pwfn.export import describe_network, encode_network, encode_state, load_sta
 from pwfn.export.container import read_envelope, unpack  # noqa: E402
 from pwfn.export.layout import Coding, Kind, Role, write_layout  # noqa: E402
 from pwfn.export.state import zip_bytes  # noqa: E402
+from pwfn.export.stream import decode  # noqa: E402
 from pwfn.methods.kmeans.values import kmeans_values, nearest_values  # noqa: E402
 from pwfn.models import build_network  # noqa: E402
 from pwfn.parameters import split_parameters  # noqa: E402
@@ -64,9 +65,9 @@ def cluster(state: State, num_values: int) -> State:
 
 def payload_bytes(content: bytes) -> int:
     """Bytes of a file without names, shapes, metadata, checksum and envelope, for the comparison with other coders."""
-    unpacked = unpack(content, read_envelope(content))
-    records = [replace(each, coding=Coding(Kind.STORED)) for each in unpacked.layout.records if each.role != Role.PART]
-    bare = write_layout(replace(unpacked.layout, palettes=(), tables=(), records=tuple(records)))
+    layout = unpack(content, read_envelope(content), decode).packed.layout
+    records = [replace(each, coding=Coding(Kind.STORED)) for each in layout.records if each.role != Role.PART]
+    bare = write_layout(replace(layout, palettes=(), tables=(), records=tuple(records)))
     return len(content) - len(zlib.compress(bare, 9)) - 32 - 8 - int.from_bytes(content[:8], "little")
 
 

@@ -150,7 +150,9 @@ def assert_equal(whole, killed) -> None:
     assert list(killed.glob("s/checkpoints/*")) == []
 
 
-@pytest.mark.parametrize("case", METHODS)
+@pytest.mark.parametrize(
+    "case", ["pwfn", *(pytest.param(case, marks=pytest.mark.slow) for case in METHODS if case != "pwfn")]
+)
 def test_a_trial_killed_again_and_again_inside_its_rounds_ends_in_the_same_row(case, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
