@@ -12,6 +12,7 @@ import timm
 import torch
 from timm.models import parse_model_name
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from pwfn.config import ModelConfig, TrialConfig
 from pwfn.errors import UserError, first_line
@@ -241,12 +242,18 @@ def _unseen_border(network: nn.Module) -> tuple[int, int]:
     """
     image = _black_image(network)
     image = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    scores = network(image)
-    if hasattr(network, "forward_features"):  # timm begins some classifiers with zeros, behind which nothing is seen
-        features = cast(Any, network).forward_features(image)
-        scores = features if isinstance(features, Tensor) else scores
-    weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1))
-    (gradient,) = torch.autograd.grad((scores * weights).sum(), image)
+    # timm begins some classifiers and residual branches with zeros, behind which nothing is seen.
+    begun = {
+        name: torch.ones_like(parameter)
+        for name, parameter in network.named_parameters()
+        if not name.endswith("bias") and not parameter.any()
+    }
+    try:
+        scores = functional_call(network, begun, image * 1)  # a copy, for networks that change their input
+        weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1))
+        (gradient,) = torch.autograd.grad((scores * weights).sum(), image)
+    except RuntimeError:  # not differentiable: then nothing is said
+        return 0, 0
     is_seen = gradient[0].abs().sum(dim=0) > 0
     if not is_seen.any():
         return 0, 0
