@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -234,29 +236,31 @@ def _check_forward(name: str, network: nn.Module, num_classes: int) -> None:
         raise UserError(f"model.name: {name} does not give one score per class; only image classifiers can be used")
 
 
+@torch.inference_mode()
 def _unseen_border(network: nn.Module) -> tuple[int, int]:
     """Count the rows and columns at the lower and right border of its images that change nothing.
 
-    A network that cuts images into patches may leave out what is no whole patch, and say nothing. Found by one backward
-    pass with noise: what is not seen has no gradient.
+    A network that cuts images into patches may leave out what is no whole patch, and say nothing.
     """
-    image = _black_image(network)
-    image = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(_black_image(network).shape, generator=generator)
     # timm begins some classifiers and residual branches with zeros, behind which nothing is seen.
     begun = {
-        name: torch.ones_like(parameter)
+        name: torch.randn(parameter.shape, generator=generator)
         for name, parameter in network.named_parameters()
         if not name.endswith("bias") and not parameter.any()
     }
-    try:
-        scores = functional_call(network, begun, image * 1)  # a copy, for networks that change their input
-        weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1))
-        (gradient,) = torch.autograd.grad((scores * weights).sum(), image)
-    except RuntimeError:  # not differentiable: then nothing is said
+    scores: Tensor = functional_call(network, begun, image)
+
+    def sees(dim: int, size: int) -> bool:
+        """Whether the last rows (or columns), so many of them, change anything."""
+        changed = image.clone()
+        changed.narrow(dim, image.shape[dim] - size, size).neg_()
+        return not torch.equal(functional_call(network, begun, changed), scores)
+
+    if not sees(2, image.shape[2]):
         return 0, 0
-    is_seen = gradient[0].abs().sum(dim=0) > 0
-    if not is_seen.any():
-        return 0, 0
-    height, width = is_seen.shape
-    rows, columns = (int(seen.nonzero().max()) + 1 for seen in (is_seen.any(dim=1), is_seen.any(dim=0)))
-    return height - rows, width - columns
+    unseen = [
+        0 if sees(dim, 1) else bisect_left(range(1, image.shape[dim]), True, key=partial(sees, dim)) for dim in (2, 3)
+    ]
+    return unseen[0], unseen[1]
