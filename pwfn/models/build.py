@@ -14,6 +14,7 @@ import timm
 import torch
 from timm.models import parse_model_name
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from pwfn.config import ModelConfig, TrialConfig
 from pwfn.errors import UserError, first_line
@@ -241,14 +242,21 @@ def _unseen_border(network: nn.Module) -> tuple[int, int]:
 
     A network that cuts images into patches may leave out what is no whole patch, and say nothing.
     """
-    image = torch.randn(_black_image(network).shape, generator=torch.Generator().manual_seed(0))
-    features = _features(network, image)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(_black_image(network).shape, generator=generator)
+    # timm begins some classifiers and residual branches with zeros, behind which nothing is seen.
+    begun = {
+        name: torch.randn(parameter.shape, generator=generator)
+        for name, parameter in network.named_parameters()
+        if not name.endswith("bias") and not parameter.any()
+    }
+    scores: Tensor = functional_call(network, begun, image)
 
     def sees(dim: int, size: int) -> bool:
         """Whether the last rows (or columns), so many of them, change anything."""
         changed = image.clone()
         changed.narrow(dim, image.shape[dim] - size, size).neg_()
-        return not torch.equal(_features(network, changed), features)
+        return not torch.equal(functional_call(network, begun, changed), scores)
 
     if not sees(2, image.shape[2]):
         return 0, 0
@@ -256,12 +264,3 @@ def _unseen_border(network: nn.Module) -> tuple[int, int]:
         0 if sees(dim, 1) else bisect_left(range(1, image.shape[dim]), True, key=partial(sees, dim)) for dim in (2, 3)
     ]
     return unseen[0], unseen[1]
-
-
-def _features(network: nn.Module, image: Tensor) -> Tensor:
-    """What a network finds in an image; timm begins some classifiers with zeros, behind which nothing is seen."""
-    if hasattr(network, "forward_features"):
-        features = cast(Any, network).forward_features(image)
-        if isinstance(features, Tensor):
-            return features
-    return cast(Tensor, network(image))

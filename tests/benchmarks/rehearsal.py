@@ -62,12 +62,12 @@ def main() -> None:
     """Print a line for each step, then what the trial's seconds were spent on."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--imagenet", metavar="DIR", help="a folder with train/ and val/ instead of made photos")
-    parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--classes", type=int, default=10, help="default: 10")
     parser.add_argument("--photos", type=int, default=12, help="training photos per class (default: 12)")
     parser.add_argument("--val", type=int, default=3, help="photos per class in val/ (default: 3)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], dest="overrides", metavar="FIELD=VALUE")
     arguments = parser.parse_args()
-    print(conditions())
+    print(conditions(), flush=True)
     with tempfile.TemporaryDirectory() as place:
         rehearse(Path(place), arguments)
 
@@ -75,7 +75,7 @@ def main() -> None:
 def rehearse(folder: Path, arguments: argparse.Namespace) -> None:
     """Take every step in a folder."""
     root = Path(arguments.imagenet or folder / "imagenet").absolute()
-    print(f"{'step':<16} {'seconds':>8} {'memory':>10} {'largest':>10}")
+    print(f"{'step':<16} {'seconds':>8} {'memory':>10} {'largest':>10}", flush=True)
     if arguments.imagenet is None:
         with measured("photos"):
             make_photos(root, arguments.classes, {"train": arguments.photos, "val": arguments.val})
@@ -123,7 +123,10 @@ def precision_here() -> list[str]:
         seconds.append(time.process_time() - began)
     if seconds[1] < 1.5 * seconds[0]:
         return []
-    print(f"bfloat16 takes {seconds[1] / seconds[0]:.0f} times as long as float32 here: training.precision=float32")
+    print(
+        f"bfloat16 takes {seconds[1] / seconds[0]:.0f} times as long as float32 here: training.precision=float32",
+        flush=True,
+    )
     return ["training.precision=float32"]
 
 

@@ -142,6 +142,7 @@ def test_a_small_run_on_real_data_prints_its_table(
 
 @pytest.mark.slow
 @pytest.mark.cluster
+@pytest.mark.timeout(1800)  # the rehearsal starts Ray twice and trains a network for 224 pixels
 @pytest.mark.parametrize("name", CLUSTER)
 def test_a_small_sweep_prints_its_table(name: str) -> None:
     options, expected = CLUSTER[name]
