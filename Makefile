@@ -5,21 +5,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest
 
-.PHONY: search test test-alone test-cluster setup format check clean
+.PHONY: search test test-cluster test-1 test-2 test-3 test-others setup format check clean
 
 search: $(READY)
 	$(BIN)/python launchers/search.py --space digits.yaml
 
-# Beside each other, on two cores, in this order; but never two Ray clusters at once: they starve each other.
+# Beside each other, on two cores, the longest first; but never two Ray clusters at once: they starve each other.
 test: $(READY)
-	$(MAKE) --jobs 2 --output-sync check test-cluster test-alone
-
-test-alone: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not cluster"
+	$(MAKE) --jobs 2 --output-sync --keep-going test-cluster test-1 test-2 test-3 test-others check
 
 test-cluster: $(READY)
-	$(BIN)/python -m pytest -m "not slow and cluster"
+	$(PYTEST) -m "not slow and cluster"
+
+# Parts of about the same length; `test-others` has all that no other part names.
+PART_1 := tests/analysis tests/commands tests/export
+PART_2 := tests/data tests/methods tests/models
+PART_3 := tests/results tests/search tests/sweep
+
+test-1 test-2 test-3: test-%: $(READY)
+	$(PYTEST) -m "not slow and not cluster" $(PART_$*)
+
+test-others: $(READY)
+	$(PYTEST) -m "not slow and not cluster" $(addprefix --ignore=,$(PART_1) $(PART_2) $(PART_3))
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -103,17 +103,22 @@ def encode(figure: Figure, kind: str) -> bytes:
 
 def look_of(index: int) -> dict[str, Any]:
     """Return colour, marker and line style of a series, by its place among all series."""
-    markers, dashes = list(MARKERS.values()), list(DASHES.values())
+    dashes = list(DASHES.values())
     return {
         "color": LIGHT[index % len(LIGHT)],
-        "marker": markers[index % len(markers)],
+        "marker": MARKERS[_marker_of(index)],
         "linestyle": dashes[index % len(dashes)],
     }
 
 
 def size_of(index: int) -> float:
     """Return the factor by which the marker of a series is drawn larger than others."""
-    return SIZES.get(list(MARKERS)[index % len(MARKERS)], 1.0)
+    return SIZES.get(_marker_of(index), 1.0)
+
+
+def _marker_of(index: int) -> str:
+    """Return the marker's name: from the thirteenth series on colours meet other markers than before."""
+    return list(MARKERS)[(index + index // len(MARKERS)) % len(MARKERS)]
 
 
 def set_axes(axes: Axes, x: Span, y: Span) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from pwfn.errors import UserError
 from pwfn.export.layout import Kind, Role
 from pwfn.export.reading import read_elements
+from pwfn.export.stream import decode
 
 
 class LayersError(ValueError):
@@ -22,7 +23,7 @@ def layer_entropies(content: bytes) -> list[tuple[str, int, float]]:
         LayersError: Not an exported network, of another version, or damaged.
     """
     try:
-        found = read_elements(content)
+        found = read_elements(content, decode)
     except UserError as error:
         raise LayersError(str(error)) from error
     return [

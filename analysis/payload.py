@@ -174,7 +174,13 @@ def _constants(trials: pd.DataFrame) -> Json:
     """Return the fields of the configuration that have one value in all trials; absent fields are left out."""
     dotted = [name for name in trials.columns if "." in name]
     fixed = [name for name in dotted if trials[name].nunique(dropna=False) == 1 and trials[name].notna().all()]
-    return {name: str(trials[name].iloc[0]) for name in fixed}
+    return {name: _constant(trials[name].iloc[0]) for name in fixed}
+
+
+def _constant(value: Any) -> Any:
+    """A number as the trials' columns have it, so that 2 and 2.0 are equal; anything else as text."""
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return numbers([value])[0] if is_number else str(value)
 
 
 def _replicated(index: int, one: Series, place: Mapping[tuple[int, str], int]) -> list[Json]:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import pandas as pd
 
@@ -47,6 +47,11 @@ Panel = tuple[str, list[Series]]
 
 def panels(studies: Sequence[Study]) -> list[Panel]:
     """Group trials by model and data set, as only such accuracies can be compared; without trials: an empty panel."""
+    return list(_panels(tuple(studies)))
+
+
+@lru_cache(maxsize=1)  # page, tables and verdicts of one report ask for the same
+def _panels(studies: tuple[Study, ...]) -> list[Panel]:
     several_methods = any(study.trials["method"].nunique() > 1 for study in studies)
     sorted_out: dict[str, list[Series]] = {}
     for study in studies:

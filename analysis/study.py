@@ -52,7 +52,7 @@ class Machine:
         return f"{self.place} {often} with {last['failure_class']}: {last['message']}{alone}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Study:
     """What is known about a study at one moment."""
 

@@ -63,7 +63,11 @@ def answer(series: Sequence[Series], tolerance: float) -> Answer | None:
     for one in series:
         points = _complete(one)
         close = points[points["val_top1"] >= points["float_val_top1"] - tolerance - _ROUNDING]
-        found += [(one, point) for _, point in close.iterrows()]
+        if len(close):
+            first = close[["unique_values", "val_top1"]].sort_values(
+                ["unique_values", "val_top1"], ascending=[True, False]
+            )
+            found.append((one, close.loc[first.index[0]]))
     if not found:
         return None
     one, point = min(found, key=lambda pair: (pair[1]["unique_values"], -pair[1]["val_top1"]))
@@ -76,13 +80,14 @@ def compare(subject: Answer, baselines: Sequence[Series]) -> Comparison:
     Where all baselines have more values, the rival is the one with the fewest. To be better than that one decides;
     to be worse does not, since the baseline with as few values is not known.
     """
-    found = [(one, point) for one in baselines for _, point in _complete(one).iterrows()]
-    if not found:
+    complete = [(one, points) for one in baselines if len(points := _complete(one))]
+    if not complete:
         known = f"no baseline with at most {_count(subject.num_values)} values has finished"
         return Comparison("not decided", known if baselines else "no baseline has been run", None)
-    limit = max(subject.num_values, min(point["unique_values"] for _, point in found))
-    allowed = [pair for pair in found if pair[1]["unique_values"] <= limit]
-    one, point = max(allowed, key=lambda pair: pair[1]["val_top1"])
+    limit = max(subject.num_values, min(points["unique_values"].min() for _, points in complete))
+    allowed = [(one, few) for one, points in complete if len(few := points[points["unique_values"] <= limit])]
+    best = [(one, few.loc[few["val_top1"].idxmax()]) for one, few in allowed]
+    one, point = max(best, key=lambda pair: pair[1]["val_top1"])
     result = _decided(subject, Answer(subject.tolerance, one.label, point, _test_seeds(one, point)))
     if limit > subject.num_values and result.decision == "does not beat":
         return dataclasses.replace(result, decision="not decided", reason="the baseline has more values")

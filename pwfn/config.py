@@ -41,6 +41,9 @@ RESERVED_ARGUMENTS = {
 }
 """Arguments of timm's `create_model` that are not allowed in `model.kwargs`, with the reason or what to do instead."""
 
+ARGUMENTS_OF_FIELDS = ("lr", "weight_decay", "momentum", "layer_decay", "opt")
+"""Arguments of timm's `create_optimizer_v2` that are fields of `baseline`; `baseline.opt_kwargs` may not have them."""
+
 PWFN_FRACTIONS = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 1.0)
 """Cumulative share of the weights that is fixed after each round (PWFN, section 4)."""
 
@@ -347,6 +350,14 @@ class BaselineConfig(OptimizationConfig):
     precision: Literal["float32", "bfloat16"] | None = None
     """Precision of this training, as `training.precision`; None: the same as there."""
 
+    @field_validator("opt_kwargs")
+    @classmethod
+    def _are_no_fields(cls, opt_kwargs: dict[str, Argument]) -> dict[str, Argument]:
+        for name in ARGUMENTS_OF_FIELDS:
+            if name in opt_kwargs:
+                raise ValueError(f"{name} has a field of its own: use baseline.{name}={opt_kwargs[name]}")
+        return opt_kwargs
+
     @property
     def mixes(self) -> bool:
         """Whether images are mixed with others."""
@@ -554,6 +565,12 @@ class PwfnConfig(_Frozen):
     """Number of training images, without augmentation, from which the Fisher information is estimated."""
     sigma_scale: Positive = 0.0025
     """The 75 % quantile of the initial sigmas of each tensor, in units of the weights."""
+    noise_epochs: Annotated[int, Field(ge=0)] = 0
+    """Number of epochs, over all training images, that train weights and sigmas under noise before the first round. (A
+    public copy of the published script starts from such a network, one for each learning rate and strength.)"""
+    fixed_sigma_first: bool = False
+    """In the `noise_epochs`, train the sigmas alone: the float network stays as it is, and each weight learns how much
+    noise it bears. The published script's `--fixed_sigma_first`."""
     alternate: bool = False
     """In each round, train the weights for all epochs and then their sigmas for as many epochs. If not, both train
     together, in half the steps."""
@@ -568,6 +585,14 @@ class PwfnConfig(_Frozen):
     @model_validator(mode="after")
     def _fractions_increase_to_one(self) -> PwfnConfig:
         check_fractions(self.fractions)
+        return self
+
+    @model_validator(mode="after")
+    def _trains_under_noise_first(self) -> PwfnConfig:
+        if self.fixed_sigma_first and self.noise_epochs == 0:
+            raise ValueError("fixed_sigma_first=true has no effect without noise_epochs, the number of its epochs")
+        if self.noise_epochs > 0 and not self.noise:
+            raise ValueError(f"noise_epochs={self.noise_epochs} train under noise, but noise is false; use noise: true")
         return self
 
     @model_validator(mode="after")

@@ -128,10 +128,10 @@ def test_only_results_write_parquet():
 def test_the_report_runs_without_what_computes():
     assert not {file for file in users_of("torch", "ray", "optuna", "timm") if file.startswith("analysis/")}
     ours = {name for path in (ROOT / "analysis").rglob("*.py") for name in imports(path) if name.startswith("pwfn")}
-    reading = {"pwfn.errors", "pwfn.export.layout", "pwfn.export.reading"}
+    reading = {"pwfn.errors", "pwfn.export.layout", "pwfn.export.reading", "pwfn.export.stream"}
     assert ours == {"pwfn.metrics", "pwfn.naming", "pwfn.whole"} | reading
     assert not [name for name in ours - reading if any(each.startswith("pwfn") for each in imports(file_of(name)))]
-    script = "import sys; sys.modules['torch'] = None; import pwfn.export.reading"
+    script = "import sys; sys.modules['torch'] = None; import pwfn.export.reading, pwfn.export.stream"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 
 

@@ -101,7 +101,7 @@ def replicas(tmp_path_factory):
         port = probe.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        mp.spawn(work, args=(2, port, str(folder)), nprocs=2)
+        mp.start_processes(work, (2, port, str(folder)), nprocs=2, start_method="fork")  # spares the imports
     return [pickle.loads(Path(folder, f"{rank}.pickle").read_bytes()) for rank in range(2)]
 
 

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 
 def _run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
@@ -23,12 +25,14 @@ assert timm.create_model("resnet18", num_classes=3).fc.weight.shape == (3, 512)
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.slow
 def test_declares_only_where_the_operators_cannot_load() -> None:
     healthy = _run("import torchvision").returncode == 0
     declared = _run("import pwfn.torchvision_shim as shim; print(shim._declared is not None)")
     assert declared.stdout.strip() == str(not healthy), declared.stderr
 
 
+@pytest.mark.slow
 def test_leaves_existing_operators_alone() -> None:
     code = """
 import torch

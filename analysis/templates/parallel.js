@@ -40,21 +40,31 @@ function drawParallel() {
   const shown = new Set(passing()), members = new Set(one.fronts[data.axes[0]]), metric = $("slice-metric").value;
   const layers = [rows.filter((row) => !shown.has(row)), rows.filter((row) => shown.has(row) && !members.has(row)), rows.filter((row) => shown.has(row) && members.has(row))];
   const dense = Math.max(0.12, Math.min(0.7, 8 / Math.sqrt(rows.length + 1)));
-  const inkOfRow = (row, opacity) => (place(metric, value(metric, row)) === null ? faded(colour("quiet"), 0.2) : faded(ramp(place(metric, value(metric, row))), opacity));
+  const hue = hues(metric, rows);
+  const inkOfRow = (row, opacity) => (value(metric, row) === null ? faded(colour("quiet"), 0.2) : faded(ramp(hue.share(value(metric, row))), opacity));
   const looks = [() => [faded(colour("quiet"), 0.08), 1], (row) => [inkOfRow(row, dense), 1.2], (row) => [inkOfRow(row, 1), 3]];
   layers.forEach((each, layer) => each.forEach((row) => polyline(pen, row, width, height, looks[layer](row))));
   shownAxes.forEach((name, order) => drawAxis(pen, name, across(order, width), height));
-  drawRamp(metric);
+  drawRamp(metric, hue);
   $("parallel-words").textContent = `${layers[1].length + layers[2].length} of ${counted(rows)} of ${one.label} are kept; thick lines are the front.${example(shownAxes[0], rows)}`;
 }
 
+// The scale of colours over the rows of one series; collapsed trials take the lowest, or the others would be one colour.
+function hues(metric, rows) {
+  const known = data.metrics[metric], found = rows.map((row) => value(metric, row)).filter((each) => each !== null);
+  const isLog = known.log && found.every((each) => each > 0), scaled = (each) => (isLog ? Math.log(each) : each);
+  if (!found.length) return { share: () => 0.5, low: null };
+  const [lowest, high] = extent(found);
+  const low = isLog ? lowest : Math.max(lowest, windowOf({ of: metric, log: false }, found, [], [])[0]);
+  return { low, high, clipped: low > lowest, share: (each) => (high > low ? (scaled(each) - scaled(low)) / (scaled(high) - scaled(low)) : 1) };
+}
+
 // What the colours of the lines mean.
-function drawRamp(metric) {
-  const known = scaleOf(metric), end = (each) => show(metric, known.log ? Math.exp(each) : each);
-  $("ramp").hidden = !Number.isFinite(known.low);
+function drawRamp(metric, { low, high, clipped }) {
+  $("ramp").hidden = low === null;
   if ($("ramp").hidden) return;
   $("ramp-name").textContent = data.metrics[metric].label;
-  [$("ramp-low").textContent, $("ramp-high").textContent] = [end(known.low), end(known.high)];
+  [$("ramp-low").textContent, $("ramp-high").textContent] = [(clipped ? "\u2264 " : "") + show(metric, low), show(metric, high)];
 }
 
 // A term of the filter that keeps about half of the trials, or those with the middle word.

@@ -2,7 +2,8 @@
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const anyColour = (index) => colour(`c${index % data.numColours}`);
-const anySymbol = (index) => data.symbols[index % data.symbols.length];
+// From the thirteenth on colours meet other markers than before.
+const anySymbol = (index) => data.symbols[(index + Math.floor(index / data.symbols.length)) % data.symbols.length];
 // A series looks as in the figures beside the page: by its place among those of its network and data set.
 const order = (index) => (chosen.panel === ALL ? index : index - data.series.findIndex((one) => one.panel === data.series[index].panel));
 const seriesColour = (index) => anyColour(order(index));
@@ -91,8 +92,18 @@ function draw(id, traces, { heading, ...layout }) {
   const config = { responsive: true, displaylogo: false, displayModeBar: narrow() ? false : "hover", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
     toImageButtonOptions: { format: "svg", filename: id.replace("-plot", "") } };
   const sheet = printing() ? { width: $(id).closest(".pair") ? 325 : 670, height: layout.height ?? ($(id).classList.contains("tall") ? 416 : 336) } : {};
-  Plotly.react($(id), traces, { ...base, ...layout, ...sheet }, config);
+  const whole = { ...base, ...layout, ...sheet };
+  Plotly.react($(id), traces, whole, config);
+  if (layout.xaxis?.automargin === false) makeRoom(id, traces, whole, config);
   if (CLICKABLE.includes(id) && !$(id).dataset.heard) onClick(id);
+}
+
+// Where no margin grows by itself: the legend makes the figure higher, not its axes lower, and hides no ticks.
+function makeRoom(id, traces, layout, config) {
+  const legend = Math.ceil($(id)._fullLayout.legend?._height ?? 0);
+  $(id).style.setProperty("--legend", `${legend}px`);
+  const height = layout.height ? { height: layout.height + legend } : {};
+  Plotly.react($(id), traces, { ...layout, ...height, margin: { ...layout.margin, b: layout.margin.b + legend } }, config);
 }
 
 // A figure that has nothing to show says so.

@@ -15,7 +15,12 @@ function openTrial(row, asOther = false) {
 }
 
 const compared = () => [chosen.row, chosen.other].filter((row) => row !== null);
-const labelOf = (row) => (series(compared()[0]).study === series(row).study ? data.trials.id[row] : pathOf(row));
+// In figures a trial goes by its number, where two have the same one with its series.
+const labelOf = (row) => {
+  const same = compared().some((other) => other !== row && data.trials.id[other] === data.trials.id[row]);
+  return same ? `${data.trials.id[row]} of ${nameOf(series(row))}` : data.trials.id[row];
+};
+const nameInFull = (row) => (compared().every((other) => series(other).study === series(row).study) ? data.trials.id[row] : pathOf(row));
 
 function showTrial() {
   $("trial-empty").hidden = chosen.row !== null;
@@ -23,7 +28,7 @@ function showTrial() {
   markSelected();
   if (chosen.row === null) return;
   const row = chosen.row, one = series(row), trials = data.trials;
-  $("trial-title").textContent = chosen.other === null ? `Trial ${trials.id[row]} of ${one.label}: ${one.panel}` : `Trials ${labelOf(row)} and ${labelOf(chosen.other)}`;
+  $("trial-title").textContent = chosen.other === null ? `Trial ${trials.id[row]} of ${one.label}: ${one.panel}` : `Trials ${nameInFull(row)} and ${nameInFull(chosen.other)}`;
   const seeds = one.replicated.find((each) => each.trials.includes(row));
   const stages = everyRow().filter((each) => each !== row && trials.series[each] === trials.series[row] && run(each) === run(row));
   $("trial-words").textContent = [
@@ -32,7 +37,7 @@ function showTrial() {
     stages.length ? `Other points of the same training: ${stages.map((each) => `${trials.id[each]} (${show("unique_values", value("unique_values", each))} values)`).join(", ")}.` : "",
   ].filter(Boolean).join(" ");
   $("trial-command").textContent = data.commands[one.study] + run(row);
-  $("with").value = chosen.other === null ? "" : labelOf(chosen.other);
+  $("with").value = chosen.other === null ? "" : nameInFull(chosen.other);
   measuredTable();
   settingsTable();
   drawTrial();
@@ -67,7 +72,7 @@ function measuredTable() {
   fill("trial-metrics", names.map((name) => [OTHERS[name] ?? data.metrics[name].label, ...rows.map((row) => text(name, row))]));
 }
 
-const setting = (name, row) => (value(name, row) !== null ? show(name, value(name, row)) : series(row).constants[name] ?? MISSING);
+const setting = (name, row) => value(name, row) ?? series(row).constants[name] ?? null;
 
 function settingsTable() {
   const rows = compared();
@@ -75,10 +80,13 @@ function settingsTable() {
   const isFirst = rows.length > 1 ? (name) => new Set(rows.map((row) => setting(name, row))).size > 1 : (name) => value(name, rows[0]) !== null;
   $("trial-fields").caption.firstElementChild.textContent = rows.length > 1 ? "Settings that differ" : "Varied by the search";
   $("constants-words").textContent = rows.length > 1 ? "Settings that are the same" : "The same for all trials of this series";
-  const line = (name) => [name, ...rows.map((row) => setting(name, row))];
+  const line = (name) => {
+    const found = rows.map((row) => setting(name, row)), texts = found.map((each) => show(name, each));
+    return [name, ...(new Set(found).size > new Set(texts).size ? found.map(String) : texts)];
+  };
   const first = names.filter(isFirst).map(line);
   fill("trial-fields", first.length ? first : [["nothing", ...rows.map(() => "")]]);
-  fill("trial-constants", names.filter((name) => !isFirst(name) && setting(name, rows[0]) !== MISSING).map(line));
+  fill("trial-constants", names.filter((name) => !isFirst(name) && setting(name, rows[0]) !== null).map(line));
 }
 
 function part(kind, row) {

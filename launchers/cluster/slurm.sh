@@ -2,7 +2,7 @@
 # One search on several Slurm nodes: Ray on each of them, the search beside it on the first. Submit it from the root of
 # the checkout, in the environment that has pwfn installed; both on a file system that every node sees.
 #
-#   sbatch --nodes=4 --cpus-per-task=16 --gpus-per-node=4 --time=24:00:00 launchers/cluster/slurm.sh \
+#   sbatch --nodes=4 --cpus-per-task=32 --gpus-per-node=4 --time=24:00:00 launchers/cluster/slurm.sh \
 #       --space deit.yaml --results /shared/results --set data.root=/shared/imagenet
 #
 # What stands before the script's name is for Slurm (add --partition or --account as your site asks), what stands after

@@ -33,6 +33,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument("--study", help="the trial's study")
     parser.add_argument("--results", default="results", help="folder or URI of all results (default: results)")
     parser.add_argument("--model", metavar="NAME", help="architecture of --state-dict, in timm's registry or ours")
+    parser.add_argument("--ema", action="store_true",
+                        help="of --state-dict with raw weights and their moving average: the average")  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FILE", help="by convention *.pwfn.safetensors")
     parser.add_argument("--rest-dtype", choices=["float32", "float16", "bfloat16"], default="float32",
                         help="of all outside the fixed set: norms, tokens, statistics (default: float32)")  # fmt: skip
@@ -52,6 +54,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
         parser.error("FILE is converted: give --onnx or --safetensors, and no --out")
     if parsed.file is None and (parsed.out is None or parsed.safetensors):
         parser.error("--out is missing" if parsed.out is None else "--safetensors goes with FILE")
+    if parsed.ema and parsed.state_dict is None:
+        parser.error("--ema goes with --state-dict")
     own = [parsed.num_classes, parsed.in_channels, parsed.image_size, *parsed.model_kwargs]
     if not parsed.model and any(own):
         parser.error(f"{', '.join(NETWORK_OPTIONS)} and --model-kwargs go with --model")
@@ -86,9 +90,9 @@ def run(options: argparse.Namespace) -> int:
         lines = export_trial(store, options.trial.zfill(4) if options.trial.isdecimal() else options.trial, target)
     elif options.model is not None:
         kwargs = parse_kwargs(options.model_kwargs)
-        given = Given(options.num_classes, options.in_channels, options.image_size, kwargs)
+        given = Given(options.num_classes, options.in_channels, options.image_size, kwargs, options.ema)
         lines = export_checkpoint(options.state_dict, options.model, target, data_from(options), given)
     else:
-        lines = export_state(options.state_dict, target)
+        lines = export_state(options.state_dict, target, ema=options.ema)
     print(format_lines([("file", str(options.out)), *lines]))
     return 0

@@ -93,7 +93,9 @@ class LoaderData(Data):
         loader, self._kept = self._kept or self._make_loader(), None
         loader.batch_sampler.batches = batches  # type: ignore[union-attr]
         with _loader_errors(self._config):
-            for pixels, labels, broken in loader:
+            with _signals_later():
+                loaded = iter(loader)
+            for pixels, labels, broken in loaded:
                 self._note(broken)
                 if len(labels):
                     normalised = self._normalise(pixels.to(self.device, non_blocking=True))
@@ -171,13 +173,23 @@ def _loader_errors(config: DataConfig) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Inside, this thread hears neither Ctrl-C nor SIGTERM, and processes that it starts do not until they want to."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _outlast_signals(worker: int) -> None:
     """Let the process that waits for a loader worker decide what Ctrl-C and SIGTERM, sent to both, shall mean.
 
     A SIGTERM from that process itself ends the worker, also one that waits for a file which never answers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # leaves it to the thread, which learns who sent it
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # leaves it to a thread, which learns who sent it
     threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
 
 

@@ -63,6 +63,7 @@ def automatic_augmentation(preprocessing: Preprocessing, notation: str) -> Any:
         UserError: timm has none of this notation.
     """
     try:
+        _check_sections(notation)
         _, automatic, _ = create_transform(
             input_size=preprocessing.shape,
             is_training=True,
@@ -78,6 +79,17 @@ def automatic_augmentation(preprocessing: Preprocessing, notation: str) -> Any:
             "use a notation such as rand-m9-mstd0.5-inc1, augmix-m5-w4-d2 or original-mstd0.5"
         ) from error
     return automatic
+
+
+def _check_sections(notation: str) -> None:
+    """Refuse what timm passes over in silence: a section without a number, such as `mstd` for `mstd0.5`.
+
+    Raises:
+        ValueError: names the section.
+    """
+    for section in notation.split("-")[1:]:
+        if not any(character.isdigit() for character in section) and not section.startswith("t"):  # names of operations
+            raise ValueError(f"{section!r} has no number")
 
 
 def leaves_alone(preprocessing: Preprocessing, image: Image) -> bool:

@@ -13,12 +13,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from pwfn.errors import UserError
-from pwfn.export.contents import tensor_bits
+from pwfn.export.contents import load_state
 from pwfn.export.evaluation import TestImages, evaluate_mean
 from pwfn.export.metadata import Scalar
 from pwfn.export.network import load
 from pwfn.export.report import FileReport, measure_file
-from pwfn.export.state import load_state
+from pwfn.export.state import tensor_bits
 from pwfn.training import Accuracy
 from pwfn.whole import written_beside
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from pwfn.config import ModelConfig
 from pwfn.errors import UserError
-from pwfn.models import build_network, read_state
+from pwfn.models import build_network, describe_loading, read_state
 from pwfn.models.plain import record_of
 from pwfn.models.sources import on_this_machine
+from pwfn.models.understood import loading_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Given:
     image_size: int | None = None
     model_args: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the network, as timm's `--model-kwargs`."""
+    ema: bool = False
+    """Of a checkpoint with raw weights and their moving average, the average."""
 
 
 def network_of(checkpoint: Path, model: str, given: Given) -> nn.Module:
@@ -34,21 +37,25 @@ def network_of(checkpoint: Path, model: str, given: Given) -> nn.Module:
 
     Raises:
         UserError: a name that is not known, a checkpoint that cannot be read or does not fit, or sizes that have to be
-            given.
+            given, since weights would be resampled without them.
     """
     on_this_machine(model, weights=False)  # a misspelt name is said as such
-    state = read_state(checkpoint)
+    state = read_state(checkpoint, ema=given.ema)
     record = record_of(model)
     channels = (record.get("input_size") or (3,))[0]
-    classes = given.num_classes or _size(state, record.get("classifier"), 0)
-    if classes is None:
-        classes = record.get("num_classes")
+    found_classes = _size(state, record.get("classifier"), 0)
+    if given.num_classes and found_classes and given.num_classes != found_classes:
+        raise UserError(
+            f"{checkpoint} tells {found_classes} classes apart, and --num-classes says {given.num_classes}; "
+            "leave it out"
+        )
+    classes = given.num_classes or found_classes or record.get("num_classes")
     if not classes:
         raise UserError(f"{checkpoint}: {model} names no classifier that it holds; give --num-classes")
     found_channels = given.in_channels or _size(state, record.get("first_conv"), 1) or channels
     try:
-        return build_network(
-            ModelConfig(name=model, checkpoint=str(checkpoint), kwargs=given.model_args),
+        network = build_network(
+            ModelConfig(name=model, checkpoint=str(checkpoint), kwargs=given.model_args, ema=given.ema),
             num_classes=classes,
             in_channels=found_channels,
             image_size=given.image_size,
@@ -58,6 +65,21 @@ def network_of(checkpoint: Path, model: str, given: Given) -> nn.Module:
             f"{error}; it was built for {classes} classes and {found_channels} channels: "
             "--num-classes, --in-channels, --image-size and --model-kwargs change that"
         ) from error
+    resampled = loading_of(network).resized
+    if resampled and given.image_size is None:
+        sizes = f" {tuple(state[resampled[0]].shape)}" if resampled[0] in state else ""
+        raise UserError(
+            f"{checkpoint}: {resampled[0]}{sizes} would be resampled to "
+            f"{tuple(network.state_dict()[resampled[0]].shape)}, which no longer shares values: the checkpoint was "
+            "made for another image size or with other arguments; say which by --image-size and --model-kwargs"
+        )
+    return network
+
+
+def describe_source(network: nn.Module) -> str:
+    """Say where the weights came from, and what happened to them on the way."""
+    (line,) = (line for line in describe_loading(network).lines() if line.startswith("weights: "))
+    return line.removeprefix("weights: ").replace("model.ema: true", "--ema")
 
 
 def parse_kwargs(texts: list[str]) -> dict[str, Any]:

@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from pwfn.export.contexts import class_of_symbol, contexts_at, cut, kernel_of, thresholds_for
 from pwfn.export.grids import Grouped, Scaled, find_grouped, find_scaled, groupings
-from pwfn.export.layout import DTYPES, MAX_KERNEL, SIZES, Coding, Kind, Layout, PaletteArray, Record, Role
+from pwfn.export.layout import DTYPES, MAX_KERNEL, SIZES, Coding, Kind, Layout, Record, Role
 from pwfn.export.lines import count_contexts, find_classes
 from pwfn.export.palettes import distinct_bits, distinct_values, join_palettes, look_up
-from pwfn.export.rans import MAX_SYMBOLS, ByteArray, quantize_counts
+from pwfn.export.rans import ByteArray, PaletteArray, quantize_counts
+from pwfn.export.rules import MAX_SYMBOLS
 from pwfn.export.stream import Stream, Symbols, encode_stream
 from pwfn.export.tables import TABLE_BYTES, choose_tables, code_bits
 
@@ -98,7 +99,12 @@ def encode(items: Sequence[Item], metadata: str, *, deflate_all: bool = False) -
     for draft in drafts:
         _fall_back(draft)
     tables = _used_tables(drafts, tables)
-    layout = Layout(metadata, tuple(palettes), tuple(map(quantize_counts, tables)), tuple(map(_record, drafts)))
+    layout = Layout(
+        metadata,
+        tuple(palette.data for palette in palettes),
+        tuple(quantize_counts(table).tobytes() for table in tables),
+        tuple(map(_record, drafts)),
+    )
     stored = b"".join(draft.stored for draft in drafts)
     symbols = [draft.symbols for draft in drafts]
     drafts.clear()  # their stored bytes take as much as a network that shares nothing

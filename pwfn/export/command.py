@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pwfn.config import DataConfig, TrialConfig
 from pwfn.errors import UserError
 from pwfn.export.checked import Checked, whole_file, write_checked, write_checked_state
-from pwfn.export.checkpoint import Given, network_of
+from pwfn.export.checkpoint import Given, describe_source, network_of
 from pwfn.export.contents import contents_from, naming, read_contents
 from pwfn.export.conversion import blank_image, make_onnx, onnx_paths
 from pwfn.export.evaluation import TestImages, evaluate_ensemble, evaluate_mean
@@ -105,17 +105,18 @@ def export_checkpoint(checkpoint: Path, model: str, target: Target, data: DataCo
     images = None if data is None else TestImages(data, network, batch_size=target.batch_size)
     names = list(split_parameters(network).fixable)
     metadata = describe_network(network, provenance={"checkpoint": checkpoint.name})
-    return _export(network, names, metadata, target, images=images, recorded={}, sigmas={})
+    lines = _export(network, names, metadata, target, images=images, recorded={}, sigmas={})
+    return [("weights", describe_source(network)), *lines]
 
 
-def export_state(checkpoint: Path, target: Target) -> Lines:
+def export_state(checkpoint: Path, target: Target, *, ema: bool = False) -> Lines:
     """Code a state dict of unknown architecture, each tensor in its own type; floating-point ones count as weights.
 
     Raises:
         UserError: a checkpoint that cannot be read, or no file can be written.
     """
     target.keep_apart(checkpoint)
-    state = read_state(checkpoint)
+    state = read_state(checkpoint, ema=ema)
     metadata = ModelMetadata(provenance={"checkpoint": checkpoint.name})
     fixed = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
     rest = {name: tensor for name, tensor in state.items() if name not in fixed}

@@ -1,31 +1,20 @@
 """The file, format version 2: a safetensors file with one tensor of bytes that hold all (`docs/format.md`).
 
 Reading trusts nothing. The checksum is compared first; then every size is checked against the bytes that are really
-there before anything is allocated for it, and every loop against a bound on its steps.
+there before anything is allocated for it, and every loop against a bound on its steps. Takes nothing but Python.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pwfn.errors import UserError
-from pwfn.export.layout import Layout, PaletteArray, number, read_layout, write_layout
-from pwfn.export.rans import pack_states, unpack_states
-from pwfn.export.stream import (
-    Stream,
-    Symbols,
-    decode_stream,
-    elements_of,
-    inflate,
-    num_steps,
-    stored_bytes,
-)
+from pwfn.export.layout import Layout, num_steps, read_layout, stored_bytes
+from pwfn.export.rules import inflate
 
 FORMAT_VERSION = 2
 TENSOR = "pwfn"
@@ -40,36 +29,42 @@ TABLE_ROOM, BYTES_PER_TABLE = 256, 16
 STEP_ROOM, STEPS_PER_BYTE = 1 << 13, 16
 """Most steps of the decoder: a constant, and so many per byte of the file."""
 MAX_LANES = 1 << 16
+OTHER_KINDS = {
+    b"version https://git-lfs": "a pointer of git-lfs; fetch the file itself with `git lfs pull`",
+    b"<!doctype html": "a web page; download the file that the page links to",
+    b"<html": "a web page; download the file that the page links to",
+    b"pk\x03\x04": "an archive, as torch.save writes; export it with --state-dict",
+}
+"""What else people take for an exported file, by how it begins."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A file that was opened and found whole; its symbols are still coded."""
+
+    layout: Layout
+    header_bytes: int
+    """Deflated."""
+    num_lanes: int
+    num_words: int
+    rest: memoryview
+    """The lanes' states, the words, and the stored bytes that no lane carries."""
 
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A file taken apart: its header, the bit patterns of its records, its symbols' sizes."""
+    """A file taken apart: the bit patterns of its records, and what they were coded as."""
 
-    layout: Layout
-    elements: list[PaletteArray]
-    symbols: list[Symbols]
-    header_bytes: int
-    """Deflated."""
+    packed: Packed
+    elements: Sequence[Any]
+    """Flat, in memory that torch and numpy read: numpy's arrays or torch's tensors."""
+    symbols: Sequence[Any]
     stream_bytes: int
     """Words and states of the lanes, less the stored bytes that these carry."""
 
 
-def pack(layout: Layout, stream: Stream) -> bytes:
-    """Write a file; the same contents give the same bytes."""
-    raw = write_layout(layout)
-    header = zlib.compress(raw, 9)
-    numbers = [len(header), len(raw), len(stream.states), len(stream.words)]
-    rest = memoryview(stream.stored)[2 * len(stream.states) :]
-    parts: list[bytes | memoryview] = [
-        bytes([FORMAT_VERSION]),
-        *map(number, numbers),
-        header,
-        pack_states(stream.states),
-    ]
-    parts += [stream.words.astype("<u2").tobytes(), rest]
-    missing = _least_size(layout, len(raw), len(stream.states)) - sum(map(len, parts))
-    return envelop(*parts, b"\0" * max(missing, 0))
+Decode = Callable[[Packed], Unpacked]
+"""`stream.decode`, with numpy, or `alone.decode`, with torch alone."""
 
 
 def envelop(*parts: bytes | memoryview) -> bytes:
@@ -84,17 +79,6 @@ def envelop(*parts: bytes | memoryview) -> bytes:
     return b"".join([len(text).to_bytes(8, "little"), text, *parts, checksum.digest()])
 
 
-def _least_size(layout: Layout, header: int, num_lanes: int) -> int:
-    """Bytes that a reader wants to see before it believes the header's sizes."""
-    elements = sum(record.num_elements for record in layout.records)
-    return max(
-        -(-elements // ELEMENTS_PER_BYTE),
-        -(-(header - HEADER_ROOM) // HEADER_PER_BYTE),
-        (len(layout.tables) - TABLE_ROOM) * BYTES_PER_TABLE,
-        -(-(num_steps(layout, num_lanes) - STEP_ROOM) // STEPS_PER_BYTE),
-    )
-
-
 def read_envelope(data: bytes) -> dict[str, Any]:
     """Return the safetensors header of any file.
 
@@ -102,6 +86,11 @@ def read_envelope(data: bytes) -> dict[str, Any]:
         UserError: it has none.
     """
     size = int.from_bytes(data[:8], "little")
+    for start, what in OTHER_KINDS.items():
+        if data[: len(start)].lower() == start and data[8:9] != b"{":
+            raise UserError(f"not a pwfn file but {what}")
+    if not data:
+        raise UserError("the file is empty; copy or download it again")
     if len(data) < 8 or size > len(data) - 8:
         raise UserError(f"not a whole pwfn file: {len(data)} bytes, too few for a header of {size}; was it truncated?")
     try:
@@ -113,7 +102,7 @@ def read_envelope(data: bytes) -> dict[str, Any]:
     return header
 
 
-def unpack(data: bytes, header: dict[str, Any]) -> Unpacked:
+def unpack(data: bytes, header: dict[str, Any], decode: Decode) -> Unpacked:
     """Read a file of version 2.
 
     Raises:
@@ -121,7 +110,7 @@ def unpack(data: bytes, header: dict[str, Any]) -> Unpacked:
     """
     body = _check_frame(data, header)
     try:
-        return _unpack(body)
+        return decode(_open(body))
     except UserError:
         raise
     except (ValueError, UnicodeDecodeError) as error:
@@ -137,7 +126,12 @@ def _check_frame(data: bytes, header: dict[str, Any]) -> bytes:
         )
     found = data[8 + int.from_bytes(data[:8], "little") :]
     expected = {"dtype": "U8", "shape": [len(found)], "data_offsets": [0, len(found)]}
-    if header[TENSOR] != expected or len(found) < CHECKSUM_BYTES + 1:
+    entry = header[TENSOR]
+    if isinstance(entry, dict) and entry.get("dtype") != "U8":
+        raise malformed(
+            f"tensor {TENSOR!r} is {entry.get('dtype')} instead of U8: another program converted it; export again"
+        )
+    if entry != expected or len(found) < CHECKSUM_BYTES + 1:
         raise malformed(f"tensor {TENSOR!r} is not {len(found)} bytes; was the file truncated?")
     if not isinstance(header.get("__metadata__", {}), dict):
         raise malformed("its __metadata__ is no JSON object")
@@ -149,7 +143,7 @@ def _check_frame(data: bytes, header: dict[str, Any]) -> bytes:
     return body
 
 
-def _unpack(body: bytes) -> Unpacked:
+def _open(body: bytes) -> Packed:
     place, numbers = 1, []
     for _ in range(4):
         value, place = _read_number(body, place)
@@ -158,22 +152,34 @@ def _unpack(body: bytes) -> Unpacked:
     if raw_size > HEADER_ROOM + HEADER_PER_BYTE * len(body) or num_lanes > MAX_LANES:
         raise ValueError(f"a header of {raw_size} bytes and {num_lanes} lanes in a file of {len(body)} bytes")
     layout = read_layout(bytes(inflate(body[place : place + header_size], raw_size)))
-    place += header_size
     _check_sizes(layout, num_lanes, len(body))
-    states, size = unpack_states(body[place:], num_lanes)
-    place += size
-    if 2 * num_words > len(body) - place:
+    return Packed(layout, header_size, num_lanes, num_words, memoryview(body)[place + header_size :])
+
+
+def words_of(packed: Packed, num_state_bytes: int) -> memoryview:
+    """Return the bytes of the words that follow the lanes' states.
+
+    Raises:
+        ValueError: they are too few.
+    """
+    found = packed.rest[num_state_bytes : num_state_bytes + 2 * packed.num_words]
+    if len(found) < 2 * packed.num_words:
         raise ValueError("the words of the stream end too early")
-    words = np.frombuffer(body, "<u2", num_words, place)
-    place += 2 * num_words
-    symbols, carried = decode_stream(layout, states, words)
-    stored_size = sum(map(stored_bytes, layout.records))
-    stored = carried + body[place:]
-    if len(stored) < stored_size or any(stored[stored_size:]):
+    return found
+
+
+def stored_of(packed: Packed, num_state_bytes: int, carried: bytes) -> tuple[bytes, int]:
+    """Return all stored bytes, those that the lanes carried first, and the bytes of the stream without these.
+
+    Raises:
+        ValueError: they are not as many as the records need.
+    """
+    size = sum(map(stored_bytes, packed.layout.records))
+    num_stream_bytes = num_state_bytes + 2 * packed.num_words
+    stored = carried + packed.rest[num_stream_bytes:]
+    if len(stored) < size or any(stored[size:]):
         raise ValueError("the stored bytes are not as many as the tensors need")
-    elements = elements_of(layout, symbols, stored[:stored_size])
-    stream_bytes = size + 2 * num_words - min(len(carried), stored_size)
-    return Unpacked(layout, elements, symbols, header_size, stream_bytes)
+    return stored[:size], num_stream_bytes - min(len(carried), size)
 
 
 def _read_number(body: bytes, place: int) -> tuple[int, int]:

@@ -1,4 +1,7 @@
-"""What a file holds, read from a path, bytes or an open file, in either format version. Takes torch and numpy alone."""
+"""What a file holds, read from a path, bytes or an open file, in either format version.
+
+Takes torch alone; numpy, where it is there, decodes two to four times as fast.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pwfn.errors import UserError
+from pwfn.export.container import Decode
 from pwfn.export.elements import Sizes
-from pwfn.export.layout import Kind, PaletteArray, Record, Role
+from pwfn.export.layout import Kind, Record, Role
 from pwfn.export.metadata import ModelMetadata
 from pwfn.export.reading import read_elements
 
@@ -67,6 +70,18 @@ def read_contents(source: Source) -> Contents:
         return contents_from(read_bytes(source))
 
 
+def load_state(source: Source) -> dict[str, Tensor]:
+    """Return a file's tensors by name without building a network, on the CPU.
+
+    Args:
+        source: path, bytes, or a file opened in binary mode.
+
+    Raises:
+        UserError: it is missing, unreadable, damaged, foreign or of an unknown version.
+    """
+    return read_contents(source).state
+
+
 def read_bytes(source: Source) -> bytes:
     """Return the bytes of a source.
 
@@ -104,7 +119,7 @@ def contents_from(data: bytes) -> Contents:
     Raises:
         UserError: as `read_contents`, without a path.
     """
-    found = read_elements(data)
+    found = read_elements(data, _decoder())
     tensors: dict[Role, dict[str, Tensor]] = {role: {} for role in Role}
     coded = set()
     for record, elements in zip(found.records, found.elements, strict=True):
@@ -127,7 +142,18 @@ def contents_from(data: bytes) -> Contents:
     )
 
 
-def to_tensor(elements: PaletteArray, record: Record) -> Tensor:
+def _decoder() -> Decode:
+    """Choose what decodes: numpy where it is installed, else torch, which brings no numpy along."""
+    try:
+        from pwfn.export.stream import decode
+    except ModuleNotFoundError as error:
+        if error.name != "numpy":
+            raise
+        from pwfn.export.alone import decode
+    return decode
+
+
+def to_tensor(elements: Any, record: Record) -> Tensor:
     """Turn bit patterns into a tensor, without a copy.
 
     Raises:
@@ -138,12 +164,6 @@ def to_tensor(elements: PaletteArray, record: Record) -> Tensor:
         raise UserError(f"tensor {record.name!r} is {record.dtype}, which this torch does not have: upgrade it")
     if not record.num_elements:
         return torch.empty(record.shape, dtype=dtype)
+    if isinstance(elements, Tensor):
+        return elements.view(dtype).reshape(record.shape)
     return torch.frombuffer(elements, dtype=dtype).reshape(record.shape)
-
-
-def tensor_bits(tensor: Tensor) -> Any:
-    """Return a tensor's bit patterns as a flat numpy array, without a copy where it lies in order on the CPU."""
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    if not flat.numel():
-        return np.zeros(0, f"<u{flat.element_size()}")
-    return flat.view(torch.uint8).numpy().view(f"<u{flat.element_size()}")

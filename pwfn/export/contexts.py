@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pwfn.export.layout import Coding
-from pwfn.export.rans import MAX_SYMBOLS, ByteArray, ContextArray
+from pwfn.export.rans import ByteArray, ContextArray
+from pwfn.export.rules import MAX_SYMBOLS
 
 MAX_CLASSES = 6
 """Classes of a neighbour: more than six saved less than the larger map of contexts to tables took."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pwfn.export.layout import PaletteArray, Record
+from pwfn.export.layout import Record
 from pwfn.export.metadata import ModelMetadata
 
 
@@ -28,11 +29,11 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Elements:
-    """What a file holds, decoded: `elements` are flat bit patterns, one array per record."""
+    """What a file holds, decoded: `elements` are flat bit patterns, an array or tensor per record."""
 
     version: int
     metadata: ModelMetadata
     records: Sequence[Record]
-    elements: Sequence[PaletteArray]
+    elements: Sequence[Any]
     measure: Callable[[], Sizes]
     """Counts the file's bytes."""

@@ -1,7 +1,8 @@
 """What stands in a file's header: palettes, tables and one record per tensor, to bytes and back (`docs/format.md`).
 
 Columns rather than rows (all names, then all types, ...) because those deflate better. Reading trusts nothing: every
-count is compared with the bytes that are left before anything is made of it.
+count is compared with the bytes that are left before anything is made of it. Takes
+nothing but Python.
 """
 
 from __future__ import annotations
@@ -10,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import prod
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from pwfn.export.rans import MAX_SYMBOLS, ByteArray
+from pwfn.export.rules import MAX_SYMBOLS
 
 DTYPES = (
     "F32", "F16", "BF16", "F64", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL",
@@ -32,7 +31,8 @@ MAX_KERNEL = 128
 MAX_LINE_CLASSES = 16
 """Most classes of rows, and of columns: a byte holds every pair."""
 
-PaletteArray = npt.NDArray[np.unsignedinteger]
+FORMATS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
+"""Formats of memory that hold elements of so many bytes."""
 
 
 class Role(IntEnum):
@@ -136,12 +136,12 @@ class Record:
 class Layout:
     """A whole header.
 
-    `metadata` is JSON; `palettes` hold bit patterns, uint8 to uint64 by the size of their elements; `tables` uint8.
+    `metadata` is JSON; `palettes` hold bit patterns, uint8 to uint64 by the size of their elements.
     """
 
     metadata: str
-    palettes: tuple[PaletteArray, ...]
-    tables: tuple[ByteArray, ...]
+    palettes: tuple[memoryview, ...]
+    tables: tuple[bytes, ...]
     records: tuple[Record, ...]
 
 
@@ -158,7 +158,7 @@ def write_layout(layout: Layout) -> bytes:
     parts += [number(item) for palette in layout.palettes for item in (palette.itemsize, len(palette))]
     parts += [number(len(table)) for table in layout.tables]
     parts += [_planes(palette) for palette in layout.palettes]
-    parts += [table.tobytes() for table in layout.tables]
+    parts += layout.tables
     records = layout.records
     for record in records:
         name = record.name.encode()
@@ -183,7 +183,7 @@ def read_layout(data: bytes) -> Layout:
     sizes = [(reader.one_of((1, 2, 4, 8)), reader.number(MAX_VALUES)) for _ in range(num_palettes)]
     lengths = [reader.number(MAX_SYMBOLS) for _ in range(num_tables)]
     palettes = tuple(reader.palette(size, length) for size, length in sizes)
-    tables = tuple(np.frombuffer(reader.bytes(length), np.uint8) for length in lengths)
+    tables = tuple(reader.bytes(length) for length in lengths)
     names = [reader.text() for _ in range(num_records)]
     roles = [Role(code) for code in reader.bytes(num_records)]
     dtypes = [DTYPES[reader.below(code, len(DTYPES))] for code in reader.bytes(num_records)]
@@ -207,9 +207,10 @@ def number(value: int) -> bytes:
     return bytes(found)
 
 
-def _planes(palette: PaletteArray) -> bytes:
+def _planes(palette: memoryview) -> bytes:
     """All lowest bytes, then all second ones, ...: alike ones lie together."""
-    return palette.astype(palette.dtype.newbyteorder("<")).view(np.uint8).reshape(-1, palette.itemsize).T.tobytes()
+    data = palette.tobytes()
+    return b"".join(data[place :: palette.itemsize] for place in range(palette.itemsize))
 
 
 def _coding_numbers(coding: Coding) -> Sequence[int]:
@@ -283,9 +284,11 @@ class _Reader:
     def text(self) -> str:
         return self.bytes(self.count()).decode()
 
-    def palette(self, size: int, length: int) -> PaletteArray:
-        planes = np.frombuffer(self.bytes(size * length), np.uint8).reshape(size, length)
-        return np.ascontiguousarray(planes.T).reshape(-1).view(f"<u{size}")
+    def palette(self, size: int, length: int) -> memoryview:
+        planes, found = self.bytes(size * length), bytearray(size * length)
+        for place in range(size):
+            found[place::size] = planes[place * length : (place + 1) * length]
+        return memoryview(found).cast(FORMATS[size])
 
     def coding(self, kind: Kind, dtype: str) -> Coding:
         most = len(self._data)
@@ -376,3 +379,36 @@ def _num_values(layout: Layout, place: int, record: Record) -> int:
     if coding.palette >= len(layout.palettes) or layout.palettes[coding.palette].itemsize != record.element_bytes:
         return 0
     return len(layout.palettes[coding.palette])
+
+
+def num_steps(layout: Layout, num_lanes: int) -> int:
+    """Count the steps that decoding takes: what bounds its time, whatever a file says."""
+    steps = 0
+    for record in layout.records:
+        coding, number = record.coding, record.num_elements
+        if coding.kind == Kind.PLANES:
+            steps += sum(map(bool, coding.planes)) * -(-number // max(num_lanes, 1))
+        elif coding.kind >= Kind.PALETTE and coding.tables:
+            positions = coding.num_positions
+            steps += 2 * positions * -(-number // positions // max(num_lanes, 1))
+    return steps
+
+
+def stored_bytes(record: Record) -> int:
+    """How many stored bytes belong to a record."""
+    coding = record.coding
+    if coding.kind == Kind.STORED:
+        return record.num_elements * record.element_bytes
+    if coding.kind == Kind.PLANES:
+        return coding.planes.count(0) * record.num_elements
+    return coding.num_bytes if coding.kind == Kind.DEFLATED else 0
+
+
+def check_groups(record: Record, num_groups: int) -> None:
+    """Refuse groups that do not divide a tensor.
+
+    Raises:
+        ValueError: names the tensor.
+    """
+    if record.num_elements % (num_groups * record.coding.group):
+        raise ValueError(f"tensor {record.name!r} cannot be cut into its groups")

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pwfn.export.contexts import kernel_of, line_contexts
-from pwfn.export.layout import MAX_KERNEL, Coding, Kind, PaletteArray
+from pwfn.export.layout import MAX_KERNEL, Coding, Kind
 from pwfn.export.palettes import in_order, look_up
-from pwfn.export.rans import MAX_SYMBOLS, ByteArray
+from pwfn.export.rans import ByteArray, PaletteArray
+from pwfn.export.rules import MAX_SYMBOLS
 from pwfn.export.tables import ENTRY_BYTES, TABLE_BYTES, code_bits
 
 NUM_CLASSES = 4

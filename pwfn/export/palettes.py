@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from pwfn.export.layout import MAX_VALUES, PaletteArray
-from pwfn.export.rans import MAX_SYMBOLS
+from pwfn.export.layout import MAX_VALUES
+from pwfn.export.rans import PaletteArray
+from pwfn.export.rules import MAX_SYMBOLS
 
 SAMPLE = 1 << 16
 """Elements of a large tensor that are looked at first."""

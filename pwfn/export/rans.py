@@ -3,7 +3,7 @@
 Duda's range variant of ANS (arXiv:1311.2540) with 32-bit states, 16-bit words and frequencies that sum to 2^12. The
 symbols of a batch are dealt to the lanes in turn and all lanes go on at once, as in Giesen's interleaved coder
 (arXiv:1402.3392), here with numpy's vectors: a thousand lanes decode 30 to 70 million symbols a second without any
-compiled code of our own, which is what lets a file be loaded where only torch and numpy are installed.
+compiled code of our own.
 
 A lane costs 3.4 bytes for its last state, packed, of which its first state gives two back: those bits are free, so they
 carry bytes that the file has to store anyway (`carried`). What is left is half a byte.
@@ -17,41 +17,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pwfn.export.rules import (
+    LEVELS,
+    LOWEST,
+    MAX_LEVEL,
+    MAX_SYMBOLS,
+    NO_END,
+    NO_STATES,
+    NO_WORDS,
+    PRECISION,
+    STEPS_AT_ONCE,
+    TOTAL,
+    check_table,
+)
+
 ByteArray = npt.NDArray[np.uint8]
 WordArray = npt.NDArray[np.uint16]
 StateArray = npt.NDArray[np.uint32]
 IndexArray = npt.NDArray[np.int64]
+PaletteArray = npt.NDArray[np.unsignedinteger]
 
-PRECISION = 12
-"""Frequencies sum to 2^12: at 14 bits the decoder's tables leave the processor's cache and save under 0.05 %."""
-TOTAL = 1 << PRECISION
-MAX_SYMBOLS = 256
-"""Longest table; more values are coded in two digits."""
-LOWEST = np.uint32(1 << 16)
-"""Least state between symbols: one whose upper half is not zero."""
 MASK, SHIFT, FREQUENCY_SHIFT = np.uint32(TOTAL - 1), np.uint32(PRECISION), np.uint32(PRECISION + 8)
-STEPS_AT_ONCE = 64
-"""Symbols per lane that are looked up together: bounds the memory beyond input and output."""
-LEVELS: IndexArray = np.array(
-    [code if code < 8 else (8 + code % 8) << (code // 8 - 1) for code in range(256)], dtype=np.int64
-)
-"""Weight of each table byte: a float of 5 exponent and 3 mantissa bits. Its error of at most 6 % costs less than 0.002
-bit per weight, and the bytes of a table repeat more than with a fourth mantissa bit, so that they deflate better."""
-MAX_LEVEL = 119
-"""Largest table byte in use, of weight 15 * 2^13: more than the rarest symbol of 2^12 needs."""
+LEAST = np.uint32(LOWEST)
+WEIGHTS: IndexArray = np.array(LEVELS, dtype=np.int64)
 TableArray = npt.NDArray[np.intp]
 ContextArray = npt.NDArray[np.unsignedinteger]
 
 
 def quantize_counts(counts: npt.NDArray[Any]) -> ByteArray:
     """Round counts `(num_symbols,)`, not all zero, to table bytes; a symbol that occurs never gets 0."""
-    scaled = counts / counts.max() * LEVELS[MAX_LEVEL]
-    middles = (LEVELS[1 : MAX_LEVEL + 1] + LEVELS[:MAX_LEVEL]) / 2
+    scaled = counts / counts.max() * WEIGHTS[MAX_LEVEL]
+    middles = (WEIGHTS[1 : MAX_LEVEL + 1] + WEIGHTS[:MAX_LEVEL]) / 2
     found = np.searchsorted(middles, scaled)
     return np.where(counts > 0, np.maximum(found, 1), 0).astype(np.uint8)
 
 
-def frequencies(tables: Sequence[ByteArray]) -> IndexArray:
+def frequencies(tables: Sequence[bytes]) -> IndexArray:
     """Expand tables' bytes to frequencies `(num_tables, MAX_SYMBOLS)`; each row sums to TOTAL, byte 0 stands for none.
 
     Raises:
@@ -59,10 +60,9 @@ def frequencies(tables: Sequence[ByteArray]) -> IndexArray:
     """
     filled = np.zeros((len(tables), MAX_SYMBOLS), dtype=np.uint8)
     for own, table in zip(filled, tables, strict=True):
-        if not 0 < len(table) <= MAX_SYMBOLS or not table.any() or table.max() > MAX_LEVEL:
-            raise ValueError(f"a table of {len(table)} entries, of which {np.count_nonzero(table)} are not zero")
-        own[: len(table)] = table
-    weights, used = np.cumsum(LEVELS[filled], axis=1), np.cumsum(filled > 0, axis=1)
+        check_table(table)
+        own[: len(table)] = list(table)
+    weights, used = np.cumsum(WEIGHTS[filled], axis=1), np.cumsum(filled > 0, axis=1)
     ends = weights * (TOTAL - used[:, -1:]) // weights[:, -1:] + used
     return np.asarray(np.diff(ends, axis=1, prepend=0))
 
@@ -71,13 +71,13 @@ class SymbolTables:
     """What the coder looks up, for all tables of a file.
 
     Args:
-        tables: uint8 `(num_symbols,)` each.
+        tables: of the file.
 
     Raises:
         ValueError: as `frequencies`.
     """
 
-    def __init__(self, tables: Sequence[ByteArray]) -> None:
+    def __init__(self, tables: Sequence[bytes]) -> None:
         self.frequency = frequencies(tables).astype(np.uint32)
         self.start = (np.cumsum(self.frequency, axis=1, dtype=np.uint32) - self.frequency).astype(np.uint32)
 
@@ -103,7 +103,7 @@ class Encoder:
 
     def __init__(self, tables: SymbolTables, carried: ByteArray) -> None:
         self._frequency, self._start = tables.frequency.reshape(-1), tables.start.reshape(-1)
-        self._states = carried.view("<u2").astype(np.uint32) + np.uint32(LOWEST)
+        self._states = carried.view("<u2").astype(np.uint32) + LEAST
         self._words: list[WordArray] = []
 
     def push(self, symbols: ByteArray, tables: TableArray, contexts: ContextArray | int = 0) -> None:
@@ -201,10 +201,10 @@ class Decoder:
         states *= quotients
         states += quotients  # since it was the frequency less 1
         states += np.bitwise_and(entries, MASK, out=numbers)
-        (empty,) = (states < LOWEST).nonzero()
+        (empty,) = (states < LEAST).nonzero()
         end = self._place + len(empty)
         if end > len(self._words):
-            raise ValueError("the stream of symbols ends before the last tensor does")
+            raise ValueError(NO_WORDS)
         high[empty] = low[empty]
         low[empty] = self._words[self._place : end]
         self._place = end
@@ -215,9 +215,9 @@ class Decoder:
         Raises:
             ValueError: the stream is not one that `Encoder` writes.
         """
-        carried = self._states - np.uint32(LOWEST)
-        if self._place != len(self._words) or (carried >= LOWEST).any():
-            raise ValueError("the stream of symbols does not end where the last tensor does")
+        carried = self._states - LEAST
+        if self._place != len(self._words) or (carried >= LEAST).any():
+            raise ValueError(NO_END)
         return carried.astype("<u2").view(np.uint8)
 
 
@@ -235,7 +235,7 @@ def pack_states(states: StateArray) -> bytes:
     return states.astype("<u2").tobytes() + (nibbles[::2] | nibbles[1::2] << 4).tobytes() + packed.tobytes()
 
 
-def unpack_states(data: bytes, num_lanes: int) -> tuple[StateArray, int]:
+def unpack_states(data: bytes | memoryview, num_lanes: int) -> tuple[StateArray, int]:
     """Read the states of so many lanes; return them and the bytes they took.
 
     Raises:
@@ -243,14 +243,14 @@ def unpack_states(data: bytes, num_lanes: int) -> tuple[StateArray, int]:
     """
     start = 2 * num_lanes + -(-num_lanes // 2)
     if len(data) < start:
-        raise ValueError("the lanes' states end too early")
+        raise ValueError(NO_STATES)
     low = np.frombuffer(data, "<u2", num_lanes).astype(np.uint32)
     nibbles = np.frombuffer(data[2 * num_lanes : start], np.uint8)
     lengths = np.stack([nibbles & 15, nibbles >> 4], axis=1).reshape(-1)[:num_lanes].astype(np.int64)
     size = -(-int(lengths.sum()) // 8)
     packed = np.frombuffer(data[start : start + size], np.uint8)
     if len(packed) < size:
-        raise ValueError("the lanes' states end too early")
+        raise ValueError(NO_STATES)
     bits = np.zeros((num_lanes, 15), dtype=np.int64)
     bits[np.arange(15) < lengths[:, None]] = np.unpackbits(packed)[: lengths.sum()]
     upper = (1 << lengths) + (bits << np.arange(15)).sum(axis=1)

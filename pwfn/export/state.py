@@ -1,4 +1,4 @@
-"""Tensors by name to a file's bytes, and back; whatever network they belong to."""
+"""Tensors by name to a file's bytes, whatever network they belong to."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pwfn.errors import UserError
 from pwfn.export.codec import Item, encode
-from pwfn.export.container import pack
-from pwfn.export.contents import DTYPES, NAMES, Source, read_contents, tensor_bits
+from pwfn.export.contents import DTYPES, NAMES
 from pwfn.export.layout import Role
 from pwfn.export.metadata import ModelMetadata, metadata_from, metadata_to_json
+from pwfn.export.packing import pack
 
 RestDtype = Literal["float32", "float16", "bfloat16"]
 COMPARED_BYTES = 1 << 21
@@ -59,18 +60,6 @@ def encode_state(
     if deflate_all or num_bytes > COMPARED_BYTES or len(content) < HARDLY * num_bytes:
         return content
     return min(content, pack(*encode(items, text, deflate_all=True)), key=len)
-
-
-def load_state(source: Source) -> dict[str, Tensor]:
-    """Return a file's tensors by name without building a network, on the CPU.
-
-    Args:
-        source: path, bytes, or a file opened in binary mode.
-
-    Raises:
-        UserError: it is missing, unreadable, damaged, foreign or of an unknown version.
-    """
-    return read_contents(source).state
 
 
 def zip_bytes(content: bytes) -> int:
@@ -118,3 +107,11 @@ def _rest_item(name: str, tensor: Tensor, rest_dtype: RestDtype) -> Item:
             f"tensor {name} has values beyond the range of torch.{rest_dtype}; use --rest-dtype bfloat16 or float32"
         )
     return _item(name, Role.NARROWED, narrow)
+
+
+def tensor_bits(tensor: Tensor) -> Any:
+    """Return a tensor's bit patterns as a flat numpy array, without a copy where it lies in order on the CPU."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if not flat.numel():
+        return np.zeros(0, f"<u{flat.element_size()}")
+    return flat.view(torch.uint8).numpy().view(f"<u{flat.element_size()}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,20 +9,22 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pwfn.export.container import Packed, Unpacked, stored_of, words_of
 from pwfn.export.contexts import class_of_symbol, contexts_at, cut, line_contexts
-from pwfn.export.layout import Coding, Kind, Layout, PaletteArray, Record
+from pwfn.export.layout import Coding, Kind, Layout, Record, check_groups, stored_bytes
 from pwfn.export.rans import (
-    MAX_SYMBOLS,
-    TOTAL,
     ByteArray,
     ContextArray,
     Decoder,
     Encoder,
+    PaletteArray,
     StateArray,
     SymbolTables,
     TableArray,
     WordArray,
+    unpack_states,
 )
+from pwfn.export.rules import MAX_SYMBOLS, TOTAL, inflate
 
 SymbolArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Symbols = SymbolArray | list[ByteArray | None] | None
@@ -95,6 +96,19 @@ def _push(encoder: _Sink, coding: Coding, coded: Symbols) -> None:
                 encoder.push(rows[position], tables, contexts_at(classes, position, coding))
 
 
+def decode(packed: Packed) -> Unpacked:
+    """Decode an opened file with numpy.
+
+    Raises:
+        ValueError: it is not one that `encode_stream` writes.
+    """
+    layout = packed.layout
+    states, size = unpack_states(packed.rest, packed.num_lanes)
+    symbols, carried = decode_stream(layout, states, np.frombuffer(words_of(packed, size), "<u2"))
+    stored, stream_bytes = stored_of(packed, size, carried)
+    return Unpacked(packed, elements_of(layout, symbols, stored), symbols, stream_bytes)
+
+
 def decode_stream(layout: Layout, states: StateArray, words: WordArray) -> tuple[list[Symbols], bytes]:
     """Return the symbols of every record, and the bytes that the lanes carried.
 
@@ -157,29 +171,6 @@ def _code_bits(bits: npt.NDArray[np.float64], coding: Coding, coded: Symbols) ->
     return sum(found)
 
 
-def num_steps(layout: Layout, num_lanes: int) -> int:
-    """Count the steps that decoding takes: what bounds its time, whatever a file says."""
-    steps = 0
-    for record in layout.records:
-        coding, number = record.coding, record.num_elements
-        if coding.kind == Kind.PLANES:
-            steps += sum(map(bool, coding.planes)) * -(-number // max(num_lanes, 1))
-        elif coding.kind >= Kind.PALETTE and coding.tables:
-            positions = coding.num_positions
-            steps += 2 * positions * -(-number // positions // max(num_lanes, 1))
-    return steps
-
-
-def stored_bytes(record: Record) -> int:
-    """How many stored bytes belong to a record."""
-    coding = record.coding
-    if coding.kind == Kind.STORED:
-        return record.num_elements * record.element_bytes
-    if coding.kind == Kind.PLANES:
-        return coding.planes.count(0) * record.num_elements
-    return coding.num_bytes if coding.kind == Kind.DEFLATED else 0
-
-
 def elements_of(layout: Layout, symbols: Sequence[Symbols], stored: bytes) -> list[PaletteArray]:
     """Return the bit patterns of every record's elements, flat.
 
@@ -210,27 +201,11 @@ def _elements(
     assert coded is not None
     if kind == Kind.GROUPED:
         return _grouped(layout, record, coded, before)
-    palette = layout.palettes[record.coding.palette]
+    palette = np.asarray(layout.palettes[record.coding.palette])
     if len(palette) > MAX_SYMBOLS and coded.size and coded.max() >= len(palette):
         raise ValueError(f"tensor {record.name!r} has a symbol beyond its palette")
     values = palette.take(coded)
     return _scaled(record, values, before) if kind == Kind.SCALED else values
-
-
-def inflate(raw: bytes, size: int) -> bytearray:
-    """Undo deflation to exactly so many bytes, and allocate no more than those.
-
-    Raises:
-        ValueError: the bytes are not deflated, or of another length.
-    """
-    inflater = zlib.decompressobj()
-    try:
-        found = inflater.decompress(raw, size + 1)
-    except zlib.error as error:
-        raise ValueError(f"bytes that cannot be inflated ({error})") from error
-    if len(found) != size or not inflater.eof or inflater.unused_data:
-        raise ValueError("inflated bytes of another length")
-    return bytearray(found)
 
 
 def _join_planes(planes: Sequence[ByteArray | None], raw: bytes, number: int) -> PaletteArray:
@@ -245,7 +220,7 @@ def _join_planes(planes: Sequence[ByteArray | None], raw: bytes, number: int) ->
 def _grouped(layout: Layout, record: Record, symbols: Any, before: Sequence[PaletteArray]) -> PaletteArray:
     """Look each symbol up in the palette of its group."""
     num_groups, length = layout.records[record.coding.part].shape
-    _check_groups(record, num_groups)
+    check_groups(record, num_groups)
     bases = np.arange(num_groups, dtype=np.intp)[:, None] * length
     places = symbols.reshape(-1, num_groups, record.coding.group) + bases
     found: PaletteArray = before[record.coding.part].take(places.reshape(-1))
@@ -255,13 +230,8 @@ def _grouped(layout: Layout, record: Record, symbols: Any, before: Sequence[Pale
 def _scaled(record: Record, values: PaletteArray, before: Sequence[PaletteArray]) -> PaletteArray:
     """Multiply each value by the scale of its group: one IEEE product, so that all platforms agree to the bit."""
     scales = before[record.coding.part].view(np.float32)
-    _check_groups(record, len(scales))
+    check_groups(record, len(scales))
     factors = values.view(np.float32).reshape(-1, len(scales), record.coding.group)
     with np.errstate(all="ignore"):
         factors *= scales[:, None]
     return values
-
-
-def _check_groups(record: Record, num_groups: int) -> None:
-    if record.num_elements % (num_groups * record.coding.group):
-        raise ValueError(f"tensor {record.name!r} cannot be cut into its groups")

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from pwfn.errors import UserError
 from pwfn.export.container import malformed
 from pwfn.export.elements import Elements, Sizes
-from pwfn.export.layout import DTYPES, SIZES, Coding, Kind, PaletteArray, Record, Role
+from pwfn.export.layout import DTYPES, SIZES, Coding, Kind, Record, Role
 from pwfn.export.metadata import ModelMetadata, metadata_from
+from pwfn.export.rans import PaletteArray
 
 PREFIX = "pwfn."
 SIGMA_PREFIX = "pwfn.sigma."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +14,7 @@ import timm
 import torch
 from timm.models import parse_model_name
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from pwfn.config import ModelConfig, TrialConfig
 from pwfn.errors import UserError, first_line
@@ -75,6 +78,7 @@ def build_network(
     network.float().eval()
     keep_nothing_computed(network)
     _check_forward(name, network, num_classes)
+    network.unseen = _unseen_border(network) if image_size is not None or config.kwargs else (0, 0)
     if config.fuse:
         network = fuse(network, _black_image(network))
     return cast(nn.Module, network)
@@ -230,3 +234,33 @@ def _check_forward(name: str, network: nn.Module, num_classes: int) -> None:
         raise UserError(f"data.image_size: {name} cannot take {width}x{height} images: {first_line(error)}") from error
     if not isinstance(scores, torch.Tensor) or scores.shape != (1, num_classes):
         raise UserError(f"model.name: {name} does not give one score per class; only image classifiers can be used")
+
+
+@torch.inference_mode()
+def _unseen_border(network: nn.Module) -> tuple[int, int]:
+    """Count the rows and columns at the lower and right border of its images that change nothing.
+
+    A network that cuts images into patches may leave out what is no whole patch, and say nothing.
+    """
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(_black_image(network).shape, generator=generator)
+    # timm begins some classifiers and residual branches with zeros, behind which nothing is seen.
+    begun = {
+        name: torch.randn(parameter.shape, generator=generator)
+        for name, parameter in network.named_parameters()
+        if not name.endswith("bias") and not parameter.any()
+    }
+    scores: Tensor = functional_call(network, begun, image)
+
+    def sees(dim: int, size: int) -> bool:
+        """Whether the last rows (or columns), so many of them, change anything."""
+        changed = image.clone()
+        changed.narrow(dim, image.shape[dim] - size, size).neg_()
+        return not torch.equal(functional_call(network, begun, changed), scores)
+
+    if not sees(2, image.shape[2]):
+        return 0, 0
+    unseen = [
+        0 if sees(dim, 1) else bisect_left(range(1, image.shape[dim]), True, key=partial(sees, dim)) for dim in (2, 3)
+    ]
+    return unseen[0], unseen[1]

@@ -102,7 +102,10 @@ def describe_loading(network: nn.Module, *, include_norm: bool = False) -> Under
         left_out=rest,
         computed_weights=computed,
         fusible=fusible,
-        warnings=tuple(_warnings(sets.coverage, rest, computed, has_standardised, fusible, loading)),
+        warnings=(
+            *_warnings(sets.coverage, rest, computed, has_standardised, fusible, loading),
+            *_size_warnings(network),
+        ),
     )
 
 
@@ -157,6 +160,18 @@ def _warnings(
     if loading.new_head:
         found.append(f"the classifier is new and knows nothing yet ({_some(loading.new_head)})")
     return [warning for warning in found if warning is not None]
+
+
+def _size_warnings(network: Any) -> list[str]:
+    """Say which part of the images the network does not look at."""
+    rows, columns = getattr(network, "unseen", (0, 0))
+    _, height, width = network.pretrained_cfg["input_size"]
+    if rows == columns == 0:
+        return []
+    return [
+        f"the network sees {width - columns}x{height - rows} pixels of its {width}x{height} images; the rest, at right "
+        f"and bottom, is no whole patch; with data.image_size={max(height - rows, width - columns)} it sees all"
+    ]
 
 
 def _describe(loading: Loading) -> str:

@@ -19,6 +19,9 @@ from pwfn.errors import UserError, first_line, nearest_names
 from pwfn.parameters import FlatParameters
 from pwfn.replicas import Replicas
 
+REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, LookupError, AttributeError)
+"""What timm's and torch's optimisers raise for arguments that they do not take."""
+
 RANDOM = ("kron", "kronc", "kronw")
 """Optimisers that draw from a generator of their own, so that a training could not go on as it would have."""
 
@@ -108,10 +111,29 @@ def make_optimizer(network: nn.Module, config: BaselineConfig) -> torch.optim.Op
             layer_decay=config.layer_decay,
             **config.opt_kwargs,
         )
-    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
-        given = f" with opt_kwargs={config.opt_kwargs}" if config.opt_kwargs else ""
-        raise UserError(f"baseline.opt: {name} cannot be made{given}: {first_line(error)}") from error
+    except REFUSALS as error:
+        raise UserError(f"baseline.opt: {_named(config)} cannot be made: {first_line(error)}") from error
     return optimizer
+
+
+def _check_step(config: BaselineConfig) -> None:
+    """Take one step with a small layer: some optimisers look at their arguments only then.
+
+    Raises:
+        UserError: the optimiser fails.
+    """
+    layer = nn.Linear(4, 4)
+    for parameter in layer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = make_optimizer(layer, config.model_copy(update={"layer_decay": None}))
+    try:
+        optimizer.step()
+    except REFUSALS as error:
+        raise UserError(f"baseline.opt: {_named(config)} cannot take a step: {first_line(error)}") from error
+
+
+def _named(config: BaselineConfig) -> str:
+    return f"{config.opt} with opt_kwargs={config.opt_kwargs}" if config.opt_kwargs else str(config.opt)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: BaselineConfig, steps_per_epoch: int) -> tuple[Any, int]:
@@ -154,5 +176,6 @@ def check_recipe(config: BaselineConfig, network: nn.Module, preprocessing: Prep
     """
     if config.epochs > 0 and config.opt is not None:
         make_schedule(make_optimizer(network, config), config, max(1, num_images // config.batch_size))
+        _check_step(config)
     if config.aa is not None:
         automatic_augmentation(preprocessing, config.aa)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
@@ -15,7 +16,11 @@ from pwfn.sweep.address import check_address
 from pwfn.sweep.own_session import own_session
 from pwfn.sweep.ray_sessions import Watcher
 
+log = logging.getLogger(__name__)
+
 PACKAGE = Path(__file__).parents[1]
+START_ATTEMPTS = 3
+"""How often Ray is started before that is given up; it gives itself 30 seconds, too few for a very busy machine."""
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables; the sweep shows its progress itself
@@ -89,14 +94,24 @@ def connected(address: str | None, *, dashboard: bool, temp_dir: str | None = No
     check_folder(Path.cwd())
     if address is not None:
         check_address(address)
-    watcher = Watcher()
-    try:
-        _join(address, dashboard, temp_dir, watcher)
-        yield
-    finally:
-        with stopping.at_once("stopped at once; the same command goes on from the last rounds"):
-            ray.shutdown()
-            watcher.end()
+    for attempts_left in reversed(range(START_ATTEMPTS)):
+        watcher = Watcher()
+        try:
+            _join(address, dashboard, temp_dir, watcher)
+            yield
+            return
+        except _LateError as error:
+            if attempts_left == 0:
+                raise UserError(f"{error}; the machine may be too busy") from error
+            log.warning("%s; trying again", error)
+        finally:
+            with stopping.at_once("stopped at once; the same command goes on from the last rounds"):
+                ray.shutdown()
+                watcher.end()
+
+
+class _LateError(Exception):
+    """Ray did not start in the time that it gives itself."""
 
 
 def _join(address: str | None, dashboard: bool, temp_dir: str | None, watcher: Watcher) -> None:
@@ -119,7 +134,6 @@ def _join(address: str | None, dashboard: bool, temp_dir: str | None, watcher: W
         raise stopping.Stopped(signal.SIGTERM) from error
     except Exception as error:  # of any class: where the machine is too busy to start it in time, a bare Exception
         place = f"at {address}" if address is not None else f"in {temp_dir or 'its own folder'}"
-        raise UserError(
-            f"Ray cannot be {'joined' if address is not None else 'started'} {place}: {first_line(error)}"
-        ) from error
+        words = f"Ray cannot be {'joined' if address is not None else 'started'} {place}: {first_line(error)}"
+        raise (_LateError if "timed out during startup" in words else UserError)(words) from error
     stopping.listen_again()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrainingConfig, TrialConfig
 from pwfn.data import Data, Preprocessing, Source, open_source
 from pwfn.errors import UserError
+from pwfn.exact import allow_tf32
 from pwfn.fused import fuse
 from pwfn.midway import Midway
 from pwfn.models import build_network, preprocessing_of, record_preparation_
@@ -31,13 +32,12 @@ def open_task(
     micro_batches: int = 1,
     midway: Midway | None = None,
 ) -> Task:
-    """Build a network and the data it is given, on a device.
+    """Build a network and the data it is given, on a device; allow TF32 in this process as the configuration says.
 
     Raises:
         MachineError: there is no memory for them.
     """
-    if device.type == "cuda":
-        own_arithmetic(config.training)
+    own_arithmetic(config.training)
     with building():
         network = network_for(config, model, open_data(config))
         data = _data(config.data, config.split_seed, preprocessing_of(network), device)
@@ -47,9 +47,7 @@ def open_task(
 
 def own_arithmetic(training: TrainingConfig) -> None:
     """Set how this process computes on a GPU; TF32 is torch's default for convolutions, and not ours."""
-    precision = "tf32" if training.tf32 else "ieee"
-    for backend in (torch.backends.cudnn.conv, torch.backends.cuda.matmul):  # type: ignore[attr-defined]
-        backend.fp32_precision = precision
+    allow_tf32(training.tf32)
     torch.backends.cudnn.benchmark = training.cudnn_benchmark
     fuse(training.fused)
 

@@ -49,7 +49,12 @@ def _from_model(wanted: ModelConfig, config: TrialConfig, source: Source, given:
 
 
 def _from_file(wanted: str, source: Source, given: Preprocessing) -> nn.Module:
-    network = load(expand_path(wanted, FIELD))
+    try:
+        network = load(expand_path(wanted, FIELD))
+    except UserError as error:
+        raise UserError(
+            f"{error}; a text is the path of an exported file, any other network is {{name: NAME, checkpoint: FILE}}"
+        ) from error
     record: Any = network.pretrained_cfg
     names = record.get("label_names")
     if network.num_classes != source.num_classes:

@@ -401,6 +401,8 @@ def test_without_script_it_is_readable(browser: Browser, report: Path) -> None:
     assert page.locator("table.first").is_visible()
     assert page.locator("caption", has_text="Front of pwfn").is_visible()
     assert page.locator("#understood").inner_text().count("scikit-learn") == 1
+    assert not page.locator("#front-controls").is_visible()
+    assert page.locator("#front-plot").bounding_box() is None, "no gap where a figure would be"
     context.close()
 
 
@@ -444,8 +446,35 @@ def test_models_and_studies_are_compared_in_one_page(browser: Browser, record: R
     assert page.locator("#y").input_value() == "test_top1_loss"
     names = {trace["name"] for trace in opened.traces("#front-plot", "front")}
     assert names == {"pwfn · pwfn", "pwfn · kmeans (baseline)", "resnet · pwfn"}
+    page.click("#comparison ~ * .open >> text=/^t3$/ >> nth=0")
+    page.fill("#with", "resnet/t1")
+    page.press("#with", "Enter")
+    assert opened.text("#trial-title") == "Trials pwfn/t3 and resnet/t1"
+    assert page.locator("#trial-metrics thead th").all_inner_texts() == ["", "t3", "t1"]
     assert opened.complaints == []
     page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1300, 390])
+def test_fourteen_series_leave_the_ticks_free(width: int, browser: Browser, record: Record, tmp_path: Path) -> None:
+    names = [f"study{letter}_digits" for letter in "abcdefghijklmn"]
+    for place, name in enumerate(names):
+        record(name, [{**row, "val_top1": row["val_top1"] - place / 200} for row in SMALL[:4]])
+    analysis.write_report([str(tmp_path / "results" / name) for name in names], str(tmp_path / "out"))
+    opened = Opened(browser, tmp_path / "out" / "report.html", viewport={"width": width, "height": 844})
+    title, legend, tick = (
+        opened.page.locator(f"#front-plot {part}").first.bounding_box()
+        for part in (".xtitle", ".legend", ".xtick text")
+    )
+    assert tick["y"] + tick["height"] <= title["y"] + 1
+    assert title["y"] + title["height"] <= legend["y"]
+    looks = opened.page.evaluate(
+        """document.querySelector("#front-plot").data.filter((one) => one.meta === "front")
+            .map((one) => [one.marker.color, one.marker.symbol])"""
+    )
+    assert len({tuple(look) for look in looks}) == 14
+    opened.page.close()
 
 
 @pytest.mark.slow

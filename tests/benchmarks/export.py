@@ -35,9 +35,11 @@ from printed import hardware  # noqa: E402
 from pwfn.codebook import Codebook, entropy_bits  # noqa: E402
 from pwfn.config import ModelConfig  # noqa: E402
 from pwfn.export import describe_network, encode_network, encode_state, load_state  # noqa: E402
+from pwfn.export.alone import decode as decode_with_torch  # noqa: E402
 from pwfn.export.container import read_envelope, unpack  # noqa: E402
 from pwfn.export.layout import Coding, Kind, Role, write_layout  # noqa: E402
 from pwfn.export.state import zip_bytes  # noqa: E402
+from pwfn.export.stream import decode  # noqa: E402
 from pwfn.methods.kmeans.values import kmeans_values, nearest_values  # noqa: E402
 from pwfn.models import build_network  # noqa: E402
 from pwfn.parameters import split_parameters  # noqa: E402
@@ -64,9 +66,9 @@ def cluster(state: State, num_values: int) -> State:
 
 def payload_bytes(content: bytes) -> int:
     """Bytes of a file without names, shapes, metadata, checksum and envelope, for the comparison with other coders."""
-    unpacked = unpack(content, read_envelope(content))
-    records = [replace(each, coding=Coding(Kind.STORED)) for each in unpacked.layout.records if each.role != Role.PART]
-    bare = write_layout(replace(unpacked.layout, palettes=(), tables=(), records=tuple(records)))
+    layout = unpack(content, read_envelope(content), decode).packed.layout
+    records = [replace(each, coding=Coding(Kind.STORED)) for each in layout.records if each.role != Role.PART]
+    bare = write_layout(replace(layout, palettes=(), tables=(), records=tuple(records)))
     return len(content) - len(zlib.compress(bare, 9)) - 32 - 8 - int.from_bytes(content[:8], "little")
 
 
@@ -158,6 +160,10 @@ def version1_rest(weights: State, rest: State) -> int:
 
 LOADS = {
     "torch": "import torch",
+    "torch, without numpy": "import sys; sys.modules['numpy'] = None; import torch",
+    "torch, without numpy, load_state": (
+        "import sys; sys.modules['numpy'] = None; import torch; from pwfn.export import load_state"
+    ),
     "torch, load_state": "import torch; from pwfn.export import load_state",
     "torch, timm": "import torch, pwfn.torchvision_shim, timm",
     "torch, timm, pwfn.load": "import torch, pwfn.torchvision_shim, timm, pwfn; pwfn.load",
@@ -260,6 +266,13 @@ def speed_row(kind: str, num_weights: int) -> list[str]:
         found += [f"{(memory_peak() - before) * MEGABYTE / num_weights:.1f}"]
     if any(not torch.equal(contents[1][name], tensor) for name, tensor in state.items()):
         raise SystemExit("decoded weights differ")
+    start = time.process_time()
+    alone = unpack(contents[0], read_envelope(contents[0]), decode_with_torch)
+    found.append(f"{num_weights / (time.process_time() - start) / 1e6:.1f}")
+    names = [record.name for record in alone.packed.layout.records]
+    for name, bits in zip(names, alone.elements, strict=True):
+        if name in state and not torch.equal(bits.view(torch.float32), state[name].reshape(-1)):
+            raise SystemExit("weights decoded by torch alone differ")
     bound = entropies([torch.cat([tensor.reshape(-1) for tensor in state.values()])])
     ratio = "" if kind.startswith("float") else f"{len(contents[0]) / bound:.3f}"
     return [kind, f"{8 * len(contents[0]) / num_weights:.3f}", ratio, *found]
@@ -315,6 +328,7 @@ def main() -> None:
         rows = (grouped_row(states[20], kind) for kind in kinds)
         lines += table("Codebooks inside a tensor (ResNet-20), bytes", ["codebook", "file", "zip", "xz"], rows)
     head = ["weights", "bits per weight", "to the entropy", "encode, M/s", "bytes per weight", "decode, M/s", "bytes"]
+    head.append("decode by torch alone, M/s")
     command = [sys.executable, __file__, "--weights", str(options.weights), "--one"]
     runs = (subprocess.run([*command, kind], check=True, capture_output=True, text=True).stdout for kind in KINDS)
     lines += table(f"Speed and memory, {options.weights:,} weights", head, map(json.loads, runs))

@@ -35,7 +35,7 @@ def hardware(device: str) -> str:
 
 def spread(values: Sequence[float], form: str = "{:.3f}") -> str:
     """Mean +- standard deviation; for one value the value alone."""
-    deviation = f" +- {form.format(stdev(values))}" if len(values) > 1 else ""
+    deviation = f" +- {form.replace('+', '').format(stdev(values))}" if len(values) > 1 else ""
     return form.format(mean(values)) + deviation
 
 

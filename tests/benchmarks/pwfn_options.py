@@ -47,6 +47,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "max_order: 1, codebook: free": {"method.max_order": 1, "method.codebook": "free"},
     "lr_schedule: cosine": {"training.lr_schedule": "cosine"},
     "codebook: kmeans, 16 values": {"method.codebook": "kmeans", "method.num_values": 16},
+    "noise_epochs: 3": {"method.noise_epochs": 3},
+    "noise_epochs: 3, sigmas first": {"method.noise_epochs": 3, "method.fixed_sigma_first": True},
     "equalize: layer": {"model.equalize": "layer"},
     "distillation: 1": {"training.distillation": 1.0},
     "settle_epochs: 3": {"training.settle_epochs": 3},

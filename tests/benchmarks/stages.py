@@ -47,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     print(f"{conditions()}; {arguments.seeds} seeds; {arguments.space}", *arguments.set)
-    print(f"\n{'':30}{'hypervolume':>18}{'difference':>18}{'seconds':>16}{'ratio':>14}")
+    print(f"\n{'':30}{'hypervolume':>18}{'difference':>20}{'seconds':>16}{'ratio':>14}")
     spaces = [SearchSpace.load(arguments.space, arguments.set, seed=seed) for seed in range(arguments.seeds)]
     stores = [ResultsStore(arguments.results, f"seed{seed}") for seed in range(arguments.seeds)]
     values, rounds = arguments.values, arguments.rounds
@@ -68,7 +68,7 @@ def main() -> None:
         gains = [ours - theirs for ours, theirs in zip(shares[name], shares[first], strict=True)]
         ratios = [ours / theirs for ours, theirs in zip(seconds[name], seconds[first], strict=True)]
         print(
-            f"{name:30}{spread(shares[name], '{:.4f}'):>18}{spread(gains, '{:+.4f}'):>18}"
+            f"{name:30}{spread(shares[name], '{:.4f}'):>18}{spread(gains, '{:+.4f}'):>20}"
             f"{spread(seconds[name], '{:.1f}'):>16}{spread(ratios, '{:.2f}'):>14}",
             flush=True,
         )

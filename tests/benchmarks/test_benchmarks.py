@@ -82,6 +82,11 @@ CLUSTER = {
         ["--seeds", "1", "--trials", "3", "--pruning", "1", "2", "--set", *SMALL_SPACE],
         rf"live, grace 1, factor 2:(.|\n)*\| 5 \| 2 \| {NUMBER} \|",
     ),
+    "rehearsal": (
+        ["--classes", "10", "--photos", "8", "--val", "2"],
+        rf"plan and check +{NUMBER}(.|\n)*float network +{NUMBER}(.|\n)*search +{NUMBER}(.|\n)*export +{NUMBER}"
+        rf"(.|\n)*bytes per weight\ntrial 0000: 10 rounds(.|\n)*{NUMBER} values, {NUMBER} bytes, test accuracy",
+    ),
 }
 """Benchmarks that start Ray."""
 
@@ -138,10 +143,13 @@ def test_a_small_run_on_real_data_prints_its_table(
 
 @pytest.mark.slow
 @pytest.mark.cluster
+@pytest.mark.timeout(1800)  # the rehearsal starts Ray twice and trains a network for 224 pixels
 @pytest.mark.parametrize("name", CLUSTER)
 def test_a_small_sweep_prints_its_table(name: str) -> None:
     options, expected = CLUSTER[name]
-    assert re.search(expected, run_apart(name, options))
+    output = run_apart(name, options)
+    print(output)  # shown by pytest -s, and where the next line fails
+    assert re.search(expected, output)
 
 
 @pytest.mark.slow

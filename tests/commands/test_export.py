@@ -206,6 +206,36 @@ def test_further_arguments_travel_with_the_file(tmp_path, capsys):
     assert "--image-size and --model-kwargs change that" in capsys.readouterr().err
 
 
+def test_a_checkpoint_that_would_be_resampled_is_refused(tmp_path, capsys):
+    """Position embeddings and patches of another size are new weights, which share no values."""
+    network = build_network(ModelConfig(name="test_vit"), num_classes=7, in_channels=3, image_size=96)
+    save_file(network.state_dict(), tmp_path / "any.safetensors")
+    out = tmp_path / "any.pwfn.safetensors"
+    source = ["--state-dict", str(tmp_path / "any.safetensors"), "--model", "test_vit", "--out", str(out)]
+    assert export(source) == 2
+    assert "pos_embed (1, 37, 64) would be resampled to (1, 101, 64)" in capsys.readouterr().err
+    assert not out.exists()
+    assert export([*source, "--image-size", "96", "--num-classes", "9"]) == 2
+    assert "tells 7 classes apart, and --num-classes says 9" in capsys.readouterr().err
+    assert export([*source, "--image-size", "128"]) == 0
+    assert "1 resized (pos_embed)" in printed(capsys)["weights"]
+
+
+def test_raw_weights_or_their_average_are_taken_and_said(network, tmp_path, capsys):
+    state = network.state_dict()
+    average = {name: tensor * 2 for name, tensor in state.items()}
+    torch.save({"state_dict": state, "state_dict_ema": average}, tmp_path / "any.pth")
+    out = tmp_path / "any.pwfn.safetensors"
+    source = ["--state-dict", str(tmp_path / "any.pth"), "--model", "digits_cnn", "--out", str(out)]
+    for options, expected, words in (
+        ([], state, "under state_dict, a moving"),
+        (["--ema"], average, "the moving average"),
+    ):
+        assert export([*source, *options]) == 0
+        assert words in printed(capsys)["weights"]
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in load_state(out).items())
+
+
 def test_an_exported_file_is_converted(store, network, tmp_path, capsys):
     pytest.importorskip("onnxruntime")
     out, plain = tmp_path / "model.pwfn.safetensors", tmp_path / "plain.safetensors"

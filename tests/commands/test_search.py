@@ -245,6 +245,29 @@ def test_a_trial_whose_network_was_deleted_runs_again_to_the_same_numbers_and_is
     assert "loaded from the file" in exported.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.cluster
+def test_only_float_trains_the_float_network_and_the_same_command_without_it_goes_on(tmp_path):
+    command = ("search", "--space", SPACE, "--trials", "1", "--set", "search.max_concurrent=1")
+    done = launch(*command, "--only-float", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    store = ResultsStore(str(tmp_path / "results"), "small_space")
+    [file] = (tmp_path / "results" / "small_space" / "baseline").glob("*.safetensors")
+    before, card = file.stat(), store.read_record(f"baseline/{file.stem}")
+    said = (
+        f"float network: test {card['test_top1']:.2%}, validation {card['val_top1']:.2%}, results/small_space/baseline/"
+    )
+    assert said in done.stdout
+    assert card["test_top1"] > 0.5  # four epochs on the digits
+    assert store.read_trials() == []
+    assert store.proposal_ids() == []
+    done = launch(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [row] = store.read_trials()
+    assert (row["state"], row["float_test_top1"]) == ("complete", card["test_top1"])
+    assert file.stat().st_mtime_ns == before.st_mtime_ns
+
+
 def test_the_trial_to_export_is_chosen_by_the_mean_of_its_seeds(tmp_path):
     space = SearchSpace.load(SPACE)
     store = ResultsStore(str(tmp_path), "confirmed")

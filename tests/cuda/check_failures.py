@@ -11,6 +11,7 @@ from small_trials import config, phases, run
 from pwfn import equalization, fused
 from pwfn.config import GpfqConfig, KmeansConfig, ModelConfig, PwfnConfig
 from pwfn.errors import MachineError, UserError
+from pwfn.exact import allow_tf32
 from pwfn.models import build_network
 from pwfn.results.store import ResultsStore
 from pwfn.trial import opening
@@ -100,6 +101,7 @@ def test_equalising_does_not_mistake_tf32_for_a_change(monkeypatch):
     """Compared in float32 a deep network changes by 1e-6 or so; in TF32 by 1e-3, which was the tolerance."""
     monkeypatch.setattr(ledger, "tf32", True)
     monkeypatch.setattr(equalization, "TOLERANCE", 2e-4)
+    allow_tf32(True)  # a trial before may have forbidden it in this process
 
     def equalise():
         network = build_network(ModelConfig(name="cifar_resnet20"), num_classes=10, in_channels=3, seed=1)

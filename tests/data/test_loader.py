@@ -139,6 +139,7 @@ def spawned_workers() -> Iterator[None]:
     multiprocessing.set_start_method(before, force=True)
 
 
+@pytest.mark.slow  # a spawned worker imports all
 @pytest.mark.usefixtures("spawned_workers")
 def test_spawned_workers_find_torchvision(root: Path) -> None:
     _, labels = _join(_prepare(root, loader_workers=1, augmentation="flip").batches("test", batch_size=6))

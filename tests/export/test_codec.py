@@ -1,13 +1,16 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import entropy
 
-from pwfn.export import codec
+from pwfn.export import alone, codec
 from pwfn.export.codec import Item, encode
+from pwfn.export.container import read_envelope, unpack
 from pwfn.export.layout import Kind, Role, read_layout, write_layout
+from pwfn.export.packing import pack
 from pwfn.export.stream import decode_stream, elements_of
 
 ODD_BITS = np.array(
@@ -35,6 +38,11 @@ def code(**tensors):
     assert list(decoded) == list(tensors)
     for each in items:
         assert decoded[each.name].tobytes() == each.bits.tobytes(), each.name
+    content = pack(layout, stream)
+    with_torch = unpack(content, read_envelope(content), alone.decode)
+    assert [bytes(bits.view(torch.uint8).tolist()) for bits in with_torch.elements] == [
+        bits.tobytes() for bits in found
+    ]
     num_bytes = stream.words.nbytes + len(stream.stored) + 2 * len(stream.states)
     num_bytes += sum(palette.nbytes for palette in read.palettes) + sum(map(len, read.tables))
     return {record.name: record for record in read.records}, read.tables, num_bytes

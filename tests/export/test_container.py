@@ -16,10 +16,11 @@ from safetensors.torch import save as save_safetensors
 from taken_apart import flipped, put_together, take_apart
 
 from pwfn.errors import UserError
-from pwfn.export import encode_state
+from pwfn.export import alone, encode_state, stream
 from pwfn.export.container import TENSOR, envelop
 from pwfn.export.contents import DTYPES, contents_from
 from pwfn.export.layout import Coding, Kind, Role, number, write_layout
+from pwfn.export.reading import read_elements
 
 
 def small_state():
@@ -90,6 +91,12 @@ def test_a_file_that_safetensors_saved_again_is_read():
     assert all(torch.equal(tensor, (fixed | rest)[name]) for name, tensor in contents_from(again).state.items())
 
 
+def test_a_file_whose_tensor_was_converted_says_so():
+    again = save_safetensors({name: tensor.float() for name, tensor in load_safetensors(small_file()).items()})
+    with pytest.raises(UserError, match="is F32 instead of U8: another program converted it"):
+        contents_from(again)
+
+
 def test_every_element_type_comes_back():
     rest = {name: torch.tensor([[0, 1], [1, 0]]).to(torch.float32).to(dtype) for name, dtype in DTYPES.items()}
     found = contents_from(encode_state({"w": torch.zeros(4, 4)}, rest, {})).rest
@@ -143,7 +150,7 @@ def joined(**others):
 
 
 ERRORS = {
-    "empty": (b"", "not a whole pwfn file: 0 bytes, too few for a header of 0; was it truncated"),
+    "empty": (b"", "the file is empty; copy or download it again"),
     "text": (b"hello world, this is no model" * 9, r"not a whole pwfn file: 261 bytes, too few for a header of \d{19}"),
     "foreign safetensors": (save_safetensors({"w": torch.zeros(99)}), "not a pwfn file: it has no checksum"),
     "damaged": (small_file()[:-1] + b"?", "the file is damaged: its bytes do not match its checksum; fetch it again"),
@@ -236,16 +243,26 @@ def test_tensors_that_a_file_cannot_hold_are_named(make, message):
 
 
 def read_whatever(content):
-    """Decode, and let nothing pass but success or our own error; return the peak of Python's and numpy's memory."""
+    """Decode, and let nothing pass but success or our own error; return the peak of Python's and numpy's memory.
+
+    With torch alone the same has to come of it.
+    """
     tracemalloc.start()
     try:
-        contents_from(content)
-    except UserError:
-        pass
+        found = outcome(content, stream.decode)
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
+    assert outcome(content, alone.decode) == found
     return peak
+
+
+def outcome(content, decode):
+    try:
+        found = read_elements(content, decode)
+    except UserError as error:
+        return str(error)
+    return [(record, np.asarray(bits).tobytes()) for record, bits in zip(found.records, found.elements, strict=True)]
 
 
 MAX_MILLISECONDS = 20_000
@@ -296,7 +313,7 @@ def test_the_golden_file_is_written_and_read():
     content = encode_state({"w": torch.tensor([0, 0.5, -0.5, 0, 0, 0.25, 0, -0.5] * 40)}, {"n": torch.tensor(3)}, {})
     layout, sizes, rest = take_apart(content)
     assert json.loads(layout.metadata) == {}
-    assert [palette.view(np.float32).tolist() for palette in layout.palettes if palette.itemsize == 4] == [
+    assert [palette.cast("B").cast("f").tolist() for palette in layout.palettes if palette.itemsize == 4] == [
         [-0.5, 0, 0.25, 0.5]
     ]
     assert [(record.name, record.role, record.dtype, record.shape) for record in layout.records] == [

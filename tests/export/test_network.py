@@ -230,7 +230,9 @@ def test_a_state_without_architecture_is_read_but_not_built(tmp_path):
         ({"name": "cifar_resnet32"}, "are not those of the architecture cifar_resnet32: .* missing"),
         ({"name": "resnet_999"}, "'resnet_999' is neither timm's nor ours"),
         ({"num_classes": 9}, r"linear.weight \[7, 64\] instead of \[9, 64\]"),
-        ({"num_classes": 1 << 23}, r"linear.weight \[7, 64\] instead of \[8388608, 64\]"),
+        pytest.param(
+            {"num_classes": 1 << 23}, r"linear.weight \[7, 64\] instead of \[8388608, 64\]", marks=pytest.mark.slow
+        ),
         ({"name": "vit_giant_patch14_224"}, "are not those of the architecture vit_giant_patch14_224: .* missing"),
         ({"in_channels": 1}, r"conv1.weight \[16, 3, 3, 3\] instead of \[16, 1, 3, 3\]"),
     ],
@@ -300,6 +302,20 @@ def test_a_file_that_cannot_be_read_is_named(name, message, tmp_path):
     assert str(error.value).startswith(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html></html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of git-lfs"),
+        (b"PK\x03\x04 and so on", "export it with --state-dict"),
+    ],
+)
+def test_what_is_taken_for_a_file_is_named(content, words):
+    with pytest.raises(UserError, match=words):
+        load_state(content)
+
+
 def test_a_file_is_read_from_bytes_and_from_an_open_file(tmp_path):
     network = build("digits_cnn", 1)
     path = write(tmp_path / "model", network)
@@ -355,14 +371,45 @@ def test_loading_takes_torch_and_timm_but_nothing_else(tmp_path):
     run_without(OTHERS, f"import pwfn; pwfn.load({str(path)!r})")
 
 
-@pytest.mark.parametrize("name", ["digits_cnn", "digits_mlp", "cifar_resnet20"])
+@pytest.mark.parametrize(
+    "name", ["cifar_resnet20", *(pytest.param(name, marks=pytest.mark.slow) for name in ("digits_cnn", "digits_mlp"))]
+)
 def test_networks_of_our_own_take_torch_alone(name, tmp_path):
     """timm imports torchvision, whatever the network."""
     path = write(tmp_path / "model", build(name, NETWORKS[name]))
     run_without((*OTHERS, "timm", "torchvision"), f"import pwfn; pwfn.load({str(path)!r})")
 
 
-def test_reading_tensors_takes_torch_and_numpy_alone(tmp_path):
-    path = write(tmp_path / "model", build("digits_cnn", 1))
-    code = f"from pwfn.export import load_state; load_state({str(path)!r})"
-    run_without((*OTHERS, "timm", "torchvision", "safetensors", "huggingface_hub", "PIL"), code)
+BESIDE_TORCH = (*OTHERS, "timm", "torchvision", "safetensors", "huggingface_hub", "PIL", "numpy", "yaml")
+
+
+def test_reading_tensors_takes_torch_alone(tmp_path):
+    network = build("digits_cnn", 1)
+    path = write(tmp_path / "model", network)
+    torch.save(stored_state(network), tmp_path / "plain.pth")
+    run_without(
+        BESIDE_TORCH,
+        f"""
+import torch
+from pwfn.export import load_state
+found, plain = load_state({str(path)!r}), torch.load({str(tmp_path / "plain.pth")!r})
+assert found.keys() == plain.keys() and all(torch.equal(found[name], plain[name]) for name in plain)
+""",
+    )
+
+
+def test_a_file_of_version_1_says_which_package_it_takes():
+    old = Path(__file__).parent / "version1" / "small.safetensors"
+    run_without(
+        BESIDE_TORCH,
+        f"""
+from pwfn.errors import UserError
+from pwfn.export import load_state
+try:
+    load_state({str(old)!r})
+except UserError as error:
+    assert "pip install constriction" in str(error), error
+else:
+    raise SystemExit("it was read")
+""",
+    )

@@ -77,3 +77,24 @@ def test_the_coverage_of_a_file_follows_from_the_names_it_lists():
 @pytest.mark.parametrize("field", sorted(ModelConfig.model_fields))
 def test_the_document_names_every_field(field):
     assert f"`model.{field}" in DOCUMENT.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "seen"),
+    [
+        ("vit_tiny_patch16_224", 40, 32),
+        ("gmlp_ti16_224", 40, 32),  # its classifier begins with zeros
+        ("test_convnext", 65, 64),
+        ("test_resnet", 45, None),
+        ("resnet18", 64, None),  # its residual branches begin with zeros
+        ("cifar_cct2", 33, None),
+    ],
+)
+def test_borders_that_a_network_does_not_see_are_said(name, size, seen):
+    network = build_network(ModelConfig(name=name), num_classes=7, in_channels=3, image_size=size)
+    warnings = [each for each in describe_loading(network).warnings if "pixels" in each]
+    expected = (
+        f"the network sees {seen}x{seen} pixels of its {size}x{size} images; .* data.image_size={seen} it sees all"
+    )
+    assert len(warnings) == (0 if seen is None else 1)
+    assert all(re.match(expected, each) for each in warnings)

@@ -96,9 +96,12 @@ def test_an_optimizer_of_timm_goes_on_to_the_last_bit(every):
         ({"opt": "adamv"}, "baseline.opt: timm.optim has no 'adamv'; did you mean adam"),
         ({"opt": "adahessian"}, "baseline.opt=adahessian needs second derivatives"),
         ({"opt": "kron"}, "baseline.opt=kron draws random numbers"),
-        ({"opt_kwargs": {"beta": 1}}, r"baseline.opt: adamw cannot be made with opt_kwargs=.*beta"),
+        ({"opt_kwargs": {"beta": 1}}, r"baseline.opt: adamw with opt_kwargs=.*beta.* cannot be made"),
+        ({"opt_kwargs": {"betas": [0.9]}}, r"baseline.opt: adamw with opt_kwargs=.* cannot be made: list index"),
+        ({"opt": "adafactor", "opt_kwargs": {"eps": "x"}}, r"baseline.opt: adafactor with .* cannot take a step"),
         ({"sched": "wsd", "decay_epochs": 9.0}, "baseline.sched=wsd: .*decay"),
         ({"aa": "rand-q9"}, "baseline.aa: timm has no automatic augmentation 'rand-q9'"),
+        ({"aa": "rand-m9-mst"}, "baseline.aa: .* 'rand-m9-mst' .'mst' has no number.; use a notation such as"),
         ({"aa": "random"}, "baseline.aa: timm has no automatic augmentation 'random'"),
     ],
 )

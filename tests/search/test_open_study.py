@@ -239,47 +239,42 @@ def package(tmp_path_factory):
     return copy, code_digests(copy)
 
 
-def edited(package, name, before, after):
-    """The modules whose digest an edit changes."""
+def edited(package, edits):
+    """The modules whose digest changes when each of some files is edited once."""
     folder, digests = package
-    path = folder / name
-    text = path.read_text()
-    assert before in text
-    path.write_text(text.replace(before, after, 1))
+    texts = {folder / name: (folder / name).read_text() for name in edits}
+    for name, (before, after) in edits.items():
+        assert before in texts[folder / name]
+        (folder / name).write_text(texts[folder / name].replace(before, after, 1))
     try:
         again = code_digests(folder)
     finally:
-        path.write_text(text)
+        for path, text in texts.items():
+            path.write_text(text)
     return {module for module in {*digests, *again} if digests.get(module) != again.get(module)}
 
 
-@pytest.mark.parametrize(
-    ("name", "before", "after"),
-    [
-        ("methods/pwfn/posterior.py", "return ", "return 0 or "),
-        ("methods/wfn/method.py", "import ", "import os, "),
-        ("__init__.py", "import annotations", "import annotations, division"),
-        ("search/proposer.py", "multivariate=True", "multivariate=False"),
-        ("export/codec.py", "return ", "return 0 or "),
-    ],
-)
-def test_code_that_a_number_depends_on_counts(package, name, before, after):
-    assert edited(package, name, before, after) == {f"pwfn/{name}"}
+def test_code_that_a_number_depends_on_counts(package):
+    edits = {
+        "methods/pwfn/posterior.py": ("return ", "return 0 or "),
+        "methods/wfn/method.py": ("import ", "import os, "),
+        "__init__.py": ("import annotations", "import annotations, division"),
+        "search/proposer.py": ("multivariate=True", "multivariate=False"),
+        "export/codec.py": ("return ", "return 0 or "),
+    }
+    assert edited(package, edits) == {f"pwfn/{name}" for name in edits}
 
 
-@pytest.mark.parametrize(
-    ("name", "before", "after"),
-    [
-        ("methods/pwfn/posterior.py", '"""', '"""Said in other words. '),
-        ("config.py", '    """', '    """Said in other words. '),
-        ("training.py", "\n\n\ndef ", "\n\n\n# a comment\n\n\ndef   "),
-        ("sweep/sweep.py", "verbose=0", "verbose=1"),
-        ("sweep/progress.py", "return ", "return 0 or "),
-        ("sweep/float_progress.py", "return ", "return 0 or "),
-    ],
-)
-def test_comments_docstrings_format_and_what_only_shows_or_starts_do_not_count(package, name, before, after):
-    assert edited(package, name, before, after) == set()
+def test_comments_docstrings_format_and_what_only_shows_or_starts_do_not_count(package):
+    edits = {
+        "methods/pwfn/posterior.py": ('"""', '"""Said in other words. '),
+        "config.py": ('    """', '    """Said in other words. '),
+        "training.py": ("\n\n\ndef ", "\n\n\n# a comment\n\n\ndef   "),
+        "sweep/sweep.py": ("verbose=0", "verbose=1"),
+        "sweep/progress.py": ("return ", "return 0 or "),
+        "sweep/float_progress.py": ("return ", "return 0 or "),
+    }
+    assert edited(package, edits) == set()
 
 
 def test_digests_are_short_and_the_same_in_any_folder(package, tmp_path):

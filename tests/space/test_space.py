@@ -587,6 +587,26 @@ class TestShipped:
         assert {name for name, value in paper.items() if not isinstance(value, str)} <= set(space.variation.vary)
         assert space.plan()
 
+    @pytest.mark.parametrize(
+        ("name", "network"), [("deit", "deit_tiny_patch16_224"), ("resnet", "resnet18")], ids=["deit", "resnet"]
+    )
+    def test_the_first_trial_on_imagenet_is_the_published_command(self, name, network):
+        """Flag by flag, as pwfn/README.md maps them; only the precision is another."""
+        space = SearchSpace.load(name)
+        config = space.trial_config(space.start_settings()[0], 0)
+        training, method = config.training, config.method
+        assert (config.model.name, config.model.pretrained) == (network, True)
+        assert (training.optimizer, training.lr, training.lr_schedule) == ("sgd", 0.001, "constant")
+        assert (training.momentum, training.weight_decay, training.clip_norm) == (0.9, 1e-4, 1.0)
+        assert (training.batch_size, training.steps_per_epoch) == (128, None)
+        assert (training.start_epochs, training.start_fraction, training.rest_epochs) == (1, 0.05, 3)
+        assert (method.regularization, method.regularization_strength) == ("linear", 0.00048828125)
+        assert (method.start_sigma, method.end_sigma, method.radius_growth, method.b) == (1, 1, 2, 7)
+        assert (method.sigma_join, method.prior, method.zero_rule) == ("std_mu", True, True)
+        assert (method.alternate, method.noise_epochs, method.fixed_sigma_first) == (False, 0, False)
+        assert method.fractions == (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 1.0)
+        assert (training.precision, training.tf32, config.resources.workers) == ("bfloat16", True, 1)
+
     @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
     def test_header_has_the_command(self, path):
         header = path.read_text().split("\n\n")[0]

@@ -15,7 +15,7 @@ from undisturbed import run_alone, table
 from pwfn.results.store import ResultsStore
 
 LAUNCHER = Path(__file__).parents[2] / "launchers" / "search.py"
-WAIT = 200
+WAIT = 400
 """Seconds for which a test waits for its moment, on a busy machine."""
 
 
@@ -28,9 +28,12 @@ def search(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([*command, "--set", *SLOW], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(moment) -> None:
+def wait_for(moment, process: subprocess.Popen[str]) -> None:
+    """Wait for a moment of a search, which must not end before it."""
     deadline = time.monotonic() + WAIT
     while not moment():
+        if process.poll() is not None:
+            pytest.fail("".join(process.communicate()))
         assert time.monotonic() < deadline, "the moment never came"
         time.sleep(0.02)
 
@@ -66,7 +69,7 @@ def assert_gone(processes: list[psutil.Process], seconds: float) -> None:
 
 def test_sigkill_of_the_driver_and_later_sigterm_to_all_processes(store, undisturbed, tmp_path):
     process = search(tmp_path)
-    wait_for(lambda: num_rounds(store) >= 2)
+    wait_for(lambda: num_rounds(store) >= 2, process)
     all_of_them = family(process)
     assert {"raylet", "gcs_server"} <= {each.name() for each in all_of_them}
     process.kill()
@@ -76,7 +79,7 @@ def test_sigkill_of_the_driver_and_later_sigterm_to_all_processes(store, undistu
 
     # It goes on. As systemd ends a cgroup: the signal goes to every process, Ray's daemons and trials too.
     process = search(tmp_path)
-    wait_for(lambda: num_rounds(store) >= 4)
+    wait_for(lambda: num_rounds(store) >= 4, process)
     all_of_them = family(process)
     for each in [psutil.Process(process.pid), *all_of_them]:
         each.send_signal(signal.SIGTERM)
@@ -95,7 +98,7 @@ def test_sigkill_of_the_driver_and_later_sigterm_to_all_processes(store, undistu
 @pytest.mark.slow
 def test_ctrl_c_once_finishes_rounds_and_twice_stops_at_once(store, undisturbed, tmp_path):
     process = search(tmp_path)
-    wait_for(lambda: num_rounds(store) >= 1)
+    wait_for(lambda: num_rounds(store) >= 1, process)
     process.send_signal(signal.SIGINT)
     output, _ = communicate(process)
     assert "SIGINT: the running rounds are finished and written, then the sweep stops; once more stops now" in output
@@ -104,7 +107,7 @@ def test_ctrl_c_once_finishes_rounds_and_twice_stops_at_once(store, undisturbed,
     assert len(rows) < 3
 
     process = search(tmp_path)
-    wait_for(lambda: num_rounds(store) > len(rounds))
+    wait_for(lambda: num_rounds(store) > len(rounds), process)
     all_of_them = family(process)
     process.send_signal(signal.SIGINT)
     time.sleep(0.1)
@@ -115,4 +118,20 @@ def test_ctrl_c_once_finishes_rounds_and_twice_stops_at_once(store, undisturbed,
 
     communicate(search(tmp_path))
     assert store.read_trials()[: len(rows)] == rows
+    assert table(store) == undisturbed
+
+
+@pytest.mark.slow
+def test_where_ray_does_not_start_in_time_it_is_started_again(store, undisturbed, tmp_path):
+    def raylets() -> list[psutil.Process]:
+        return [each for each in family(process) if each.name() == "raylet"]
+
+    process = search(tmp_path)
+    wait_for(raylets, process)
+    first = raylets()
+    first[0].suspend()
+    output, errors = communicate(process)
+    assert "timed out during startup" in errors
+    assert errors.strip().endswith("; trying again"), errors
+    assert_gone(first, 1)
     assert table(store) == undisturbed

@@ -40,7 +40,7 @@ def short_folder():
 def test_a_second_search_is_refused_and_one_that_joins_shares_the_trials(tmp_path, short_folder):
     store = ResultsStore(str(tmp_path), "small")
     first = search(tmp_path)
-    wait_for(lambda: num_rounds(store) >= 1)
+    wait_for(lambda: num_rounds(store) >= 1, first)
     refused, joined = search(tmp_path), search(tmp_path, "--join", "--ray-temp-dir", str(short_folder))
     _, errors = refused.communicate(timeout=200)
     assert refused.returncode == 2

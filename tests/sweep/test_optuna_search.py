@@ -106,8 +106,8 @@ def sweep(folder, space, slots=3, order=0, lost_every=0):
     return [proposed[number]["params"] for number in range(space.search.trials)]
 
 
-QUICK = ["tpe", "nsga2", "random"]
-COSTLY = ["nsga3", "gp"]
+QUICK = ["tpe", "random"]
+COSTLY = ["nsga2", "nsga3", "gp"]
 """Samplers whose proposals take seconds; of them the tests that are not slow see little."""
 GP_NOTE = "the gp sampler draws fields with conditions at random: training.momentum"
 

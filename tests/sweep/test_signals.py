@@ -30,7 +30,7 @@ def launch(name: str, folder: Path, *options: str, what: tuple[str, str] = ("--s
 @pytest.mark.parametrize("name", ["search", "train"])
 def test_a_signal_during_the_imports_is_one_line(tmp_path, name, number):
     process = launch(name, tmp_path)
-    wait_for(lambda: any("torch" in each.path for each in psutil.Process(process.pid).memory_maps()))
+    wait_for(lambda: any("torch" in each.path for each in psutil.Process(process.pid).memory_maps()), process)
     os.killpg(process.pid, number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -57,7 +57,7 @@ def test_a_trial_by_hand_finishes_its_round_and_goes_on_by_its_number(tmp_path):
     output, errors = undisturbed.communicate(timeout=200)
     assert undisturbed.returncode == 0, errors
     process = launch("train", tmp_path, "--set", "training.rest_epochs=60", "--seed", "1")  # the same: a new number
-    wait_for(lambda: store.read_rounds("0001"))
+    wait_for(lambda: store.read_rounds("0001"), process)
     process.send_signal(signal.SIGTERM)
     os.killpg(process.pid, signal.SIGTERM)
     output, errors = process.communicate(timeout=200)
@@ -89,7 +89,7 @@ def test_a_trial_of_two_workers_finishes_its_round_and_the_same_command_goes_on(
     store = ResultsStore(str(tmp_path / "results"), "small")
     fields = ("--set", "training.rest_epochs=60", "resources.workers=2", "resources.cpus_per_worker=0.5")
     process = launch("train", tmp_path, *fields)
-    wait_for(lambda: store.read_rounds("0000"))
+    wait_for(lambda: store.read_rounds("0000"), process)
     all_of_them = family(process)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=200)
@@ -115,7 +115,7 @@ def test_a_trial_of_two_workers_finishes_its_round_and_the_same_command_goes_on(
 def test_a_signal_while_ray_starts_or_the_float_network_trains_is_one_line(tmp_path, number):
     for moment in ("raylet", "ray::"):
         process = launch("search", tmp_path, "--set", "baseline.epochs=2000")
-        wait_for(functools.partial(is_there, process, moment))
+        wait_for(functools.partial(is_there, process, moment), process)
         all_of_them = family(process)
         os.killpg(process.pid, number)
         output, errors = process.communicate(timeout=200)

@@ -19,7 +19,7 @@ from pwfn.trial.run import run_trial
 SPACE = Path(__file__).parents[2] / "search_spaces" / "gpfq_digits.yaml"
 
 
-@pytest.mark.parametrize("method", ["gpfq", "msq"])
+@pytest.mark.parametrize("method", ["gpfq", pytest.param("msq", marks=pytest.mark.slow)])
 def test_the_shipped_space_gives_a_file_with_as_many_values_as_its_row_says(method, tmp_path):
     # Long enough that the float network has learned: how a half-trained one falls after rounding is chance.
     space = SearchSpace.load(SPACE, [f"method.name={method}", "baseline.epochs=12"])

@@ -42,7 +42,7 @@ def test_an_exported_file_teaches_what_it_predicts(tmp_path):
         ({"num_classes": 7}, "tells 7 classes apart, but the data has 10"),
         ({"names": list("abcdefghij")}, "the classes of .* and of the data differ: class 0 is '0' and 'a'"),
         ({"channels": 3}, "is made for 8x8 images of 3 channels and cannot take 8x8 ones of 1 channels"),
-        (None, "net.pwfn.safetensors"),
+        (None, "net.pwfn.safetensors: No such file.*any other network is {name: NAME, checkpoint: FILE}"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, file, message):
@@ -65,6 +65,7 @@ def test_a_model_whose_checkpoint_has_other_classes_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"opt": "adamw", "opt_kwargs": {"lr": 3}}, "lr has a field of its own: use baseline.lr=3"),
         ({"sched": "poly"}, "sched=poly has no effect without opt"),
         ({"opt": "adamw", "lr_schedule": "cosine"}, "lr_schedule=cosine has no effect without opt: null"),
         ({"opt": "adamw", "epochs": 2, "warmup_epochs": 3}, "warmup_epochs=3 are more than epochs=2"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,20 @@ SIGMA_QUANTILES = {"sigma_q05": 0.05, "sigma_q25": 0.25, "sigma_q50": 0.5, "sigm
 """Quantiles of sigma that each round records, by the names of their columns."""
 
 
+@dataclass(frozen=True)
+class Run:
+    """Epochs that one optimiser trains."""
+
+    labels: Sequence[str]
+    """Of the epochs; each seeds its epoch's order of images."""
+    num_steps: int
+    """In each epoch."""
+    mu: bool = True
+    """Whether the weights and the parameters outside the fixed set train."""
+    sigma: bool = True
+    """Whether the sigmas train."""
+
+
 class Pwfn(Method):
     """Probabilistic weight fixing of a task's network."""
 
@@ -48,26 +62,39 @@ class Pwfn(Method):
         training, posterior = self.task.config.training, self.posterior
         if index == 0 and self.config.prior and self.config.sigma_init == "fisher":
             posterior.start_from_fisher_(self.task.fisher(self.config.fisher_images))
-        num_epochs, num_steps = epochs_and_steps(training, index, self.task.num_steps(training))
         generator = self.task.common_generator("noise", index)
-        # All together, or first all but sigma and then sigma alone.
-        parts = [(True, False), (False, True)] if self.config.alternate else [(True, True)]
         losses: list[float] = []
-        for mu, sigma in parts:
-            suffix = "" if mu else " (sigma)"
-            labels = [f"round {index + 1} epoch {epoch + 1}{suffix}" for epoch in range(num_epochs)]
+        for run in self._runs(index):
             descent = Descent(
                 posterior.values,
                 posterior.gradient,
                 training,
-                num_steps=num_epochs * num_steps,
+                num_steps=len(run.labels) * run.num_steps,
                 replicas=self.task.replicas,
-                held=posterior.held(mu=mu, sigma=sigma),
+                held=posterior.held(mu=run.mu, sigma=run.sigma),
             )
             learner = PosteriorLearner(posterior, descent, generator)
-            losses += self.task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size)
+            losses += self.task.train_epochs(
+                learner, run.labels, num_steps=run.num_steps, batch_size=training.batch_size
+            )
         posterior.show_mean_()
         return float(np.mean(losses)) if losses else None
+
+    def _runs(self, index: int) -> list[Run]:
+        """List what round `index` trains, one run after the other."""
+        config, training = self.config, self.task.config.training
+        steps = self.task.num_steps(training)
+        runs = []
+        if index == 0 and config.noise_epochs > 0:
+            _, num_steps = epochs_and_steps(training, 1, steps)  # of a whole epoch, not of the first round's share
+            labels = [f"noise epoch {epoch + 1}" for epoch in range(config.noise_epochs)]
+            runs.append(Run(labels, num_steps, mu=not config.fixed_sigma_first))
+        num_epochs, num_steps = epochs_and_steps(training, index, steps)
+        labels = [f"round {index + 1} epoch {epoch + 1}" for epoch in range(num_epochs)]
+        if config.alternate:
+            of_sigma = [f"{label} (sigma)" for label in labels]
+            return [*runs, Run(labels, num_steps, sigma=False), Run(of_sigma, num_steps, mu=False)]
+        return [*runs, Run(labels, num_steps)]
 
     def fix(self, index: int) -> Fixing:
         """Fix the round's share of all weights to shared values."""

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 import torch
 from method_cases import SHORT, make_task
+from pydantic import ValidationError
 
 from pwfn.codebook import value_orders
 from pwfn.config import PWFN_FRACTIONS, EvaluationConfig, PwfnConfig, TrainingConfig
@@ -275,3 +276,49 @@ def test_the_regulariser_holds_sigma_up(regularization):
         for strength in (0.0, 10.0)
     ]
     assert ends[1] > ends[0]
+
+
+@pytest.mark.parametrize("sigma_first", [False, True])
+def test_noise_epochs_come_before_the_first_round_and_sigma_first_leaves_the_network_as_it_is(sigma_first):
+    training = TrainingConfig(lr=0.01, batch_size=64, start_epochs=0, steps_per_epoch=3)
+    config = PwfnConfig(fractions=THREE_ROUNDS, noise_epochs=2, fixed_sigma_first=sigma_first)
+    task = make_task(method=config, training=training)
+    before = {name: tensor.clone() for name, tensor in task.network.named_parameters()}
+    method = Pwfn(task)
+    sigma = method.posterior.sigma.clone()
+    labels = []
+    train_epoch = type(task).train_epoch
+
+    def noted(self, learner, *, num_steps, label, **arguments):
+        labels.append((label, num_steps))
+        return train_epoch(self, learner, num_steps=num_steps, label=label, **arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(task), "train_epoch", noted)
+        loss = method.train(0)
+    assert labels == [("noise epoch 1", 3), ("noise epoch 2", 3)]
+    assert loss is not None
+    assert not torch.equal(method.posterior.sigma, sigma)
+    stays = {name: torch.equal(tensor, before[name]) for name, tensor in task.network.named_parameters()}
+    assert set(stays.values()) == {sigma_first}
+
+
+def test_noise_epochs_are_trained_once_and_the_rounds_go_on_from_them():
+    training = TrainingConfig(lr=0.01, batch_size=64, start_epochs=0, rest_epochs=0)
+    _, plain = run(training=training)
+    _, records = run(training=training, noise_epochs=1, fixed_sigma_first=True)
+    assert [record.train_loss is not None for record in records] == [True, False, False]
+    assert records[0].before == plain[0].before  # of the same weights
+    assert records[0].fixing.numbers["sigma_q50"] != plain[0].fixing.numbers["sigma_q50"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"fixed_sigma_first": True}, "fixed_sigma_first=true has no effect without noise_epochs"),
+        ({"noise_epochs": 2, "noise": False}, "noise_epochs=2 train under noise, but noise is false"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        PwfnConfig(**fields)
