@@ -143,9 +143,10 @@ def make_baseline(task: Task, teacher: nn.Module | None = None, tell: Tell = nob
     flat = FlatParameters(task.network.parameters())
     steps = task.num_steps(config)
     descent, num_epochs = _make_descent(task, flat, steps)
-    learner = Learner(task.network, descent)
+    learner = Learner(task.network, descent, [flat])
     if config.model_ema:
-        learner = AveragingLearner(task.network, descent, decay=config.model_ema_decay, warmup=config.model_ema_warmup)
+        decay, warmup = config.model_ema_decay, config.model_ema_warmup
+        learner = AveragingLearner(task.network, descent, [flat], decay=decay, warmup=warmup)
     labels = [f"baseline epoch {epoch + 1}" for epoch in range(num_epochs)]
     num_augmented = num_epochs if config.augment_epochs is None else config.augment_epochs
     loss: float | None = None

@@ -422,8 +422,15 @@ class TrainingConfig(OptimizationConfig):
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: the network computes in bfloat16 (autocast); weights, gradients and optimiser state stay float32."""
     tf32: bool = False
-    """Whether a GPU may round the factors of float32 products to TF32 (10 bits of significand), which is faster. It
-    matters where `precision` leaves products in float32, also in the training of the float network."""
+    """On a GPU, round the factors of float32 products and convolutions to ten bits of significand (TF32), wherever the
+    trial computes: faster, with errors of about 1e-3. A CPU ignores it."""
+    cudnn_benchmark: bool = False
+    """On a GPU, let cuDNN measure which algorithm is fastest for each convolution (`torch.backends.cudnn.benchmark`).
+    Its choice, and with it the last bits of a result, may differ from run to run. A CPU ignores it."""
+    fused: bool = True
+    """On a GPU, compile what a training step computes beside the network into a few kernels (`torch.compile`), which
+    takes up to a minute at the start of a process. Where that is not possible, a warning says so, and the step is
+    slower. A CPU ignores it."""
     distillation: Fraction = 0.0
     """Weight, in the loss, of the divergence from the float network's predictions; the cross-entropy of the labels has
     the rest. A network that already fits its training images learns little from their labels."""

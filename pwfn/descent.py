@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pwfn.config import OptimizationConfig
+from pwfn.fused import fused
 from pwfn.parameters import as_factor, copied, in_pieces
 from pwfn.replicas import Replicas
 
@@ -15,9 +18,10 @@ from pwfn.replicas import Replicas
 class Descent:
     """A new optimiser for one flat buffer, with its learning rate schedule.
 
-    Entries that are held do not change: their gradient is set to zero before clipping, no weight decay is added to it,
-    and the optimiser starts without momentum, so that SGD and Adam update them by exactly zero. One step averages the
-    gradient over the replicas, holds, clips, decays and updates, with few operations on the whole buffer.
+    Entries that are held do not change: their gradient counts as zero, no weight decay is added to it, and the
+    optimiser starts without momentum, so that SGD and Adam update them by exactly zero. One step averages the gradient
+    over the replicas, holds, clips, decays and updates: on a GPU with SGD in two kernels, of which the first finds the
+    norm; else in pieces that stay in the cache, with torch's own optimiser.
 
     Args:
         values: the buffer, `(num_values,)`.
@@ -46,25 +50,42 @@ class Descent:
         self.config = config
         self.replicas = replicas
         self.free = held.logical_not() if held is not None and held.any() else None
-        self.optimizer = _optimizer(_groups(values, gradient, lr_factors or [(len(values), 1.0)], config.lr), config)
+        groups = _groups(values, gradient, lr_factors or [(len(values), 1.0)], config.lr)
+        self.is_fused = values.device.type == "cuda" and config.optimizer == "sgd"
+        """Whether a step is two kernels."""
+        self.optimizer = _optimizer(groups, config) if not self.is_fused else FusedSgd(groups, config, self.free)
         self.scheduler = _scheduler(self.optimizer, config, num_steps)
 
-    @torch.no_grad()
     def step(self) -> None:
         """Update the values once; `gradient` must hold the gradient of this replica's images, and is overwritten."""
         self.replicas.mean_(self.gradient)
-        self._hold()
-        self.clip()
-        if self.config.weight_decay > 0:
-            self._decay()
-        self.optimizer.step()
+        self.update()
+
+    @torch.no_grad()
+    def update(self, squares: Tensor | None = None) -> None:
+        """Update the values once from the mean gradient over all replicas, which is overwritten.
+
+        Args:
+            squares: sum of the squares of the gradient, without what is held, if it is known already; a scalar.
+        """
+        if isinstance(self.optimizer, FusedSgd):
+            if squares is None and self.config.clip_norm is not None:
+                squares = sum_of_squares(self.gradient, self.free)
+            self.optimizer.step(squares)
+        else:
+            self._hold()
+            self._clip_and_decay()
+            self.optimizer.step()
         self.scheduler.step()
 
     def clip(self) -> None:
         """Scale a gradient with too large a norm down to the largest that is allowed."""
         if self.config.clip_norm is not None:
-            # The CPU does not read the norm: it would have to wait for the GPU at every step.
-            self.gradient.mul_((self.config.clip_norm / (self.gradient.norm() + 1e-6)).clamp(max=1))
+            self.gradient.mul_(self._clip_factor(self.config.clip_norm))
+
+    def _clip_factor(self, clip_norm: float) -> Tensor:
+        # The CPU does not read the norm: it would have to wait for the GPU at every step.
+        return clip_factor(self.gradient.norm(), clip_norm)
 
     def state(self) -> dict[str, Tensor]:
         """Return copies, on the CPU, of the tensors that another descent on the same buffers needs to continue."""
@@ -95,21 +116,115 @@ class Descent:
             for gradient, free in in_pieces(self.gradient, self.free):
                 gradient.mul_(as_factor(free, gradient))
 
-    def _decay(self) -> None:
-        if self.free is None:
-            self.gradient.add_(self.values, alpha=self.config.weight_decay)
-        else:
-            for gradient, values, free in in_pieces(self.gradient, self.values, self.free):
-                gradient.addcmul_(values, as_factor(free, gradient), value=self.config.weight_decay)
+    def _clip_and_decay(self) -> None:
+        decay, clip_norm = self.config.weight_decay, self.config.clip_norm
+        factor = None if clip_norm is None else self._clip_factor(clip_norm)
+        pieces = [self.gradient, self.values, *([] if self.free is None else [self.free])]
+        for gradient, values, *free in in_pieces(*pieces):
+            if factor is not None:
+                gradient.mul_(factor)
+            if decay > 0 and free:
+                gradient.addcmul_(values, as_factor(free[0], gradient), value=decay)
+            elif decay > 0:
+                gradient.add_(values, alpha=decay)
+
+
+def clip_factor(norm: Tensor, clip_norm: float) -> Tensor:
+    """The factor that scales a gradient with a norm above `clip_norm` down to it; a scalar, at most 1."""
+    return (clip_norm / (norm + 1e-6)).clamp(max=1)
+
+
+@fused
+def sum_of_squares(gradient: Tensor, free: Tensor | None) -> Tensor:
+    """Sum the squares of the free entries of a gradient `(n,)`; `free` is bool `(n,)`, None: all are."""
+    return (gradient if free is None else gradient * as_factor(free, gradient)).square().sum()
+
+
+@fused
+def sgd_(
+    values: Tensor,
+    gradient: Tensor,
+    average: Tensor | None,
+    free: Tensor | None,
+    squares: Tensor | None,
+    lr: Tensor,
+    *,
+    momentum: float,
+    weight_decay: float,
+    clip_norm: float | None,
+) -> None:
+    """Hold, clip, decay and update: one step of torch's SGD, in place.
+
+    Args:
+        values: `(n,)`, overwritten.
+        gradient: `(n,)`; it stays as it is.
+        average: of the gradients, zero before the first step, `(n,)`, overwritten; None: no momentum.
+        free: bool `(n,)`; other entries do not move. None: all are free.
+        squares: sum of the squares of the free entries of the whole gradient, a scalar; None: no clipping.
+        lr: learning rate, a scalar.
+        momentum: factor on `average`.
+        weight_decay: factor on the values, which are added to the gradient.
+        clip_norm: largest norm of the gradient.
+    """
+    factor = None if free is None else as_factor(free, gradient)
+    if factor is not None:
+        gradient = gradient * factor
+    if squares is not None and clip_norm is not None:
+        gradient = gradient * clip_factor(squares.sqrt(), clip_norm)
+    gradient = gradient + weight_decay * (values if factor is None else values * factor)
+    if average is not None:
+        gradient = average.mul_(momentum).add_(gradient)
+    values.sub_(gradient * lr)
+
+
+class FusedSgd(torch.optim.SGD):
+    """SGD whose step is one kernel for each group; it also holds, clips and decays.
+
+    What it keeps is what torch's SGD keeps, so that either goes on from the other's state.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], config: OptimizationConfig, free: Tensor | None) -> None:
+        super().__init__(groups, lr=config.lr, momentum=config.momentum)
+        self._config = config
+        lengths = [group["params"][0].numel() for group in groups]
+        self._free = [None] * len(lengths) if free is None else list(torch.split(free, lengths))
+        self._lrs: list[tuple[float, Tensor]] = []
+
+    def step(self, squares: Tensor | None = None) -> None:  # type: ignore[override]
+        """Update from the gradient of each group; `squares` is the sum of the squares of all that is free in them."""
+        for group, free, lr in zip(self.param_groups, self._free, self._present_lrs(), strict=True):
+            [values] = group["params"]
+            if self._config.momentum > 0 and "momentum_buffer" not in self.state[values]:
+                self.state[values]["momentum_buffer"] = torch.zeros_like(values)
+            sgd_(
+                values.detach(),
+                values.grad,
+                self.state[values].get("momentum_buffer"),
+                free,
+                squares,
+                lr,
+                momentum=self._config.momentum,
+                weight_decay=self._config.weight_decay,
+                clip_norm=self._config.clip_norm,
+            )
+
+    def _present_lrs(self) -> list[Tensor]:
+        """The learning rate of each group on the device; it is written there when it changes."""
+        if not self._lrs:
+            self._lrs = [(math.nan, group["params"][0].new_empty(())) for group in self.param_groups]
+        for index, (group, (before, on_device)) in enumerate(zip(self.param_groups, self._lrs, strict=True)):
+            if group["lr"] != before:
+                self._lrs[index] = (group["lr"], on_device.fill_(group["lr"]))
+        return [on_device for _, on_device in self._lrs]
 
 
 def _groups(
     values: Tensor, gradient: Tensor, lr_factors: Sequence[tuple[int, float]], lr: float
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Cut the buffer into parameter groups of the optimiser, each with its own learning rate."""
     lengths = [length for length, _ in lr_factors]
     pieces = zip(torch.split(values, lengths), torch.split(gradient, lengths), lr_factors, strict=True)
-    groups: list[dict[str, object]] = []
+    groups: list[dict[str, Any]] = []
     for piece, of_piece, (_, factor) in pieces:
         parameter = nn.Parameter(piece, requires_grad=False)
         parameter.grad = of_piece
@@ -117,7 +232,7 @@ def _groups(
     return groups
 
 
-def _optimizer(groups: list[dict[str, object]], config: OptimizationConfig) -> torch.optim.Optimizer:
+def _optimizer(groups: list[dict[str, Any]], config: OptimizationConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=config.lr, fused=True)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)

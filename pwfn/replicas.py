@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,14 @@ class Replicas:
     def mean_(self, tensor: Tensor) -> Tensor:
         """Average a tensor over all replicas, in place; return it."""
         return self.sum_(tensor).div_(self.world_size) if self.world_size > 1 else tensor
+
+    def mean_together_(self, tensors: Sequence[Tensor]) -> None:
+        """Average several tensors over all replicas, in place; none waits for the one before it."""
+        if self.world_size > 1:
+            works = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+            for work, tensor in zip(works, tensors, strict=True):
+                work.wait()
+                tensor.div_(self.world_size)
 
     def agree(self, decision: int, device: torch.device) -> int:
         """Return on all replicas the `decision` that the first one passes; that of the others is ignored."""

@@ -82,6 +82,10 @@ class Task:
         """Make a generator for a purpose; its seed differs between replicas, and is the same after an interruption."""
         return generator(self.device, self.config.seed, *purpose, self.replicas.rank)
 
+    def common_generator(self, *purpose: int | str) -> torch.Generator:
+        """Make a generator for a purpose; it gives all replicas the same numbers, those of a replica alone."""
+        return generator(self.device, self.config.seed, *purpose, 0)
+
     def measure(self, split: str) -> Accuracy:
         """Measure the accuracy of the network in its present state on `train`, `validation` or `test`."""
         batches = self.batches(split, batch_size=self.config.evaluation.batch_size)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pwfn.criterion import cross_entropy_of_labels
 from pwfn.descent import Descent
 from pwfn.errors import NonFiniteLossError
-from pwfn.parameters import buffers_of, copied, restore_buffers_, under
+from pwfn.parameters import FlatParameters, buffers_of, copied, restore_buffers_, under
 from pwfn.replicas import Replicas
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -28,22 +28,36 @@ STEPS_BETWEEN_CHECKS = 50
 
 
 class Learner:
-    """A network and the way in which it is trained: here plain gradient descent; methods override parts of it."""
+    """A network and the way in which it is trained: here plain gradient descent; methods override parts of it.
 
-    def __init__(self, network: nn.Module, descent: Descent) -> None:
+    Args:
+        network: that is trained.
+        descent: on the buffers behind it.
+        flats: the buffers that hold its parameters, which receive the gradients.
+    """
+
+    def __init__(self, network: nn.Module, descent: Descent, flats: Sequence[FlatParameters]) -> None:
         self.network = network
         self.descent = descent
+        self.flats = flats
 
     def prepare(self) -> None:
-        """Clear the gradients before the next forward pass; methods also set the weights here."""
-        self.descent.gradient.zero_()
+        """Forget the gradients before the next forward pass; methods also set the weights here."""
+        for flat in self.flats:
+            flat.forget_()
+
+    def collect(self) -> None:
+        """Bring the gradients of the backward passes into their buffers."""
+        for flat in self.flats:
+            flat.collect_()
 
     def penalty(self, loss: Tensor) -> Tensor:
         """Return the penalty that is added to the loss, a scalar; here zero."""
         return torch.zeros_like(loss)
 
     def step(self) -> None:
-        """Update from the gradients of the backward pass."""
+        """Update from the gradients of the backward passes."""
+        self.collect()
         self.descent.step()
 
     def state(self) -> dict[str, Tensor]:

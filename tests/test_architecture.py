@@ -60,7 +60,7 @@ def test_a_plan_needs_no_torch():
 ROOMS = (
     {"pwfn/clock", "pwfn/invocation", "pwfn/metrics", "pwfn/naming", "pwfn/stopping", "pwfn/whole"},
     {"pwfn/config", "pwfn/errors", "pwfn/seeds", "pwfn/paths", "pwfn/replicas", "pwfn/codebook", "pwfn/parameters",
-     "pwfn/reach", "pwfn/torchvision_shim", "pwfn/exact"},
+     "pwfn/reach", "pwfn/torchvision_shim", "pwfn/exact", "pwfn/fused"},
     {"pwfn/data", "pwfn/models", "pwfn/results", "pwfn/space", "pwfn/criterion", "pwfn/descent", "pwfn/equalization",
      "pwfn/fisher", "pwfn/training", "pwfn/midway"},
     {"pwfn/export", "pwfn/task", "pwfn/recipe"},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pwfn.config import TrainingConfig
-from pwfn.descent import Descent
+from pwfn.descent import Descent, FusedSgd, _scheduler
 from pwfn.replicas import Replicas
 
 
@@ -57,3 +57,39 @@ def test_held_gradients_do_not_count_for_the_norm():
     values, gradient = torch.zeros(2), torch.tensor([1000.0, 0.5])
     Descent(values, gradient, config, num_steps=1, replicas=Replicas(), held=torch.tensor([True, False])).step()
     torch.testing.assert_close(values, torch.tensor([0.0, -0.5]))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("clip_norm", [None, 2.0])
+def test_the_step_of_a_gpu_is_that_of_torchs_optimiser(momentum, clip_norm):
+    """The same function that a GPU runs as one kernel, here on a CPU, beside the pieces and the optimiser of torch."""
+    config = TrainingConfig(lr=0.1, momentum=momentum, clip_norm=clip_norm, weight_decay=0.01, lr_schedule="cosine")
+    held = torch.arange(40) % 3 == 0
+    pieces = [(30, 1.0), (10, 0.3)]
+    ends = []
+    for fused in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        values, gradient = torch.randn(40, generator=generator), torch.zeros(40)
+        descent = Descent(values, gradient, config, num_steps=5, replicas=Replicas(), held=held, lr_factors=pieces)
+        if fused:
+            descent = as_on_a_gpu(descent)
+        for step in range(5):
+            gradient.copy_(torch.randn(40, generator=generator))
+            descent.step()
+            if step == 2:
+                again = Descent(
+                    values, gradient, config, num_steps=5, replicas=Replicas(), held=held, lr_factors=pieces
+                )
+                again = as_on_a_gpu(again) if not fused else again  # each goes on from the other's state
+                again.load_state(descent.state())
+        assert torch.equal(values[held], torch.randn(40, generator=torch.Generator().manual_seed(0))[held])
+        ends.append(values)
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-7)
+
+
+def as_on_a_gpu(descent):
+    """A descent with the optimiser that it would have on a GPU."""
+    groups = [{"params": group["params"], "lr": group["lr"]} for group in descent.optimizer.param_groups]
+    descent.optimizer = FusedSgd(groups, descent.config, descent.free)
+    descent.scheduler = _scheduler(descent.optimizer, descent.config, 5)
+    return descent

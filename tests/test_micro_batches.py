@@ -36,11 +36,11 @@ def gradients(method, parts: int, monkeypatch) -> list[torch.Tensor]:
     """Gradients of all steps; each round takes one, so that no rounding adds up."""
     found = []
 
-    def note(self):
+    def note(self, *squares):
         found.append(self.gradient.clone())
-        step(self)
+        return update(self, *squares)
 
-    step = Descent.step
+    update = Descent.update
     config = TrialConfig(
         model=ModelConfig(name="digits_mlp"),
         data=DIGITS,
@@ -54,12 +54,12 @@ def gradients(method, parts: int, monkeypatch) -> list[torch.Tensor]:
     network = build_network(config.model, num_classes=10, in_channels=1, seed=1)
     data = source.prepare(preprocessing_of(network), torch.device("cpu"))
     task = Task(network, data, config, torch.device("cpu"), Replicas(), parts)
-    monkeypatch.setattr(Descent, "step", note)
+    monkeypatch.setattr(Descent, "update", note)
     if method is None:
         make_baseline(task)
     else:
         list(run_rounds(METHODS[method.name](task.ready())))
-    monkeypatch.setattr(Descent, "step", step)
+    monkeypatch.setattr(Descent, "update", update)
     return found
 
 

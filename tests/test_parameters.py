@@ -94,8 +94,9 @@ def test_flat_buffers_change_nothing_and_receive_every_gradient():
     flat = FlatParameters(network.parameters())
     assert torch.equal(network(inputs), expected)
     for _ in range(2):
-        flat.gradient.zero_()
+        flat.forget_()
         network(inputs).square().mean().backward()
+        flat.collect_()
         assert torch.allclose(flat.gradient, torch.cat([gradient.flatten() for gradient in gradients]))
 
 
@@ -112,5 +113,24 @@ def test_given_buffers_are_used_as_they_are():
     values, gradient = torch.empty(8), torch.zeros(8)
     flat = FlatParameters(network.parameters(), values, gradient)
     network(torch.ones(1, 3)).sum().backward()
+    flat.collect_()
     assert flat.values is values
     assert gradient.abs().sum() > 0
+
+
+def test_parts_of_a_batch_add_up_and_what_is_not_used_has_no_gradient():
+    network = Tied()
+    unused = nn.Parameter(torch.ones(3))
+    flat = FlatParameters([*network.parameters(), unused])
+    inputs = torch.randn(8, 4)
+    found = []
+    for parts in (1, 2):
+        flat.gradient.fill_(7.0)
+        flat.forget_()
+        for part in inputs.chunk(parts):
+            network(part).square().sum().backward()
+        flat.collect_()
+        found.append(flat.gradient.clone())
+    torch.testing.assert_close(*found)
+    assert found[0].any()
+    assert not found[0][-3:].any()

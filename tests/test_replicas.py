@@ -1,5 +1,6 @@
 """Two data-parallel processes against one, over a real gloo group on this machine."""
 
+import os
 import pickle
 import socket
 from pathlib import Path
@@ -18,6 +19,8 @@ from pwfn.models import build_network, preprocessing_of
 from pwfn.replicas import Replicas
 from pwfn.task import Task
 
+BACKEND = os.environ.get("PWFN_TEST_BACKEND", "gloo")
+"""gloo on CPUs, or nccl on two GPUs (`tests/benchmarks/first_gpu.sh`)."""
 DIGITS = DataConfig(name="digits", augmentation="none", train_images=256)
 
 
@@ -40,15 +43,16 @@ def run(rank: int, world_size: int, case: str):
     )
     source = open_source(DIGITS, seed=0)
     network = build_network(config.model, num_classes=10, in_channels=1, seed=1)
-    data = source.prepare(preprocessing_of(network), torch.device("cpu"))
-    task = Task(network, data, config, torch.device("cpu"), Replicas(rank, world_size))
+    device = torch.device("cpu" if BACKEND == "gloo" else f"cuda:{rank}")
+    data = source.prepare(preprocessing_of(network), device)
+    task = Task(network.to(device), data, config, device, Replicas(rank, world_size))
     method = METHODS[config.method.name](task)
     noises = _noted_noises(method.posterior) if isinstance(method, Pwfn) else []
     steps = []
     for record in run_rounds(method):
         values = trained(method)
-        steps.append((values.clone(), record.after, record.test_before, record.train_loss))
-    return steps, noises
+        steps.append((values.cpu().clone(), record.after, record.test_before, record.train_loss))
+    return steps, noises, method.task.parameter_sets.num_parameters
 
 
 def trained(method):
@@ -67,7 +71,7 @@ def _noted_noises(posterior):
 
     def draw_and_note(generator):
         draw(generator)
-        noises.append(posterior.eps.clone())
+        noises.append(posterior.eps.cpu().clone())
 
     posterior.draw_ = draw_and_note
     return noises
@@ -75,8 +79,16 @@ def _noted_noises(posterior):
 
 def work(rank: int, world_size: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
-    results = {case: run(rank, world_size, case) for case in CASES}
+    if BACKEND == "nccl":
+        torch.cuda.set_device(rank)
+    dist.init_process_group(BACKEND, init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
+    all_reduce, results = dist.all_reduce, {}
+    for case in CASES:
+        sizes: list[int] = []
+        dist.all_reduce = lambda tensor, *args, sizes=sizes, **options: (
+            sizes.append(tensor.numel()), all_reduce(tensor, *args, **options)
+        )[1]  # fmt: skip
+        results[case] = (*run(rank, world_size, case), sizes)
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(results))
     dist.destroy_process_group()
 
@@ -93,10 +105,10 @@ def replicas(tmp_path_factory):
     return [pickle.loads(Path(folder, f"{rank}.pickle").read_bytes()) for rank in range(2)]
 
 
-@pytest.mark.parametrize("case", ["no noise", "wfn"])
-def test_without_noise_two_workers_give_the_result_of_one(replicas, case):
-    alone, _ = run(0, 1, case)
-    together, _ = replicas[0][case]
+@pytest.mark.parametrize("case", ["no noise", "noise", "wfn"])
+def test_two_workers_give_the_result_of_one(replicas, case):
+    alone, *_ = run(0, 1, case)
+    together, *_ = replicas[0][case]
     for (values, after, test_before, loss), (other, after2, test_before2, loss2) in zip(alone, together, strict=True):
         torch.testing.assert_close(values, other, rtol=1e-3, atol=1e-5)
         assert (after, test_before) == (after2, test_before2)
@@ -105,13 +117,25 @@ def test_without_noise_two_workers_give_the_result_of_one(replicas, case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_all_workers_hold_the_same_values_after_every_round(replicas, case):
-    (first, _), (second, _) = replicas[0][case], replicas[1][case]
+    (first, *_), (second, *_) = replicas[0][case], replicas[1][case]
     for (values, *measured), (other, *measured2) in zip(first, second, strict=True):
         assert torch.equal(values, other)
         assert measured == measured2
 
 
-def test_each_worker_draws_its_own_noise(replicas):
-    (_, first), (_, second) = replicas[0]["noise"], replicas[1]["noise"]
-    assert len(first) == len(second) > 0
-    assert not any(torch.equal(noise, other) for noise, other in zip(first, second, strict=True))
+def test_all_workers_draw_the_noise_of_one(replicas):
+    first, second, alone = replicas[0]["noise"][1], replicas[1]["noise"][1], run(0, 1, "noise")[1]
+    assert len(first) == len(second) == len(alone) > 0
+    assert all(map(torch.equal, first, alone))
+    assert all(map(torch.equal, second, alone))
+    assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("case", ["noise", "wfn", "qat"])
+def test_a_step_exchanges_one_number_for_each_parameter(replicas, case):
+    """Not also one for each sigma; with qat one for each of its values, too."""
+    _, _, num_parameters, sizes = replicas[0][case]
+    num_values = CASES[case].sizes[0] if case == "qat" else 0
+    num_steps = (1 + 2) * (256 // 64)  # the epochs of the two rounds, or stages
+    assert max(sizes) == num_parameters + num_values
+    assert sum(size >= num_parameters for size in sizes) == num_steps

@@ -19,7 +19,7 @@ ONE = Replicas()
 def learner_for(network, lr=0.1):
     flat = FlatParameters(network.parameters())
     config = TrainingConfig(lr=lr, weight_decay=0.0, clip_norm=None)
-    return Learner(network, Descent(flat.values, flat.gradient, config, num_steps=100, replicas=ONE))
+    return Learner(network, Descent(flat.values, flat.gradient, config, num_steps=100, replicas=ONE), [flat])
 
 
 def test_an_epoch_learns_and_returns_the_mean_loss():

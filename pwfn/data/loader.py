@@ -28,8 +28,8 @@ from pwfn.seeds import seeded_globally
 
 log = logging.getLogger(__name__)
 
-Key = tuple[int, int | None]
-"""An image's row, and the seed of its augmentation or None without any."""
+Key = tuple[int, int | None, str | None]
+"""An image's row, the seed of its augmentation or None without any, and timm's notation for more of it."""
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFETCHED = 2
@@ -37,18 +37,22 @@ PREFETCHED = 2
 
 
 class LoaderData(Data):
-    """Batches from worker processes; each image's augmentation has its own seed, whichever process draws it."""
+    """Batches from worker processes; each image's augmentation has its own seed, whichever process draws it.
+
+    The processes start with the first batch and serve all epochs and splits, until one of them fails or is left before
+    its end.
+    """
 
     def __init__(self, source: Drawn, preprocessing: Preprocessing, device: torch.device) -> None:
         splits, config = source.splits, source.config
         order = {"train": splits.train, "validation": splits.validation, "test": splits.test}
         broken = torch.zeros(len(source.images), dtype=torch.bool)
         super().__init__(source.num_classes, order, broken, preprocessing, device)
-        plain, augmented = measuring_transform(preprocessing), training_transform(preprocessing, config.augmentation)
-        self._images = _TransformedImages(source.images, config, len(preprocessing.mean), plain, augmented)
+        self._images = _TransformedImages(source.images, config, preprocessing)
         self._bytes_per_image = prod(preprocessing.shape)
         self._config = config
         self._num_workers = min(config.loader_workers, os.cpu_count() or 1)
+        self._kept: DataLoader[Any] | None = None
 
     def train_batches(
         self,
@@ -66,12 +70,9 @@ class LoaderData(Data):
         rows = self._order["train"][torch.randperm(self.num_train, generator=generator)]
         seeds = torch.randint(2**62, (self.num_train,), generator=generator)
         parts = list(self._training_slices(batch_size, num_steps, rank, world_size, first_step))
-        images = self._images
-        if auto_augment is not None:
-            augmented = training_transform(self.preprocessing, self._config.augmentation, auto_augment)
-            images = images.augmented_by(augmented)
-        keys = [rows[part] for part in parts], [seeds[part] for part in parts]
-        for pixels, labels, missing in self._load(images, *keys):
+        self._images.augmented(auto_augment)  # raises here, and not in a worker
+        batches = _Batches([rows[part] for part in parts], [seeds[part] for part in parts], auto_augment)
+        for pixels, labels, missing in self._load(batches):
             again = torch.arange(missing, device=self.device) % len(labels)
             yield torch.cat([pixels, pixels[again]]), torch.cat([labels, labels[again]])
 
@@ -81,35 +82,40 @@ class LoaderData(Data):
         """Yield a split; see `Data.batches`. Broken images are left out."""
         indices = self._evaluation_indices(split, max_images, rank, world_size)
         rows = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
-        for pixels, labels, _ in self._load(self._images, rows, None):
+        for pixels, labels, _ in self._load(_Batches(rows, None, None)):
             yield pixels, labels
 
-    def _load(
-        self, images: _TransformedImages, rows: list[Tensor], seeds: list[Tensor] | None
-    ) -> Iterator[tuple[Tensor, Tensor, int]]:
+    def _load(self, batches: _Batches) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Yield normalised images, labels, and how many of the batch were broken; none without a readable image."""
-        largest = max((len(each) for each in rows), default=0)
+        largest = max((len(each) for each in batches.rows), default=0)
         check_shared_memory(self._num_workers, largest * self._bytes_per_image)
-        loader = DataLoader(
-            images,
-            batch_sampler=_Batches(rows, seeds),
+        # It is taken away while it is in use: another iteration meanwhile, or after one that was left, has its own.
+        loader, self._kept = self._kept or self._make_loader(), None
+        loader.batch_sampler.batches = batches  # type: ignore[union-attr]
+        with _loader_errors(self._config):
+            with _signals_later():
+                loaded = iter(loader)
+            for pixels, labels, broken in loaded:
+                self._note(broken)
+                if len(labels):
+                    normalised = self._normalise(pixels.to(self.device, non_blocking=True))
+                    yield normalised, labels.to(self.device, non_blocking=True), len(broken)
+                elif batches.seeds is not None:
+                    raise UserError(f"{broken[0][1]}: none of the {len(broken)} images of a batch can be read")
+        self._kept = loader
+
+    def _make_loader(self) -> DataLoader[Any]:
+        return DataLoader(
+            self._images,
+            batch_sampler=_Present(),
             num_workers=self._num_workers,
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
             timeout=self._config.loader_timeout if self._num_workers else 0,
             worker_init_fn=_outlast_signals,
+            persistent_workers=self._num_workers > 0,
             generator=torch.Generator(),  # else each iterator draws from the global one
         )
-        with _loader_errors(self._config):
-            with _signals_later():
-                batches = iter(loader)
-            for pixels, labels, broken in batches:
-                self._note(broken)
-                if len(labels):
-                    normalised = self._normalise(pixels.to(self.device, non_blocking=True))
-                    yield normalised, labels.to(self.device, non_blocking=True), len(broken)
-                elif seeds is not None:
-                    raise UserError(f"{broken[0][1]}: none of the {len(broken)} images of a batch can be read")
 
     def _note(self, broken: list[tuple[int, str]]) -> None:
         if broken and self._config.broken_images == "refuse":
@@ -202,17 +208,18 @@ class _Broken:
 
 
 class _TransformedImages(Dataset[tuple[Tensor, int] | _Broken]):
-    def __init__(self, images: Images, config: DataConfig, channels: int, plain: Any, augmented: Any) -> None:
+    def __init__(self, images: Images, config: DataConfig, preprocessing: Preprocessing) -> None:
         self.images = images
         self.config = config
-        self.channels = channels
-        self.plain = plain
-        self.augmented = augmented
+        self.preprocessing = preprocessing
+        self.plain = measuring_transform(preprocessing)
+        self._augmented: dict[str | None, Any] = {}
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int] | _Broken:
-        row, seed = key
+        row, seed, notation = key
+        channels = len(self.preprocessing.mean)
         try:
-            image = to_mode(self.images.picture(row), self.channels, exif_orientation=self.config.exif_orientation)
+            image = to_mode(self.images.picture(row), channels, exif_orientation=self.config.exif_orientation)
         except MemoryError:  # the machine's fault, not the file's
             raise
         except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
@@ -220,26 +227,44 @@ class _TransformedImages(Dataset[tuple[Tensor, int] | _Broken]):
         label = int(self.images.labels[row])
         if seed is None:
             return self.plain(image), label
+        augmented = self.augmented(notation)
         with seeded_globally(seed):
-            return self.augmented(image), label
+            return augmented(image), label
 
-    def augmented_by(self, augmented: Any) -> _TransformedImages:
-        """Return the same images with another augmentation."""
-        return _TransformedImages(self.images, self.config, self.channels, self.plain, augmented)
+    def augmented(self, notation: str | None) -> Any:
+        """The random transform of training images, made once in each process."""
+        if notation not in self._augmented:
+            made = training_transform(self.preprocessing, self.config.augmentation, notation)
+            self._augmented[notation] = made
+        return self._augmented[notation]
 
 
-class _Batches(Sampler[list[Key]]):
-    def __init__(self, rows: list[Tensor], seeds: list[Tensor] | None) -> None:
-        self.rows = rows
-        self.seeds = seeds
+@dataclass(frozen=True)
+class _Batches:
+    """What one epoch, or one pass over a split, asks for."""
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    rows: list[Tensor]
+    """Of each batch."""
+    seeds: list[Tensor] | None
+    """Of the augmentation of each image; None: without any."""
+    auto_augment: str | None
 
     def __iter__(self) -> Iterator[list[Key]]:
         for batch, rows in enumerate(self.rows):
             seeds = [None] * len(rows) if self.seeds is None else self.seeds[batch].tolist()
-            yield list(zip(rows.tolist(), seeds, strict=True))
+            yield [(row, seed, self.auto_augment) for row, seed in zip(rows.tolist(), seeds, strict=True)]
+
+
+class _Present(Sampler[list[Key]]):
+    """The batches of the present iteration, for a loader that outlasts it."""
+
+    batches = _Batches([], None, None)
+
+    def __len__(self) -> int:
+        return len(self.batches.rows)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.batches)
 
 
 def _collate(items: list[tuple[Tensor, int] | _Broken]) -> tuple[Tensor, Tensor, list[tuple[int, str]]]:

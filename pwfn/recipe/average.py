@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from pwfn.descent import Descent
-from pwfn.parameters import buffers_of, copied, restore_buffers_, under
+from pwfn.parameters import FlatParameters, buffers_of, copied, restore_buffers_, under
 from pwfn.training import Learner
 
 
 class AveragingLearner(Learner):
     """Trains a network, and averages its weights and buffers after each step."""
 
-    def __init__(self, network: nn.Module, descent: Descent, *, decay: float, warmup: bool) -> None:
-        super().__init__(network, descent)
+    def __init__(
+        self, network: nn.Module, descent: Descent, flats: Sequence[FlatParameters], *, decay: float, warmup: bool
+    ) -> None:
+        super().__init__(network, descent, flats)
         self._average = ModelEmaV3(network, decay=decay, use_warmup=warmup)
         self._num_steps_done = 0
 

@@ -56,6 +56,7 @@ class NamedDescent(Descent):
         self.config = config
         self.replicas = replicas
         self.free = None
+        self.is_fused = False
         self.optimizer = make_optimizer(network, config)
         self.schedule, self.num_epochs = make_schedule(self.optimizer, config, steps_per_epoch)
         self.num_steps_done = 0

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrialConfig
+from pwfn.config import DataConfig, ModelConfig, ResourcesConfig, TrainingConfig, TrialConfig
 from pwfn.data import Data, Preprocessing, Source, open_source
 from pwfn.errors import UserError
 from pwfn.exact import allow_tf32
+from pwfn.fused import fuse
 from pwfn.midway import Midway
 from pwfn.models import build_network, preprocessing_of, record_preparation_
 from pwfn.replicas import Replicas
@@ -36,12 +37,19 @@ def open_task(
     Raises:
         MachineError: there is no memory for them.
     """
-    allow_tf32(config.training.tf32)
+    own_arithmetic(config.training)
     with building():
         network = network_for(config, model, open_data(config))
         data = _data(config.data, config.split_seed, preprocessing_of(network), device)
         midway = Midway() if midway is None else midway
         return Task(network.to(device), data, config, device, replicas, micro_batches, midway=midway)
+
+
+def own_arithmetic(training: TrainingConfig) -> None:
+    """Set how this process computes on a GPU; TF32 is torch's default for convolutions, and not ours."""
+    allow_tf32(training.tf32)
+    torch.backends.cudnn.benchmark = training.cudnn_benchmark
+    fuse(training.fused)
 
 
 def open_midway(

@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,14 +33,16 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not ins
 from clustering import peak_bytes, reset_peak_bytes, timed
 from printed import conditions
 
-from pwfn.config import ModelConfig, PwfnConfig, QatConfig, TrainingConfig
+from pwfn.config import ModelConfig, PwfnConfig, QatConfig, TrainingConfig, WfnConfig
 from pwfn.descent import Descent
 from pwfn.methods.pwfn.method import PosteriorLearner
 from pwfn.methods.pwfn.posterior import Posterior
 from pwfn.methods.qat.learner import StraightThroughLearner
 from pwfn.methods.qat.weights import SharedWeights
+from pwfn.methods.wfn import Pull
+from pwfn.methods.wfn.method import PulledLearner
 from pwfn.models import build_network
-from pwfn.parameters import split_parameters
+from pwfn.parameters import FlatParameters, split_parameters
 from pwfn.replicas import Replicas
 from pwfn.training import Learner, train_epoch
 
@@ -88,7 +91,9 @@ class PlainStep:
 
     def step(self) -> None:
         """Clip and update."""
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), CONFIG.clip_norm or 0.0)
+        parameters = list(self.network.parameters())
+        on_gpu = parameters[0].device.type == "cuda"
+        torch.nn.utils.clip_grad_norm_(parameters, CONFIG.clip_norm or 0.0, foreach=on_gpu)
         self.optimizer.step()
 
 
@@ -96,7 +101,9 @@ def pwfn_step(network: nn.Module, share_fixed: float) -> PosteriorLearner:
     """Make the learner of PWFN in the paper's setting, with a random share of the weights fixed."""
     posterior = Posterior(network, PwfnConfig())
     generator = torch.Generator(posterior.mu.device).manual_seed(0)
-    posterior.fixed.copy_(torch.rand(posterior.num_weights, device=generator.device, generator=generator) < share_fixed)
+    posterior.fixed.copy_(
+        torch.rand(posterior.num_weights, device=posterior.mu.device, generator=generator) < share_fixed
+    )
     descent = Descent(
         posterior.values, posterior.gradient, CONFIG, num_steps=1000, replicas=Replicas(), held=posterior.held()
     )
@@ -110,6 +117,24 @@ def qat_step(network: nn.Module, **config: Any) -> StraightThroughLearner:
     weights = SharedWeights(sets, method)
     weights.start_stage_(method.sizes[0], None)
     return StraightThroughLearner(network, weights, weights.descent(CONFIG, num_steps=1000, replicas=Replicas()))
+
+
+def wfn_step(network: nn.Module, share_fixed: float) -> PulledLearner:
+    """Make the learner of WFN with the pull, with a random share of the weights fixed to 16 values."""
+    sets = split_parameters(network)
+    flat = FlatParameters([*sets.fixable.values(), *sets.rest.values()])
+    weights = flat.values[: sets.num_fixable]
+    generator = torch.Generator(weights.device).manual_seed(0)
+    held = torch.zeros_like(flat.values, dtype=torch.bool)
+    held[: len(weights)] = torch.rand(len(weights), device=weights.device, generator=generator) < share_fixed
+    method = WfnConfig()
+    largest = float(weights.abs().max())
+    pull = Pull(
+        np.linspace(-largest, largest, 16), temperature=method.temperature, zero_distance=method.zero_distance,
+        largest=largest, device=weights.device,
+    )  # fmt: skip
+    descent = Descent(flat.values, flat.gradient, CONFIG, num_steps=1000, replicas=Replicas(), held=held)
+    return PulledLearner(network, descent, flat, ~held[: len(weights)], pull, method.regularization_ratio)
 
 
 VARIANTS: dict[str, tuple[Callable[[nn.Module], Learner], float]] = {

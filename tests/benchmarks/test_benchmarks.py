@@ -41,6 +41,7 @@ HERE = {
         ["--models", "test_resnet", "--turns", "1", "--batch-size", "4", "--limit", "1000"],
         rf"\| test_resnet \| float32 \| qat, 16 values \| {NUMBER} \| {NUMBER} \| {NUMBER} \(",
     ),
+    "step_counts": (["digits_cnn"], rf"\| digits_cnn \| WFN, half fixed \| \d+ \| \d+ \| {NUMBER} \|"),
     "straight_through": (
         ["--seeds", "1", "--values", "4", "--variants", "qat", "--set", *SMALL_DIGITS],
         rf"4 values .*\nqat +{NUMBER} +{NUMBER}",
@@ -53,7 +54,7 @@ HERE = {
 }
 """Benchmarks that run in this process, so that torch is imported once: options, and a pattern in the output."""
 
-LONGEST = {"step", "wfn", "data"}
+LONGEST = {"step", "step_counts", "wfn", "data"}
 """Those of `HERE` that take more than a few seconds."""
 
 DATA = {
@@ -89,7 +90,7 @@ CLUSTER = {
 }
 """Benchmarks that start Ray."""
 
-PARTS = {"printed", "nncodec_size", "version1_encoder"}
+PARTS = {"printed", "first_gpu_parts", "nncodec_size", "version1_encoder"}
 """Files that benchmarks use and that are no benchmarks themselves."""
 
 

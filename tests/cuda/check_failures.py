@@ -8,7 +8,7 @@ import torch
 from pretended_cuda import ledger, pretended_cuda
 from small_trials import config, phases, run
 
-from pwfn import equalization
+from pwfn import equalization, fused
 from pwfn.config import GpfqConfig, KmeansConfig, ModelConfig, PwfnConfig
 from pwfn.errors import MachineError, UserError
 from pwfn.exact import allow_tf32
@@ -115,6 +115,20 @@ def test_equalising_does_not_mistake_tf32_for_a_change(monkeypatch):
     monkeypatch.setattr(equalization, "exact_float32", nullcontext)
     with pytest.raises(UserError, match="outputs change by"):
         equalise()
+
+
+def test_a_trial_decides_how_its_process_computes():
+    """Whatever the trial before it in this process had."""
+    for wished in (True, False):
+        training = {"tf32": wished, "cudnn_benchmark": wished, "fused": wished}
+        with pretended_cuda(), phases():
+            row = run(config(method=ONE_ROUND, training=training, train_images=32, images=32), "cuda")
+            opening._data.cache_clear()
+        assert row["state"] == "complete", row["failure_message"]
+        backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+        assert {backend.fp32_precision for backend in backends} == {"tf32" if wished else "ieee"}
+        assert torch.backends.cudnn.benchmark is wished
+        assert fused._Switch.is_on is wished
 
 
 def test_a_trial_takes_its_share_of_a_gpu_and_no_more():

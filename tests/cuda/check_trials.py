@@ -21,6 +21,11 @@ FURTHER = (
     "qat, powers of two, fisher", "gpfq, sample by sample", "msq", "kmeans by tensor",
 )  # fmt: skip
 """Cases beside those that have every method and kind of training once."""
+UNDETERMINED: set[tuple[str, str]] = set()
+"""Operations whose results on floats differ from run to run, and the files that asked for them, of all trials so far.
+"""
+ALLOWED = {("index_add_", "methods/qat/assignment.py")}
+"""The sums of qat and of living weights are exchanged between replicas before anything follows from them."""
 LOOPS = ("train", "evaluate", "recalibrate", "float network train")
 SHORT = {"method": PwfnConfig(fractions=(1.0,), b=4, max_order=2)}
 
@@ -32,10 +37,11 @@ def on_the_device(case: str, size: int = 1):
 
 
 def measured(of):
-    ledger.waits.clear()
+    ledger.clear()
     with pretended_cuda(), phases():
         row = run(of, "cuda")
         opening._data.cache_clear()
+    UNDETERMINED.update((operation, line.partition(":")[0]) for _, operation, line in ledger.undetermined)
     waits = Counter()
     for (phase, *_), number in ledger.waits.items():
         waits[phase] += number
@@ -49,6 +55,7 @@ def test_the_device_gives_the_row_of_the_cpu_and_keeps_nothing(case):
     expected = run(config(**CASES[case]), "cpu")
     assert {name: row.get(name) for name in COMPARED} == {name: expected.get(name) for name in COMPARED}
     assert left == []
+    assert UNDETERMINED <= ALLOWED
 
 
 @pytest.mark.parametrize("case", ["pwfn, live, alternate", "qat", *SLOW_TRAINED])
@@ -108,25 +115,27 @@ def test_devices_that_are_mixed_are_found(change, words):
 
 
 def that_asks_for_a_number(fill):
-    def change(self):
-        fill(self)
-        if self.gradient.isnan().any():
+    def change(self, pulled, free):
+        squares = fill(self, pulled, free)
+        if squares.isnan():
             raise ValueError
+        return squares
 
     return change
 
 
 def that_assigns_by_a_mask(fill):
-    def change(self):
-        fill(self)
+    def change(self, pulled, free):
+        squares = fill(self, pulled, free)
         self.sigma_gradient[self.fixed] = 0
+        return squares
 
     return change
 
 
 @pytest.mark.parametrize("change", [that_asks_for_a_number, that_assigns_by_a_mask])
 def test_waiting_in_every_step_is_found(change):
-    with planted(Posterior, "fill_sigma_gradient_", change):
+    with planted(Posterior, "fill_sigma_gradient_and_square_", change):
         few, many = (measured(config(**SHORT, train_images=n, images=32))[1]["train"] for n in (64, 128))
     assert many == few + 2  # two steps more
 

@@ -1,8 +1,9 @@
 """A CUDA device that is not there: tensors say cuda:0, hold CPU tensors, and obey CUDA's rules about devices.
 
 The numbers are real, so whole trials run. Every operation passes `_dispatch`, which refuses what a GPU would refuse
-(tensors of two devices, generators of the wrong one, `numpy()`), counts where the host has to wait for the device, and
-can be told to fail like a GPU that is out of memory or broken, or to round like one that uses TF32.
+(tensors of two devices, generators of the wrong one, `numpy()`), counts where the host has to wait for the device, the
+kernels that are launched and the bytes that they move, and can be told to fail like a GPU that is out of memory or
+broken, or to round like one that uses TF32.
 
 It must be imported before torch, in a process of its own, and used inside `pretended_cuda()`. It cannot show a GPU's
 own arithmetic, its speed, its memory, streams or NCCL.
@@ -11,8 +12,10 @@ own arithmetic, its speed, its memory, streams or NCCL.
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import importlib.util
+import math
 import os
 import sys
 import weakref
@@ -30,7 +33,7 @@ ctypes.CDLL(os.environ["PRETENDED_CUDA_GUARD"])  # guard.cpp, compiled
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten  # noqa: E402
 
 CUDA = torch.device("cuda", 0)
 
@@ -46,6 +49,25 @@ TF32_PRODUCTS = {
     "convolution", "convolution_backward", "mm", "addmm", "bmm", "baddbmm",
 }  # fmt: skip
 """Operations whose factors a GPU rounds to ten bits where TF32 is allowed."""
+
+
+NO_KERNEL = {
+    "view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "slice", "select", "split", "chunk",
+    "split_with_sizes", "unbind", "unsqueeze", "squeeze", "detach", "alias", "as_strided", "diagonal", "unfold",
+    "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "lift_fresh", "_reshape_alias", "set_",
+    "resize_", "is_same_size", "narrow", "movedim", "_has_compatible_shallow_copy_type", "view_as_real",
+}  # fmt: skip
+"""Operations that launch nothing."""
+NOT_READ = {"zero_", "fill_", "normal_", "random_", "uniform_", "bernoulli_"}
+"""Operations that write their first tensor and do not read it."""
+UNDETERMINED = {
+    "index_add_", "index_add", "scatter_add_", "scatter_add", "cumsum", "kthvalue", "index_put_", "_index_put_impl_",
+    "scatter_reduce_", "put_", "histc", "upsample_bicubic2d_backward", "upsample_bilinear2d_backward",
+    "_adaptive_avg_pool2d_backward", "embedding_dense_backward",
+}  # fmt: skip
+"""Operations whose results on floats differ from run to run: those of torch.use_deterministic_algorithms that occur."""
+MOST_BY_KTHVALUE = 10**6
+"""Largest number of values of one `kthvalue`, which is a single thread block (pytorch issue 75599)."""
 
 
 class DeviceMixError(RuntimeError):
@@ -65,7 +87,30 @@ class Ledger:
         """Whether products round as with TF32, where torch's flags allow it."""
         self.rounded = 0
         """Products that were rounded so."""
+        self.launches: Counter[tuple[str, str]] = Counter()
+        """Kernels, by phase and operation."""
+        self.bytes: Counter[tuple[str, str]] = Counter()
+        """Bytes that they read and write, by phase and operation."""
+        self.undetermined: Counter[tuple[str, str, str]] = Counter()
+        """Phase, operation on floats whose result differs from run to run, and the line of ours that asked for it."""
         self._live: dict[int, weakref.ref[OnDevice]] = {}
+
+    def clear(self) -> None:
+        """Count anew."""
+        for counter in (self.waits, self.launches, self.bytes, self.undetermined):
+            counter.clear()
+
+    def launch(self, what: str, num_bytes: int, kernels: int = 1) -> None:
+        self.launches[self.phase, what] += kernels
+        self.bytes[self.phase, what] += num_bytes
+
+    def note_undetermined(self, name: str, args: tuple, tensors: list[Tensor]) -> None:
+        if name not in UNDETERMINED or not any(each.is_floating_point() for each in tensors):
+            return
+        adds_nothing = name.startswith(("index_put", "_index_put")) and not (len(args) > 3 and args[3])
+        finds_largest = any(isinstance(each, str) and each in ("amax", "amin") for each in args)
+        if not (adds_nothing or finds_largest):
+            self.undetermined[self.phase, name, _line_of_ours()] += 1
 
     def wait(self, what: str) -> None:
         self.waits[self.phase, what, _line_of_ours()] += 1
@@ -182,7 +227,12 @@ def _dispatch(func, args, kwargs):
     if name in TF32_PRODUCTS and _rounds(name):
         ledger.rounded += 1
         inner_args = tree_map(_to_tf32, inner_args)
+    ledger.note_undetermined(name, args, leaves)
+    if name == "kthvalue" and args[0].shape[args[1] if len(args) > 2 else -1] > MOST_BY_KTHVALUE:
+        raise RuntimeError(f"kthvalue of {args[0].shape[-1]} values: one thread block would sort them")
     result = func(*inner_args, **inner_kwargs)
+    if name not in NO_KERNEL:
+        _count(func, name, args, kwargs, on_device, result)
     known = {id(each.held): each for each in on_device}  # what is changed in place stays the same tensor
 
     def wrapped(each):
@@ -191,6 +241,95 @@ def _dispatch(func, args, kwargs):
         return known[id(each)] if id(each) in known else OnDevice(each)
 
     return tree_map(wrapped, result)
+
+
+def _count(func, name, args, kwargs, on_device, result) -> None:
+    """Note a kernel: it reads its tensors, and writes its results and what it changes."""
+    given = {id(each.held): each.held for each in on_device}
+    new = [each for each in tree_leaves(result) if isinstance(each, Tensor) and id(each) not in given]
+    schema = func._schema.arguments
+    places = dict(zip([each.name for each in schema], args, strict=False)) | kwargs
+    # A fused optimiser changes its gradients only where it scales them back, whatever its schema says.
+    only_read = {"grads"} if places.get("grad_scale") is None else set()
+    changed = [
+        each.held
+        for argument in schema
+        if argument.alias_info is not None and argument.alias_info.is_write and argument.name not in only_read
+        for each in tree_leaves(places.get(argument.name))
+        if isinstance(each, OnDevice)
+    ]
+    outs = [each.held for each in tree_leaves(kwargs.get("out")) if isinstance(each, OnDevice)]
+    unread = {id(each) for each in (changed if name in {*NOT_READ, "_foreach_copy_"} else outs)}
+    read = [each for each in given.values() if id(each) not in unread]
+    ledger.launch(name, sum(map(_bytes, [*read, *new, *changed])))
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Bytes of a tensor; what is only repeated (stride 0) is there once."""
+    number = math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride != 0)
+    return number * tensor.element_size()
+
+
+class _Touched(TorchDispatchMode):
+    """Inside, notes which of some tensors are read before they are written, and which are written."""
+
+    def __init__(self, given: list[Tensor]) -> None:
+        super().__init__()
+        self.given = given
+        self.read: set[int] = set()
+        self.written: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        if name in WAITING:
+            raise RuntimeError(f"{name} inside a function that is compiled as a whole")
+        ledger.note_undetermined(name, args, list(filter(_is_tensor, tree_leaves(args))))
+        places = dict(zip([each.name for each in func._schema.arguments], args, strict=False)) | (kwargs or {})
+        for argument in func._schema.arguments:
+            is_written = argument.alias_info is not None and argument.alias_info.is_write
+            for each in filter(_is_tensor, tree_leaves(places.get(argument.name))):
+                if name in NO_KERNEL:
+                    continue
+                for index, one in enumerate(self.given):
+                    if _share(one, each):
+                        only_written = is_written and (
+                            argument.name == "out" or name in NOT_READ or (name == "copy_" and argument.name == "self")
+                        )
+                        if not only_written and index not in self.written:
+                            self.read.add(index)
+                        if is_written:
+                            self.written.add(index)
+        return func(*args, **(kwargs or {}))
+
+
+def _is_tensor(each) -> bool:
+    return isinstance(each, Tensor)
+
+
+def _share(one: Tensor, other: Tensor) -> bool:
+    """Whether the second tensor is the first, or a part of it."""
+    return 0 <= other.data_ptr() - one.data_ptr() < one.numel() * one.element_size()
+
+
+def _one_kernel(function, **options):
+    """Run what torch.compile would make one kernel of: it reads once, writes once, and sums in a second kernel."""
+
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        leaves, structure = tree_flatten((args, kwargs))
+        tensors = [each for each in leaves if isinstance(each, Tensor)]
+        if not all(isinstance(each, OnDevice) for each in tensors):
+            raise DeviceMixError(f"{function.__name__}: Expected all tensors to be on the same device")
+        held_args, held_kwargs = tree_unflatten([_held(each) for each in leaves], structure)
+        given = [_held(each) for each in tensors]
+        with _Touched(given) as touched:
+            result = function(*held_args, **held_kwargs)
+        new = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
+        moved = [given[index] for index in (*touched.read, *touched.written)] + new
+        ledger.launch(f"fused {function.__name__}", sum(map(_bytes, moved)), 1 + len(new))
+        return tree_map(lambda each: OnDevice(each) if isinstance(each, Tensor) else each, result)
+
+    return run
 
 
 def _held(each):
@@ -231,6 +370,8 @@ def _copied_to(func, args, kwargs, target):
     if target is not None:
         inner["device"] = torch.device("cpu")
     result = func(_held(source), **inner)
+    if goes_there or is_there:
+        ledger.launch("_to_copy", _bytes(_held(source)) + _bytes(result))
     return OnDevice(result if result is not source else result.clone()) if goes_there else result
 
 
@@ -242,6 +383,8 @@ def _copied_into(func, args, kwargs):
         ledger.wait("copy to the CPU")
     if isinstance(into, OnDevice) and not isinstance(source, OnDevice) and not waits_not:
         ledger.wait("copy to the device")
+    if isinstance(source, OnDevice) or isinstance(into, OnDevice):
+        ledger.launch("copy_", _bytes(_held(source)) + _bytes(_held(into)))
     return into
 
 
@@ -290,12 +433,12 @@ def pretended_cuda() -> Iterator[None]:
         "get_rng_state": lambda device=None: torch.get_rng_state(), "set_rng_state": nothing,
     }  # fmt: skip
     before = {name: getattr(torch.cuda, name) for name in replaced}
-    generator = torch.Generator
+    generator, compiler = torch.Generator, torch.compile
     overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
     lifts = torch._C._only_lift_cpu_tensors()
     for name, value in replaced.items():
         setattr(torch.cuda, name, value)
-    torch.Generator = _Generator
+    torch.Generator, torch.compile = _Generator, _one_kernel
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     torch._C._set_only_lift_cpu_tensors(True)
     try:
@@ -304,6 +447,6 @@ def pretended_cuda() -> Iterator[None]:
     finally:
         torch._C._set_only_lift_cpu_tensors(lifts)
         torch.__future__.set_overwrite_module_params_on_conversion(overwrite)
-        torch.Generator = generator
+        torch.Generator, torch.compile = generator, compiler
         for name, value in before.items():
             setattr(torch.cuda, name, value)

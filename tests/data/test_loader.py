@@ -1,3 +1,4 @@
+import gc
 import multiprocessing
 import random
 import subprocess
@@ -205,7 +206,6 @@ def test_workers_leave_it_to_their_parent_what_a_signal_means(root: Path) -> Non
     """Ctrl-C and a batch system's SIGTERM reach them too; the round goes on, and in the end they are gone."""
     data = _prepare(root, loader_workers=2)
     expected = list(data.batches("train", batch_size=2))
-    assert not multiprocessing.active_children()
     batches = data.batches("train", batch_size=2)
     found = [next(batches)]
     workers = [str(worker.pid) for worker in multiprocessing.active_children()]
@@ -216,4 +216,31 @@ def test_workers_leave_it_to_their_parent_what_a_signal_means(root: Path) -> Non
     assert all(
         torch.equal(one, two) for pair in zip(found, expected, strict=True) for one, two in zip(*pair, strict=True)
     )
+    del batches, data
+    gc.collect()
+    assert not multiprocessing.active_children()
+
+
+def test_the_same_workers_serve_all_epochs_and_splits(root: Path) -> None:
+    alone, data = _prepare(root), _prepare(root, loader_workers=2)
+    served = []
+
+    def check(ours: Iterator[tuple[Tensor, Tensor]], theirs: Iterator[tuple[Tensor, Tensor]]) -> None:
+        assert torch.equal(_join(ours)[0], _join(theirs)[0])
+        served.append({child.pid for child in multiprocessing.active_children()})
+
+    for seed in (1, 2):
+        check(data.train_batches(batch_size=4, seed=seed), alone.train_batches(batch_size=4, seed=seed))
+        check(data.batches("test", batch_size=3), alone.batches("test", batch_size=3))
+    assert len(served[0]) == 2
+    assert all(pids == served[0] for pids in served)
+
+    left = data.train_batches(batch_size=4, seed=3)
+    next(left)
+    check(data.batches("test", batch_size=3), alone.batches("test", batch_size=3))  # beside it: other workers
+    del left
+    check(data.train_batches(batch_size=4, seed=4), alone.train_batches(batch_size=4, seed=4))
+    assert len(served[-1]) == 2
+    del data
+    gc.collect()
     assert not multiprocessing.active_children()

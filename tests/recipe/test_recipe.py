@@ -33,24 +33,25 @@ def small_network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.LayerNorm(16), nn.Linear(16, 3))
 
 
-def descent_of(network, **fields) -> NamedDescent:
+def descent_of(network, **fields) -> tuple[NamedDescent, FlatParameters]:
     config = BaselineConfig(**(RECIPE | fields))
     flat = FlatParameters(network.parameters())
-    return NamedDescent(network, flat, config, steps_per_epoch=2, replicas=Replicas())
+    return NamedDescent(network, flat, config, steps_per_epoch=2, replicas=Replicas()), flat
 
 
-def train(network, descent, steps) -> None:
+def train(network, descent, flat, steps) -> None:
     for step in steps:
         images = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(step))
-        descent.gradient.zero_()
+        flat.forget_()
         cross_entropy(network(images), torch.tensor([0, 1, 2, 0])).backward()
+        flat.collect_()
         torch.manual_seed(step)
         descent.step()
 
 
 def test_adamw_with_groups_and_warm_up_is_that_of_timms_own_script():
     ours, theirs = small_network(), small_network()
-    train(ours, descent_of(ours), range(8))
+    train(ours, *descent_of(ours), range(8))
     optimizer = create_optimizer_v2(theirs, "adamw", lr=0.01, weight_decay=0.05)
     assert sorted(group["weight_decay"] for group in optimizer.param_groups) == [0.0, 0.05]
     schedule, _ = create_scheduler_v2(
@@ -76,14 +77,14 @@ def test_an_optimizer_of_timm_goes_on_to_the_last_bit(every):
     wrong = []
     for name in known if every else ["adamw", "lamb", "lookahead_adamw", "muon"]:
         whole, first, second = small_network(), small_network(), small_network()
-        train(whole, descent_of(whole, opt=name), range(8))
-        before = descent_of(first, opt=name)
-        train(first, before, range(5))
+        train(whole, *descent_of(whole, opt=name), range(8))
+        before, flat = descent_of(first, opt=name)
+        train(first, before, flat, range(5))
         state = before.state()
-        after = descent_of(second, opt=name)
+        after, flat = descent_of(second, opt=name)
         after.values.copy_(before.values)
         after.load_state(state)
-        train(second, after, range(5, 8))
+        train(second, after, flat, range(5, 8))
         if not all(map(torch.equal, whole.parameters(), second.parameters())):
             wrong.append(name)
     assert wrong == []
@@ -154,10 +155,13 @@ def test_the_loss_has_smoothed_labels_and_the_teachers_predictions():
 
 def test_the_average_is_that_of_the_weights_of_all_steps():
     network = small_network()
-    learner = AveragingLearner(network, descent_of(network), decay=0.9, warmup=False)
+    descent, flat = descent_of(network)
+    learner = AveragingLearner(network, descent, [flat], decay=0.9, warmup=False)
     expected = None
     for step in range(4):
-        learner.descent.gradient.normal_()
+        learner.prepare()
+        for parameter in network.parameters():
+            parameter.grad = torch.randn_like(parameter)
         learner.step()
         weights = learner.descent.values.clone()
         expected = weights if step == 0 else 0.9 * expected + 0.1 * weights

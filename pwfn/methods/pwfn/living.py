@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pwfn.codebook import FloatArray
 from pwfn.methods.pwfn.clustering.intervals import SMALLEST_SIGMA
-from pwfn.methods.qat.assignment import assign_, edges_between, show_
+from pwfn.methods.qat.assignment import assign_and_show_, edges_between
 from pwfn.parameters import copied
 
 
@@ -56,8 +56,7 @@ class LivingWeights:
         """Return for each fixed weight the value nearest to `mu`, and for each free weight `mu` itself; `(N,)`."""
         shown = torch.empty_like(mu)
         values, self.order = self.values.sort(stable=True)
-        assign_(self.places, mu, edges_between(values))
-        show_(shown, self.places, values)
+        assign_and_show_(self.places, shown, mu, edges_between(values), values)
         return torch.where(fixed, shown, mu)
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from pwfn.methods.pwfn.living import LivingWeights
 from pwfn.methods.pwfn.posterior import Posterior
 from pwfn.methods.pwfn.settling import LivingLearner, SharedValuesLearner
 from pwfn.methods.rounds import Fixing, Method, State
-from pwfn.parameters import copied, quantile, split_parameters
+from pwfn.parameters import copied, quantiles, split_parameters
 from pwfn.task import Task, epochs_and_steps
 from pwfn.training import Learner, evaluate_ensemble
 
@@ -62,7 +62,7 @@ class Pwfn(Method):
         training, posterior = self.task.config.training, self.posterior
         if index == 0 and self.config.prior and self.config.sigma_init == "fisher":
             posterior.start_from_fisher_(self.task.fisher(self.config.fisher_images))
-        generator = self.task.generator("noise", index)
+        generator = self.task.common_generator("noise", index)
         losses: list[float] = []
         for run in self._runs(index):
             descent = Descent(
@@ -234,35 +234,49 @@ class PosteriorLearner(Learner):
     """Trains mu, sigma and the other parameters; in each step the network has one sample of the weights."""
 
     def __init__(self, posterior: Posterior, descent: Descent, generator: torch.Generator) -> None:
-        super().__init__(posterior.network, descent)
+        super().__init__(posterior.network, descent, posterior.flats)
         self.posterior = posterior
         self.generator = generator
+        self.pulled = posterior.pulled()
 
     def prepare(self) -> None:
-        """Clear the gradients and draw the weights of this step, or take their means if noise is off."""
-        self.posterior.gradient.zero_()
+        """Forget the gradients and draw the weights of this step, or take their means if noise is off."""
+        super().prepare()
         if self.posterior.config.noise:
             self.posterior.draw_(self.generator)
         else:
+            self.posterior.eps.zero_()
             self.posterior.show_mean_()
 
     def step(self) -> None:
-        """Update mu, sigma and the other parameters from the gradients of the backward pass."""
-        self.posterior.fill_sigma_gradient_()
-        self.descent.step()
-        self.posterior.limit_()
+        """Update mu, sigma and the other parameters from the gradients of the backward passes.
+
+        All replicas draw the same noise. So the mean over them of g * eps is the mean of g, times eps, and they need
+        not exchange the gradient of sigma.
+        """
+        posterior, descent = self.posterior, self.descent
+        self.collect()
+        descent.replicas.mean_together_([posterior.mu_gradient, posterior.rest.gradient])
+        if descent.is_fused:
+            descent.update(posterior.fill_sigma_gradient_and_square_(self.pulled, descent.free))
+        else:
+            posterior.fill_sigma_gradient_(self.pulled)
+            descent.update()
+        posterior.limit_()
 
     def state(self) -> dict[str, Tensor]:
         """Copy where the noise stands, too."""
-        return {**super().state(), "own.generator": self.generator.get_state()}
+        return {**super().state(), "generator": self.generator.get_state()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on with the same noise."""
         super().load_state(state)
-        self.generator.set_state(state["own.generator"])
+        self.generator.set_state(state["generator"])
 
 
 def quantiles_of_free(posterior: Posterior) -> dict[str, float]:
     """Quantiles of sigma over the weights that are not fixed yet, by name; empty if all are fixed."""
     free = posterior.sigma[~posterior.fixed]
-    return {name: float(quantile(free, q)) for name, q in SIGMA_QUANTILES.items()} if free.numel() else {}
+    if not free.numel():
+        return {}
+    return dict(zip(SIGMA_QUANTILES, quantiles(free, tuple(SIGMA_QUANTILES.values())).tolist(), strict=True))

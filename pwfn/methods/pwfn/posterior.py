@@ -9,11 +9,14 @@ g * eps.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pwfn.config import PwfnConfig
+from pwfn.descent import sum_of_squares
+from pwfn.fused import fused
 from pwfn.methods.pwfn.living import LivingWeights
 from pwfn.parameters import (
     MIN_SIGMA,
@@ -58,6 +61,7 @@ class Posterior:
         self.mu_gradient, self.sigma_gradient, rest_gradient = self._parts(self.gradient)
         self.weights = FlatParameters(fixable, gradient=self.mu_gradient)
         self.rest = FlatParameters(rest, rest_values, rest_gradient)
+        self.flats = (self.weights, self.rest)
         self.sample = self.weights.values
         self.mu.copy_(self.sample)
         for parameter, piece in zip(fixable, self.weights.pieces(self.sigma), strict=True):
@@ -82,8 +86,8 @@ class Posterior:
     def draw_(self, generator: torch.Generator) -> None:
         """Draw a sample of the weights and give it to the network: one sample for the whole batch."""
         self.eps.normal_(generator=generator)
-        torch.clamp(self.sigma, min=MIN_SIGMA, out=self.sample)
-        torch.addcmul(self.mean(), self.sample, self.eps, out=self.sample)
+        for pieces in in_pieces(self.sample, self.mean(), self.sigma, self.eps):
+            sample_(*pieces)
 
     def mean(self) -> Tensor:
         """The weights without noise, `(N,)`: mu, or for living weights their values."""
@@ -98,29 +102,49 @@ class Posterior:
         if self.living is not None:
             self.living.limit_(self.mu, self.fixed)
 
-    @torch.no_grad()
-    def fill_sigma_gradient_(self) -> None:
+    def pulled(self) -> Tensor:
+        """The weights whose sigma the regulariser pulls, bool `(N,)`: neither fixed weights nor biases."""
+        return (self.fixed | self._is_bias).logical_not_()
+
+    def fill_sigma_gradient_(self, pulled: Tensor) -> None:
         """Compute the gradient of sigma from the gradient of the drawn sample (PWFN, section 3.2).
 
-        It includes the regulariser, which pulls sigma up towards `sigma_target`; the regulariser does not act on fixed
-        weights or on biases. Call this once after each backward pass, before anything changes the gradient of mu.
+        It includes the regulariser, which pulls sigma up towards `sigma_target`. Call this once after each backward
+        pass, before anything changes the gradient of mu.
+
+        Args:
+            pulled: what `pulled` returned when weights were fixed last.
         """
+        parts = (self.sigma_gradient, self.mu_gradient, self.sigma, pulled)
+        together = self.config.regularization == "linear_on_grad"  # its softmin runs over all weights at once
+        for pieces in [parts] if together else in_pieces(*parts):
+            sigma_gradient_(*pieces, **self._regularization)
+
+    def fill_sigma_gradient_and_square_(self, pulled: Tensor, free: Tensor | None) -> Tensor:
+        """Do the same, and sum the squares of the gradients of mu, sigma and all other parameters.
+
+        Args:
+            pulled: as above.
+            free: what the sum counts, bool `(2 N + M,)`; None: all.
+
+        Returns:
+            A scalar.
+        """
+        gradients = (self.sigma_gradient, self.mu_gradient, self.rest.gradient)
+        if self.config.regularization == "linear_on_grad":
+            self.fill_sigma_gradient_(pulled)
+            return sum_of_squares(self.gradient, free)
+        mu, sigma, rest = (None, None, None) if free is None else self._parts(free)
+        return sigma_gradient_and_square_(*gradients, self.sigma, pulled, (sigma, mu, rest), **self._regularization)
+
+    @property
+    def _regularization(self) -> dict[str, Any]:
         config = self.config
-        parts = (self.sigma_gradient, self.mu_gradient, self.sigma, self.fixed, self._is_bias)
-        together = config.regularization == "linear_on_grad"  # its softmin runs over all weights at once
-        for gradient, gradient_of_mu, sigma, fixed, is_bias in [parts] if together else in_pieces(*parts):
-            magnitude = gradient.abs()  # it was eps until here
-            # Below MIN_SIGMA the draw uses MIN_SIGMA itself, which does not depend on sigma: the gradient is 0 there.
-            gradient.mul_(gradient_of_mu).mul_(as_factor(sigma >= MIN_SIGMA, gradient))
-            regularize_(
-                config.regularization,
-                gradient,
-                sigma,
-                magnitude,
-                (fixed | is_bias).logical_not_(),
-                strength=config.regularization_strength,
-                target=config.sigma_target,
-            )
+        return {
+            "kind": config.regularization,
+            "strength": config.regularization_strength,
+            "target": config.sigma_target,
+        }
 
     def held(self, *, mu: bool = True, sigma: bool = True) -> Tensor:
         """Mark what must not move, bool `(2 N + M,)`: fixed weights, and everything that is not to be trained.
@@ -158,6 +182,56 @@ class Posterior:
             self.living.load_state(state)
         restore_buffers_(self.network, state)
         self.show_mean_()
+
+
+@fused
+def sample_(sample: Tensor, mean: Tensor, sigma: Tensor, eps: Tensor) -> None:
+    """Write a drawn sample of the weights; all tensors `(n,)`."""
+    torch.clamp(sigma, min=MIN_SIGMA, out=sample)
+    torch.addcmul(mean, sample, eps, out=sample)
+
+
+@torch.no_grad()
+def sigma_gradient_(
+    gradient: Tensor, of_mu: Tensor, sigma: Tensor, pulled: Tensor, *, kind: str, strength: float, target: float
+) -> None:
+    """Turn the noise of the step, in `gradient`, into the gradient of sigma, in place; all tensors `(n,)`.
+
+    Args:
+        gradient: eps before, and after it the gradient of sigma.
+        of_mu: gradient of the drawn sample.
+        sigma: the parameter, which may lie below MIN_SIGMA.
+        pulled: bool, the weights on which the regulariser acts.
+        kind: of regulariser; see `regularize_`.
+        strength: of the regulariser.
+        target: of the regulariser.
+    """
+    magnitude = gradient.abs()
+    # Below MIN_SIGMA the draw uses MIN_SIGMA itself, which does not depend on sigma: the gradient is 0 there.
+    gradient.mul_(of_mu).mul_(as_factor(sigma >= MIN_SIGMA, gradient))
+    regularize_(kind, gradient, sigma, magnitude, pulled, strength=strength, target=target)
+
+
+@fused
+def sigma_gradient_and_square_(
+    gradient: Tensor,
+    of_mu: Tensor,
+    of_rest: Tensor,
+    sigma: Tensor,
+    pulled: Tensor,
+    free: tuple[Tensor | None, Tensor | None, Tensor | None],
+    *,
+    kind: str,
+    strength: float,
+    target: float,
+) -> Tensor:
+    """Do the same as `sigma_gradient_`, and sum the squares of the three gradients where each is free (None: all)."""
+    sigma_gradient_(gradient, of_mu, sigma, pulled, kind=kind, strength=strength, target=target)
+    squares = [
+        (each if of is None else each * as_factor(of, each)).square().sum()
+        for each, of in zip((gradient, of_mu, of_rest), free, strict=True)
+    ]
+    return squares[0] + squares[1] + squares[2]
 
 
 def initial_sigma(weights: Tensor, config: PwfnConfig) -> Tensor:

@@ -23,24 +23,35 @@ class SharedValuesLearner(Learner):
     """
 
     def __init__(self, posterior: Posterior, descent: Descent) -> None:
-        super().__init__(posterior.network, descent)
+        super().__init__(posterior.network, descent, posterior.flats)
         self.posterior = posterior
+        self.posterior.sigma_gradient.zero_()  # no step changes it
         self.values, self.place, self.counts = torch.unique(posterior.mu, return_inverse=True, return_counts=True)
+        self._order = torch.empty(0)
+        if posterior.mu.device.type != "cpu":
+            self._order = self.place.argsort().int()
 
     def prepare(self) -> None:
-        """Clear the gradients and give the network the values, without noise."""
+        """Forget the gradients and give the network the values, without noise."""
+        super().prepare()
         self.posterior.show_mean_()
-        self.posterior.gradient.zero_()
 
     @torch.no_grad()
     def step(self) -> None:
         """Update each value and the other parameters from the gradients of the backward pass."""
+        self.collect()
         gradient, mu = self.posterior.mu_gradient, self.posterior.mu
-        mean = torch.zeros_like(self.values).index_add_(0, self.place, gradient).div_(self.counts)
+        mean = self._sums(gradient).div_(self.counts)
         torch.index_select(mean, 0, self.place, out=gradient)
         self.descent.step()
         self.values.scatter_(0, self.place, mu)
         torch.index_select(self.values, 0, self.place, out=mu)  # all weights of one value stay equal to the last bit
+
+    def _sums(self, gradient: Tensor) -> Tensor:
+        """Sum the gradients of the weights of each value; a GPU adds them in one order, and none waits for another."""
+        if gradient.device.type == "cpu":
+            return torch.zeros_like(self.values).index_add_(0, self.place, gradient)
+        return torch.segment_reduce(gradient[self._order], "sum", lengths=self.counts, unsafe=True)
 
 
 class LivingLearner(Learner):
@@ -53,19 +64,21 @@ class LivingLearner(Learner):
     def __init__(
         self, posterior: Posterior, living: LivingWeights, descent: Descent, of_values: Descent | None
     ) -> None:
-        super().__init__(posterior.network, descent)
+        super().__init__(posterior.network, descent, posterior.flats)
         self.posterior = posterior
+        self.posterior.sigma_gradient.zero_()  # no step changes it
         self.living = living
         self.of_values = of_values
 
     def prepare(self) -> None:
-        """Clear the gradients and give each weight the value nearest to its latent weight, without noise."""
+        """Forget the gradients and give each weight the value nearest to its latent weight, without noise."""
+        super().prepare()
         self.posterior.show_mean_()
-        self.posterior.gradient.zero_()
 
     @torch.no_grad()
     def step(self) -> None:
         """Update the values, the latent weights and the other parameters from the gradients of the backward pass."""
+        self.collect()
         if self.of_values is not None:
             places, num_values = self.living.places, len(self.living.values)
             sums = sums_by_value(places, self.posterior.mu_gradient, num_values)

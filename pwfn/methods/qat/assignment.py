@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pwfn.fused import fused
 from pwfn.methods.qat.ranks import PIECE, ranks_
 from pwfn.parameters import in_pieces
 
@@ -56,6 +57,31 @@ def assign_(places: Tensor, weights: Tensor, edges: Tensor) -> None:
 
 
 @torch.no_grad()
+def assign_and_show_(places: Tensor, shown: Tensor, weights: Tensor, edges: Tensor, values: Tensor) -> None:
+    """Do what `assign_` does, and write each weight's value to `shown` `(num_weights,)`.
+
+    Args:
+        places: integers of a type that can hold the ranks, `(num_weights,)`; overwritten.
+        shown: `(num_weights,)`; overwritten.
+        weights: `(num_weights,)`.
+        edges: ascending, `(num_values - 1,)`; they may be infinite.
+        values: ascending, `(num_values,)`.
+    """
+    if weights.device.type == "cpu":
+        ranks_(places, weights, edges)
+        show_(shown, places, values)
+    else:
+        _assign_and_show_(places, shown, weights, edges, values)
+
+
+@fused
+def _assign_and_show_(places: Tensor, shown: Tensor, weights: Tensor, edges: Tensor, values: Tensor) -> None:
+    ranks = torch.bucketize(weights, edges, out_int32=True)
+    places.copy_(ranks)
+    shown.copy_(values[ranks])
+
+
+@torch.no_grad()
 def assign_by_importance_(
     places: Tensor, weights: Tensor, importance: Tensor, values: Tensor, penalties: Tensor
 ) -> None:
@@ -92,6 +118,11 @@ def sums_by_value(places: Tensor, terms: Tensor, num_values: int) -> Tensor:
     """Sum the terms `(num_weights,)` of the weights of each value, `(num_values,)`; the CPU does not wait for a GPU."""
     if terms.device.type == "cpu":
         return torch.bincount(places, weights=terms, minlength=num_values).to(terms.dtype)
+    return _sums_by_value(places, terms, num_values)
+
+
+@fused
+def _sums_by_value(places: Tensor, terms: Tensor, num_values: int) -> Tensor:
     column = torch.arange(len(terms), device=terms.device, dtype=torch.int32).remainder_(COLUMNS)
     sums = terms.new_zeros(num_values * COLUMNS)
     return sums.index_add_(0, column.add_(places, alpha=COLUMNS), terms).view(num_values, COLUMNS).sum(dim=1)

@@ -33,7 +33,7 @@ class StraightThroughLearner(Learner):
         gradual_steps: int = 0,
         num_steps_done: int = 0,
     ) -> None:
-        super().__init__(network, descent)
+        super().__init__(network, descent, weights.flats)
         self.weights = weights
         self.gradual_steps = gradual_steps
         self.num_steps_done = num_steps_done
@@ -45,14 +45,15 @@ class StraightThroughLearner(Learner):
         return min(1.0, self.num_steps_done / self.gradual_steps) if self.gradual_steps else 1.0
 
     def prepare(self) -> None:
-        """Clear the gradients and give the network the present value of each weight."""
-        self.weights.gradient.zero_()
+        """Forget the gradients and give the network the present value of each weight."""
+        super().prepare()
         self._order = self.weights.assign_(self.share_shown)
         if self.num_steps_done % STEPS_BETWEEN_COUNTS == 0:
             self.weights.count_(self._order)
 
     def step(self) -> None:
         """Update the latent weights, the values and the other parameters."""
+        self.collect()
         self.weights.fill_codebook_gradient_(self._order)
         self.descent.step()
         self.num_steps_done += 1
@@ -73,17 +74,18 @@ class SettlingLearner(Learner):
     """Trains the values and the other parameters; no weight changes from one value to another."""
 
     def __init__(self, network: nn.Module, weights: SharedWeights, descent: Descent) -> None:
-        super().__init__(network, descent)
+        super().__init__(network, descent, weights.flats)
         self.weights = weights
         self._order = weights.assign_()
         weights.count_(self._order)
 
     def prepare(self) -> None:
-        """Clear the gradients and give the network the present values."""
-        self.weights.gradient.zero_()
+        """Forget the gradients and give the network the present values."""
+        super().prepare()
         self.weights.show_(self._order)
 
     def step(self) -> None:
         """Update the values and the other parameters."""
+        self.collect()
         self.weights.fill_codebook_gradient_(self._order)
         self.descent.step()

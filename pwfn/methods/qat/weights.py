@@ -14,6 +14,7 @@ from pwfn.descent import Descent
 from pwfn.errors import UserError
 from pwfn.methods.qat.assignment import (
     assign_,
+    assign_and_show_,
     assign_by_importance_,
     counts_by_value,
     edges_between,
@@ -56,8 +57,9 @@ class SharedWeights:
         self.latent = self.values[: self.num_weights]
         self.weights_gradient = self.gradient[: self.num_weights]
         own = slice(self.num_weights, self.num_trained)
-        FlatParameters(rest, self.values[own], self.gradient[own])
-        self.shown = FlatParameters(fixable, gradient=self.weights_gradient).values
+        of_weights = FlatParameters(fixable, gradient=self.weights_gradient)
+        self.flats = (of_weights, FlatParameters(rest, self.values[own], self.gradient[own]))
+        self.shown = of_weights.values
         self.latent.copy_(self.shown)
         self.places = torch.zeros_like(self.latent, dtype=torch.uint8)
         self.importance: Tensor | None = None
@@ -135,10 +137,10 @@ class SharedWeights:
         values, order = self._allowed().sort(stable=True)
         if self.importance is None:
             penalties = None if self.config.rate_strength == 0 else self._penalties()[order]
-            assign_(self.places, self.latent, edges_between(values, penalties))
+            assign_and_show_(self.places, self.shown, self.latent, edges_between(values, penalties), values)
         else:
             assign_by_importance_(self.places, self.latent, self.importance, values, self._penalties()[order])
-        show_(self.shown, self.places, values)
+            show_(self.shown, self.places, values)
         if share_shown < 1:
             torch.lerp(self.latent, self.shown, share_shown, out=self.shown)
         return order

@@ -13,6 +13,7 @@ from pwfn.config import WfnConfig
 from pwfn.descent import Descent
 from pwfn.methods.rounds import Fixing, Method, State
 from pwfn.methods.wfn import Pull, assign
+from pwfn.methods.wfn.pull import add_pull_, pull_
 from pwfn.parameters import FlatParameters, buffers_of, copied, restore_buffers_
 from pwfn.task import Task, epochs_and_steps
 from pwfn.training import Learner
@@ -30,8 +31,8 @@ class Wfn(Method):
         self.config = task.config.method
         super().__init__(task, self.config.fractions)
         sets = task.parameter_sets
-        flat = FlatParameters([*sets.fixable.values(), *sets.rest.values()])
-        self.values, self.gradient = flat.values, flat.gradient
+        self.flat = FlatParameters([*sets.fixable.values(), *sets.rest.values()])
+        self.values, self.gradient = self.flat.values, self.flat.gradient
         self.weights = self.values[: sets.num_fixable]
         self.fixed = torch.zeros_like(self.weights, dtype=torch.bool)
 
@@ -69,7 +70,7 @@ class Wfn(Method):
             held=held,
         )
         learner = PulledLearner(
-            self.task.network, descent, self.fixed.logical_not(), pull, self.config.regularization_ratio
+            self.task.network, descent, self.flat, self.fixed.logical_not(), pull, self.config.regularization_ratio
         )
         losses = self.task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size)
         return float(np.mean(list(losses)))
@@ -121,25 +122,55 @@ class Wfn(Method):
 class PulledLearner(Learner):
     """Trains a network on the cross-entropy and the pull of its free weights towards the fixed values."""
 
-    def __init__(self, network: nn.Module, descent: Descent, free: Tensor, pull: Pull | None, ratio: float) -> None:
-        super().__init__(network, descent)
-        self.free = free.nonzero().squeeze(1)
+    def __init__(
+        self, network: nn.Module, descent: Descent, flat: FlatParameters, free: Tensor, pull: Pull | None, ratio: float
+    ) -> None:
+        super().__init__(network, descent, [flat])
+        self.free = free
+        """Whether each weight is free, bool `(num_weights,)`."""
+        self.places = free.nonzero().squeeze(1)
         """Indices of the free weights, int64 `(num_free,)`."""
         self.pull = pull
         self.ratio = ratio
         """Size of the penalty as a share of the cross-entropy."""
+        self._mean = self._alpha = self._slope = torch.empty(0)
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Forget the gradients, and find the mean distance of the free weights and its slope."""
+        super().prepare()
+        if self.pull is None:
+            return
+        weights, num_free = self.flats[0].values[: len(self.free)], len(self.places)
+        if weights.device.type == "cpu":
+            distance, self._slope = self.pull(weights[self.places])
+            self._mean = distance.mean()
+        else:
+            self._slope = torch.empty_like(weights) if len(self._slope) == 0 else self._slope
+            self._mean = pull_(self._slope, weights, self.free, self.pull.table) / num_free
+        self._alpha = torch.zeros_like(self._mean)
 
     @torch.no_grad()
     def penalty(self, loss: Tensor) -> Tensor:
-        """Add the gradient of the penalty alpha L to that of the free weights, and return the penalty.
+        """Return the penalty alpha L, whose gradient `step` adds to that of the free weights.
 
         L is the mean expected distance of the free weights. alpha = ratio loss / L counts as a constant; if L is zero,
         there is no penalty.
         """
         if self.pull is None:
             return torch.zeros_like(loss)
-        distance, slope = self.pull(self.descent.values[self.free])
-        mean = distance.mean()
-        alpha = torch.where(mean > 0, self.ratio * loss / mean, 0)
-        self.descent.gradient.index_add_(0, self.free, alpha / len(self.free) * slope)
-        return alpha * mean
+        alpha = torch.where(self._mean > 0, self.ratio * loss / self._mean, 0)
+        self._alpha += alpha  # the parts of a batch add up
+        return alpha * self._mean
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update the free weights and the other parameters."""
+        self.collect()
+        if self.pull is not None:
+            gradient, strength = self.flats[0].gradient, self._alpha / len(self.places)
+            if gradient.device.type == "cpu":
+                gradient.index_add_(0, self.places, strength * self._slope)
+            else:
+                add_pull_(gradient[: len(self.free)], self._slope, strength)
+        self.descent.step()

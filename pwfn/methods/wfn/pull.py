@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from math import ceil, log2
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from pwfn.fused import fused
 
 DoubleArray = npt.NDArray[np.float64]
 
@@ -44,6 +47,27 @@ def expected_distance(
     return mean
 
 
+class Table(NamedTuple):
+    """The cells of a pull, which `looked_up` reads; numbers and tensors alone, so that it can be a part of a kernel."""
+
+    shift: int
+    """Number of the last bits of a float32 number that do not tell its bin."""
+    lowest_bin: int
+    """Number of the first bin."""
+    most_kinks: int
+    """Largest number of kinks inside a bin."""
+    first_cell: Tensor
+    """First cell of each bin, int32."""
+    upper_edge: Tensor
+    """Upper end of each cell."""
+    start: Tensor
+    """Lower end of each cell."""
+    per_width: Tensor
+    """One over the width of each cell."""
+    coefficients: Tensor
+    """Of the cubics, the constant first, `(4, 2 cells)`: those for positive weights, then those for negative ones."""
+
+
 class Pull:
     """A table of the expected distance to a codebook and of its slope, as fast for many values as for few.
 
@@ -75,43 +99,72 @@ class Pull:
     ) -> None:
         exact = centres.astype(np.float64)
         width = temperature / CELLS_PER_TEMPERATURE
-        self.shift = SIGNIFICAND_BITS - max(FEWEST_LEADING_BITS, ceil(-log2(width)))
-        borders = _borders(self.shift, min(width, zero_distance), 2 * max(largest, zero_distance))
+        shift = SIGNIFICAND_BITS - max(FEWEST_LEADING_BITS, ceil(-log2(width)))
+        borders = _borders(shift, min(width, zero_distance), 2 * max(largest, zero_distance))
         kinks = np.append(np.abs(exact), zero_distance).astype(np.float32)
         edges = np.unique(np.concatenate([np.zeros(1, np.float32), borders, kinks[kinks < borders[-1]]]))
         # The first cell of each bin; the weights below the first border are a bin, too.
         first_cell = np.searchsorted(edges, np.append(0, borders))
-        self.most_kinks = int(np.diff(first_cell).max()) - 1
-        self.lowest_bin = int(borders[:1].view(np.int32)[0] >> self.shift) - 1
         # The coefficients for negative weights follow those for positive ones.
         cubics = [_cubics(edges, side, temperature, zero_distance) for side in (exact, -exact)]
-        self.num_cells = len(edges) - 1
-        self.first_cell = torch.from_numpy(first_cell[:-1].astype(np.int32)).to(device)
-        self.upper_edge = torch.from_numpy(edges[1:]).to(device)
-        self.start = torch.from_numpy(edges[:-1]).to(device)
-        self.per_width = (1 / torch.from_numpy(np.diff(edges.astype(np.float64)))).float().to(device)
-        self.coefficients = torch.from_numpy(np.concatenate(cubics).T.astype(np.float32)).contiguous().to(device)
+        self.table = Table(
+            shift=shift,
+            lowest_bin=int(borders[:1].view(np.int32)[0] >> shift) - 1,
+            most_kinks=int(np.diff(first_cell).max()) - 1,
+            first_cell=torch.from_numpy(first_cell[:-1].astype(np.int32)).to(device),
+            upper_edge=torch.from_numpy(edges[1:]).to(device),
+            start=torch.from_numpy(edges[:-1]).to(device),
+            per_width=(1 / torch.from_numpy(np.diff(edges.astype(np.float64)))).float().to(device),
+            coefficients=torch.from_numpy(np.concatenate(cubics).T.astype(np.float32)).contiguous().to(device),
+        )
 
     def __call__(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the expected distance of float32 weights `(n,)` and its derivative, both `(n,)`."""
-        magnitude = weights.abs()
-        cell = self._cells(magnitude)
-        per_width = self.per_width.index_select(0, cell)
-        t = ((magnitude - self.start.index_select(0, cell)) * per_width).clamp_(max=1)
-        row = cell + self.num_cells * (weights < 0)
-        c0, c1, c2, c3 = (column.index_select(0, row) for column in self.coefficients)
-        distance = c0 + t * (c1 + t * (c2 + t * c3))
-        slope = (c1 + t * (2 * c2 + t * 3 * c3)) * per_width
-        return distance, torch.where(weights < 0, -slope, slope)
+        return looked_up(weights, self.table)
 
-    def _cells(self, magnitude: Tensor) -> Tensor:
-        """Find the cell of each magnitude `(n,)`, int32; a border belongs to the cell below it."""
-        below = magnitude.view(torch.int32) - 1  # the next smaller float32, so that a border belongs to the bin below
-        bins = ((below >> self.shift) - self.lowest_bin).clamp_(0, len(self.first_cell) - 1)
-        cell = self.first_cell.index_select(0, bins)
-        for _ in range(self.most_kinks):
-            cell += magnitude > self.upper_edge.index_select(0, cell)
-        return cell.clamp_(max=self.num_cells - 1)
+
+def looked_up(weights: Tensor, table: Table) -> tuple[Tensor, Tensor]:
+    """Look up the expected distance of float32 weights `(n,)` and its derivative, both `(n,)`."""
+    magnitude = weights.abs()
+    cell = _cells(magnitude, table)
+    per_width = table.per_width.index_select(0, cell)
+    t = ((magnitude - table.start.index_select(0, cell)) * per_width).clamp_(max=1)
+    row = cell + len(table.upper_edge) * (weights < 0)
+    c0, c1, c2, c3 = (column.index_select(0, row) for column in table.coefficients)
+    distance = c0 + t * (c1 + t * (c2 + t * c3))
+    slope = (c1 + t * (2 * c2 + t * 3 * c3)) * per_width
+    return distance, torch.where(weights < 0, -slope, slope)
+
+
+def _cells(magnitude: Tensor, table: Table) -> Tensor:
+    """Find the cell of each magnitude `(n,)`, int32; a border belongs to the cell below it."""
+    below = magnitude.view(torch.int32) - 1  # the next smaller float32, so that a border belongs to the bin below
+    bins = ((below >> table.shift) - table.lowest_bin).clamp_(0, len(table.first_cell) - 1)
+    cell = table.first_cell.index_select(0, bins)
+    for _ in range(table.most_kinks):
+        cell += magnitude > table.upper_edge.index_select(0, cell)
+    return cell.clamp_(max=len(table.upper_edge) - 1)
+
+
+@fused
+def pull_(slope: Tensor, weights: Tensor, free: Tensor, table: Table) -> Tensor:
+    """Write the slope of the expected distance of the free weights; return the sum of their distances, a scalar.
+
+    Args:
+        slope: `(n,)`, overwritten; 0 for weights that are not free.
+        weights: `(n,)`.
+        free: bool `(n,)`.
+        table: of the pull.
+    """
+    distance, found = looked_up(weights, table)
+    slope.copy_(torch.where(free, found, 0))
+    return torch.where(free, distance, 0).sum()
+
+
+@fused
+def add_pull_(gradient: Tensor, slope: Tensor, strength: Tensor) -> None:
+    """Add the slope `(n,)`, times a scalar, to the gradient of the weights `(n,)`, in place."""
+    gradient.addcmul_(slope, strength)
 
 
 def _borders(shift: int, lowest: float, highest: float) -> npt.NDArray[np.float32]:

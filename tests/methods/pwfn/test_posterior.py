@@ -243,7 +243,7 @@ def test_fixed_weights_and_biases_are_not_pulled():
     posterior = Posterior(small_network(), PwfnConfig(regularization_strength=1.0))
     posterior.fixed[:10] = True
     posterior.eps.fill_(1.0)
-    posterior.fill_sigma_gradient_()
+    posterior.fill_sigma_gradient_(posterior.pulled())
     is_bias = torch.cat(
         [torch.full((p.numel(),), p.ndim == 1) for n, p in small_network().named_parameters() if not n.startswith("1.")]
     )

@@ -136,7 +136,6 @@ def test_a_gradual_start_goes_from_the_latent_weights_to_their_values():
     for _ in range(6):
         learner.prepare()
         distances.append(float((weights.shown - weights.latent).abs().mean()))
-        weights.gradient.zero_()
         learner.step()
     whole = distances[-1]
     assert distances == pytest.approx([0, whole / 4, whole / 2, 3 * whole / 4, whole, whole], rel=1e-4)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pwfn.export import encode_network, load_state
 from pwfn.methods import run_rounds
 from pwfn.methods.wfn import Pull
 from pwfn.methods.wfn.method import PulledLearner, Wfn
-from pwfn.parameters import split_parameters
+from pwfn.parameters import FlatParameters, split_parameters
 from pwfn.replicas import Replicas
 
 GOLDEN = Path(__file__).with_name("golden_wfn.json")
@@ -93,17 +94,19 @@ def test_the_penalty_and_its_gradient_are_those_of_the_definition():
     centres = Codebook.of(method.weights[method.fixed]).values
     images, labels = next(iter(task.batches("train", batch_size=32)))
 
-    learner = PulledLearner(task.network, None, free, method._pull(), 0.4)
-    learner.descent = Descent(method.values, method.gradient, PAPER, num_steps=1, replicas=Replicas())
+    learner = PulledLearner(task.network, None, method.flat, free, method._pull(), 0.4)
     learner.prepare()
     loss = cross_entropy(task.network(images), labels)
     penalty = learner.penalty(loss)
     (loss + penalty).backward()
+    learner.descent = SimpleNamespace(step=lambda: None)
+    learner.step()
     ours = method.gradient.clone()
 
-    method.gradient.zero_()
+    method.flat.forget_()
     loss = cross_entropy(task.network(images), labels)
     loss.backward()
+    method.flat.collect_()
     weights = method.weights.double().clone().requires_grad_()
     full = slow_expected_distances(weights[free], torch.from_numpy(centres).double(), 0.05, 2.0**-7).mean()
     (0.4 * loss.detach() / full.detach() * full).backward()
@@ -130,11 +133,16 @@ def test_the_pull_brings_free_weights_nearer_to_the_values():
 
 
 def test_where_all_free_weights_are_zero_there_is_no_pull():
-    descent = Descent(torch.zeros(4), torch.zeros(4), PAPER, num_steps=1, replicas=Replicas())
+    network = torch.nn.Linear(3, 1)
+    flat = FlatParameters(network.parameters())
+    flat.values.zero_()
+    descent = Descent(flat.values, flat.gradient, PAPER, num_steps=1, replicas=Replicas())
     pull = Pull(np.array([0.0]), temperature=0.05, zero_distance=0.01, largest=0.0)
-    learner = PulledLearner(torch.nn.Identity(), descent, torch.tensor([True, False, True, True]), pull, 0.4)
+    learner = PulledLearner(network, descent, flat, torch.tensor([True, False, True, True]), pull, 0.4)
+    learner.prepare()
     assert learner.penalty(torch.tensor(2.0)) == 0
-    assert not descent.gradient.any()
+    learner.step()
+    assert not flat.values.any()
 
 
 def test_fixed_weights_keep_their_value_in_later_rounds():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pwfn.methods.pwfn.clustering.intervals import Weights
+from pwfn.parameters import ranked
 
 
 def furthest(weights: Weights, centre: int, *, num: int, b: int, zero_rule: bool) -> Tensor:
@@ -30,7 +31,7 @@ def largest(distance: Tensor, num: int) -> Tensor:
 
     `distance` is `(num_weights,)`, and `num` is less than the number of weights.
     """
-    edge = distance.kthvalue(len(distance) - num).values  # the largest distance that is left
+    edge = ranked(distance)(len(distance) - num - 1)  # the largest distance that is left
     beyond = (distance > edge).nonzero().squeeze(1)
     on_edge = (distance == edge).nonzero().squeeze(1)
     return torch.cat([beyond, on_edge[len(on_edge) + len(beyond) - num :]])

@@ -1,0 +1,117 @@
+"""The parts of `first_gpu.sh` that are Python: what only a GPU can show, and what it is compared with.
+
+    python tests/benchmarks/first_gpu_parts.py fused|trials|clustering
+
+`first_gpu.sh` says where the modules lie. Without a GPU the parts run on the pretended device of `tests/cuda`.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager, nullcontext
+
+from devices import IS_PRETENDED, with_gpu  # before torch
+
+# isort: split
+import test_fused
+import torch
+from cases import CASES, COMPARED, config, run
+from clustering_cases import random_case
+from torch.utils._pytree import tree_leaves, tree_map
+
+import pwfn.task
+from pwfn.methods.pwfn.clustering import cluster_round
+
+
+def fused() -> bool:
+    """Compare every fused function, compiled for the GPU, with plain operations on the CPU."""
+    is_good = True
+    print("| function | largest difference | in units of the largest number times 2^-23 |\n|---|---|---|")
+    for name, (function, make) in test_fused.CASES.items():
+        (args, kwargs), (again, _) = make(), make()
+        expected = (function(*args, **kwargs), args)
+        with with_gpu():
+            moved = tree_map(lambda each: each.to("cuda") if isinstance(each, torch.Tensor) else each, again)
+            found = (function(*moved, **kwargs), moved)
+            found = tree_map(lambda each: each.cpu() if isinstance(each, torch.Tensor) else each, found)
+        pairs = zip(tensors(found), tensors(expected), strict=True)
+        off = [
+            (float((one.double() - other.double()).abs().max()), float(other.double().abs().max()))
+            for one, other in pairs
+        ]
+        worst, ulps = max(difference for difference, _ in off), max(d / max(size, 1e-30) * 2**23 for d, size in off)
+        print(f"| {name} | {worst:.2g} | {ulps:.1f} |", flush=True)
+        is_good &= ulps <= 64
+    return is_good
+
+
+def tensors(structure: object) -> list[torch.Tensor]:
+    return [each for each in tree_leaves(structure) if isinstance(each, torch.Tensor)]
+
+
+@contextmanager
+def no_waiting_in_steps():
+    """Inside, torch raises where a training step makes the host wait for the device."""
+
+    def guarded(batches):
+        for batch in batches:
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                yield batch
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    def without_waiting(learner, batches, **options):
+        return train_epoch(learner, guarded(batches), **options)
+
+    train_epoch = pwfn.task.train_epoch
+    pwfn.task.train_epoch = without_waiting
+    try:
+        yield
+    finally:
+        pwfn.task.train_epoch = train_epoch
+
+
+def trials() -> bool:
+    """Run one small trial of every method on both devices; on a GPU no training step may wait."""
+    is_good = True
+    print("| trial | device | " + " | ".join(COMPARED) + " | peak MiB |\n" + "|---" * (len(COMPARED) + 3) + "|")
+    for name, case in CASES.items():
+        for device in ("cpu", "cuda"):
+            is_real = device == "cuda" and not IS_PRETENDED
+            with (
+                with_gpu() if device == "cuda" else nullcontext(),
+                no_waiting_in_steps() if is_real else nullcontext(),
+            ):
+                if is_real:
+                    torch.cuda.reset_peak_memory_stats()
+                row = run(config(**case), device)
+            peak = f"{torch.cuda.max_memory_allocated() / 2**20:.0f}" if is_real else "-"
+            cells = [f"{each:.5g}" if isinstance(each, float) else str(each) for each in map(row.get, COMPARED)]
+            print(f"| {name} | {device} | " + " | ".join(cells) + f" | {peak} |", flush=True)
+            is_good &= row["state"] == "complete"
+    return is_good
+
+
+def clustering() -> bool:
+    """Cluster the same weights on both devices: every number must be the same, to the last bit."""
+    differing = []
+    for seed in range(20 if IS_PRETENDED else 200):
+        case = random_case(seed)
+        arrays = (case.mu, case.sigma, case.fixed)
+        mu, sigma, fixed = (None if each is None else torch.from_numpy(each) for each in arrays)
+        mode = "all" if fixed is None else "free"
+        expected = cluster_round(mu, sigma, **case.options(), fixed=fixed, recluster=mode)
+        with with_gpu():
+            mu, sigma, fixed = (None if each is None else each.to("cuda") for each in (mu, sigma, fixed))
+            found = cluster_round(mu, sigma, **case.options(), fixed=fixed, recluster=mode)
+            places = found.cluster_of_weight.cpu()
+        same = torch.equal(places, expected.cluster_of_weight) and found.radius_end == expected.radius_end
+        if not (same and found.values.tolist() == expected.values.tolist()):
+            differing.append(seed)
+    print(f"clustering differs for the seeds {differing}" if differing else "clustering is the same to the last bit")
+    return not differing
+
+
+if __name__ == "__main__":
+    sys.exit(not {"fused": fused, "trials": trials, "clustering": clustering}[sys.argv[1]]())

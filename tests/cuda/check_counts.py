@@ -1,0 +1,47 @@
+"""Limits of what the steps cost on a GPU, counted; `test_pretended_cuda.py` runs this in a process of its own."""
+
+import functools
+
+import pretended_cuda  # before torch
+import pytest
+import torch
+from counts import VARIANTS, step_counts
+from pretended_cuda import MOST_BY_KTHVALUE
+
+import pwfn.fused
+from pwfn.methods.pwfn.clustering.cut import largest
+from pwfn.parameters import quantiles
+
+MOST_FLOATS = {"PWFN": 15.0, "qat": 4.0, "WFN": 6.5}
+"""Numbers that a step may move beyond a plain one, per weight; 62, 20 and 67 before kernels were fused."""
+MORE_LAUNCHES = 25
+
+
+@functools.cache
+def counted():
+    return step_counts("digits_cnn", image_size=8)
+
+
+@pytest.mark.parametrize("label", VARIANTS)
+def test_a_step_moves_little_and_launches_few_kernels(label):
+    counts = counted()[label]
+    assert counts.floats <= MOST_FLOATS[label.partition(",")[0]], counts.by_operation
+    assert counts.launches <= counts.plain_launches + MORE_LAUNCHES
+    assert counts.plain_launches > 20  # they are counted at all
+
+
+def test_without_the_compiler_a_step_moves_more(monkeypatch):
+    monkeypatch.setattr(pwfn.fused._Switch, "is_on", False)
+    [counts] = step_counts("digits_cnn", image_size=8, labels=["PWFN, half fixed"]).values()
+    assert counts.floats > 2 * MOST_FLOATS["PWFN"]
+
+
+def test_ranks_among_many_numbers_take_one_sort():
+    numbers = torch.randn(MOST_BY_KTHVALUE + 1, generator=torch.Generator().manual_seed(0))
+    expected = quantiles(numbers, (0.1, 0.5)), largest(numbers, 10)
+    with pretended_cuda.pretended_cuda():
+        on_device = numbers.to("cuda")
+        found = quantiles(on_device, (0.1, 0.5)), largest(on_device, 10)
+        assert all(torch.equal(one, other.cpu()) for one, other in zip(expected, found, strict=True))
+        with pytest.raises(RuntimeError, match="one thread block"):
+            on_device.kthvalue(3)
