@@ -69,8 +69,11 @@ def test_a_layers_entropy_is_that_of_its_weights(tmp_path: Path) -> None:
     assert [row[2] for row in sorted(found)] == pytest.approx([row[2] for row in sorted(expected)])
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"not a network, whatever its name is"])
-def test_a_broken_network_is_said(content: bytes, record: Record, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "the file is empty"), (b"\0" * 64, "not a "), (b"not a network, whatever its name is", "not a ")],
+)
+def test_a_broken_network_is_said(content: bytes, why: str, record: Record, tmp_path: Path) -> None:
     with pytest.raises(LayersError):
         layer_entropies(content)
     store = record("digits", SMALL[:1])
@@ -79,7 +82,7 @@ def test_a_broken_network_is_said(content: bytes, record: Record, tmp_path: Path
     assert study.folder is not None
     assert read_layers(study.folder, study.trials, notes) == {}
     assert len(notes) == 1
-    assert notes[0].startswith("models/t0.safetensors cannot be read, its layers are not shown: not a ")
+    assert notes[0].startswith(f"models/t0.safetensors cannot be read, its layers are not shown: {why}")
 
 
 def test_a_flipped_bit_of_a_network_is_noticed() -> None:
