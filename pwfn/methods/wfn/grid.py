@@ -12,8 +12,8 @@ DoubleArray = npt.NDArray[np.float64]
 LARGEST_SPACING = 0.9999
 """Largest spacing a: the ratio of neighbouring values is (1 + a) / (1 - a), which has no meaning from a = 1 on."""
 ROUNDING = 1e-9
-"""Tolerance in the number of grid values: a value that equals the largest weight belongs to the grid, also if rounding
-in the logarithm says that it is larger."""
+"""Tolerance where two numbers may be equal but for rounding: a value that equals the largest weight belongs to the
+grid, and an error that equals the spacing is large enough for a further power."""
 
 
 def centres(order: int, *, spacing: float, zero_distance: float, largest: float) -> DoubleArray:
@@ -52,7 +52,7 @@ def round_to_powers(values: DoubleArray, order: int, *, spacing: float, zero_dis
     rounded = np.where(values < zero_distance, 0.0, _nearest_power(values, smallest))
     for _ in range(order):
         residual = values - rounded
-        off = (np.abs(residual) >= spacing * values) & (rounded != 0)
+        off = (np.abs(residual) >= (1 - ROUNDING) * spacing * values) & (rounded != 0)
         if not off.any():
             break
         rounded[off] += _nearest_power(residual[off], smallest)

@@ -28,7 +28,7 @@ def slow_round(value: float, order: int, spacing: float, zero_distance: float) -
     current = slow_power(value, smallest)
     for _ in range(order):
         residual = value - current
-        if abs(residual) >= spacing * value and current != 0:
+        if abs(residual) >= spacing * value * (1 - 1e-9) and current != 0:  # equal but for rounding
             current += slow_power(residual, smallest)
     return current
 
