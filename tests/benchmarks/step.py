@@ -8,7 +8,8 @@ The plain step is torch's own: its SGD in the fused form that PWFN uses, its cli
 through `train_epoch`, with the same images, in turn (plain, nothing fixed, half fixed, ..., plain, ...), so that a busy
 machine hits all of them; ratios are medians over the turns. `held` is what a method keeps between steps beyond the
 plain one, in float32 numbers per weight of the fixed set; `peak` is the same at the worst moment of a step (GPU only).
-Fails above the limits of 1.10 on the CPU, 1.05 on a GPU for PWFN, and 5 numbers per weight for PWFN, 3 for qat.
+Fails above the limits of 1.10 on the CPU, 1.05 on a GPU for PWFN, and 5.25 numbers per weight for PWFN (two
+masks are a quarter each), 3 for qat.
 """
 
 from __future__ import annotations
@@ -138,8 +139,8 @@ def wfn_step(network: nn.Module, share_fixed: float) -> PulledLearner:
 
 
 VARIANTS: dict[str, tuple[Callable[[nn.Module], Learner], float]] = {
-    "PWFN, nothing fixed": (lambda network: pwfn_step(network, 0.0), 5.0),
-    "PWFN, half fixed": (lambda network: pwfn_step(network, 0.5), 5.0),
+    "PWFN, nothing fixed": (lambda network: pwfn_step(network, 0.0), 5.25),
+    "PWFN, half fixed": (lambda network: pwfn_step(network, 0.5), 5.25),
     "qat, 8 values": (lambda network: qat_step(network, num_values=8), 3.0),
     "qat, 16 values": (lambda network: qat_step(network, num_values=16), 3.0),
     "qat, 64 values, rate": (lambda network: qat_step(network, num_values=64, rate_strength=0.02), 3.0),
