@@ -62,7 +62,7 @@ def test_everything_is_on_s3(finished, s3, tmp_path):
     assert len(store.model_sizes()) == 1
     keys = s3.object_names()
     assert {key.split("/")[3] for key in keys} == {
-        "study.json", "proposals", "trials", "rounds", "values", "models", "baseline",
+        "study.json", "drivers", "proposals", "trials", "rounds", "values", "models", "baseline",
     }  # fmt: skip
     assert store.read_study()["inputs"]
     local, _ = sweep(str(tmp_path), "search.keep_models=1")
