@@ -258,9 +258,11 @@ def _unseen_border(network: nn.Module) -> tuple[int, int]:
         changed.narrow(dim, image.shape[dim] - size, size).neg_()
         return not torch.equal(functional_call(network, begun, changed), scores)
 
-    if not sees(2, image.shape[2]):
-        return 0, 0
-    unseen = [
-        0 if sees(dim, 1) else bisect_left(range(1, image.shape[dim]), True, key=partial(sees, dim)) for dim in (2, 3)
-    ]
-    return unseen[0], unseen[1]
+    def border(dim: int) -> int:
+        """How many of the last rows (or columns) change nothing; mostly a single look says that there are none."""
+        sizes = range(1, image.shape[dim] + 1)
+        return 0 if sees(dim, 1) else bisect_left(sizes, True, key=partial(sees, dim))
+
+    rows, columns = border(2), border(3)
+    sees_nothing = rows == image.shape[2]
+    return (0, 0) if sees_nothing else (rows, columns)
