@@ -57,6 +57,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shared(browser: Browser, report: Path) -> Iterator[Opened]:
     opened = Opened(browser, report, viewport={"width": 1300, "height": 900}, accept_downloads=True)
+    opened.reach("#fields")  # What it draws is above the table of trials: it would move a button during a click.
     yield opened
     opened.page.close()
 
