@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "pwfn").rglob("*.py")) + sorted((ROOT / "analysis").rglob("*.py"))
 
@@ -51,9 +53,16 @@ def test_only_the_search_knows_optuna():
     assert all(file.startswith("pwfn/search/") for file in users_of("optuna"))
 
 
-def test_a_plan_needs_no_torch():
-    """What a dry run imports, in a process of its own: imports of imports count as well."""
-    code = "import sys, pwfn.space.space; print(*({'torch', 'ray', 'optuna', 'pandas'} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("pwfn.space.space", ("torch", "ray", "optuna", "pandas")),  # a dry run shows its plan at once
+        ("pwfn.sweep.sweep", ("torch", "timm")),  # a driver computes nothing; nor does its desk
+    ],
+)
+def test_what_computes_nothing_needs_no_torch(module: str, absent: tuple[str, ...]):
+    """What is imported with a module, in a process of its own: imports of imports count as well."""
+    code = f"import sys, {module}; print(*(set({absent}) & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
@@ -61,8 +70,8 @@ ROOMS = (
     {"pwfn/clock", "pwfn/invocation", "pwfn/metrics", "pwfn/naming", "pwfn/stopping", "pwfn/whole"},
     {"pwfn/config", "pwfn/errors", "pwfn/seeds", "pwfn/paths", "pwfn/replicas", "pwfn/codebook", "pwfn/parameters",
      "pwfn/reach", "pwfn/torchvision_shim", "pwfn/exact", "pwfn/fused"},
-    {"pwfn/data", "pwfn/models", "pwfn/results", "pwfn/space", "pwfn/criterion", "pwfn/descent", "pwfn/equalization",
-     "pwfn/fisher", "pwfn/training", "pwfn/midway"},
+    {"pwfn/float_network", "pwfn/data", "pwfn/models", "pwfn/results", "pwfn/space", "pwfn/criterion", "pwfn/descent",
+     "pwfn/equalization", "pwfn/fisher", "pwfn/training", "pwfn/midway"},
     {"pwfn/export", "pwfn/task", "pwfn/recipe"},
     {"pwfn/baseline", "pwfn/methods"},
     {"pwfn/trial", "pwfn/shrink"},

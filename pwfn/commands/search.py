@@ -157,7 +157,8 @@ def _understand(space: SearchSpace, console: Console) -> None:
     Raises:
         UserError: an error that would also stop the trials.
     """
-    from pwfn.trial.understood import format_understood, understand  # imports torch, after the plan is shown
+    from pwfn.trial.understood import understand  # imports torch, after the plan is shown
+    from pwfn.trial.understood_lines import format_understood
 
     for config in space.float_networks():
         console.print(format_understood(understand(config)), markup=False, highlight=False, soft_wrap=True)
@@ -203,7 +204,7 @@ def _search(space: SearchSpace, options: argparse.Namespace, console: Console) -
 
         prepare_environment(local=options.address is None)
         # Ray reads that environment when it is imported, and imports take seconds that a dry run need not spend.
-        from pwfn.baseline import baseline_key
+        from pwfn.float_network import baseline_key
         from pwfn.results.store import ResultsStore
         from pwfn.search.study import SearchStudy
         from pwfn.sweep.sweep import search

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pwfn.baseline import baseline_key
 from pwfn.config import KmeansConfig
 from pwfn.errors import UserError
+from pwfn.float_network import baseline_key
 from pwfn.naming import BASELINE
 from pwfn.results.store import ResultsStore
 from pwfn.search.code_digests import code_digests

@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
 from pwfn.errors import MachineError, UserError
+from pwfn.float_network import baseline_key
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import code_card, of_code, of_inputs, record_understood, show
@@ -30,7 +30,8 @@ from pwfn.trial.fingerprint import fingerprint_inputs
 from pwfn.trial.opening import own_device
 from pwfn.trial.rows import Row, Trial
 from pwfn.trial.run import run_trial
-from pwfn.trial.understood import Understood, format_understood, understand
+from pwfn.trial.understood import understand
+from pwfn.trial.understood_lines import Understood, format_understood
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import torch
 from ray import train
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from pwfn.baseline import baseline_key, nobody_is_told
 from pwfn.config import TrialConfig
 from pwfn.errors import MachineError, TrialError, UserError
+from pwfn.float_network import baseline_key, nobody_is_told
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore

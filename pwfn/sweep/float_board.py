@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from pwfn.baseline import FloatProgress
+from pwfn.float_network import FloatProgress
 
 SECONDS_BETWEEN_NOTES = 1.0
 

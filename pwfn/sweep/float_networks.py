@@ -1,29 +1,30 @@
-"""What is done once for each float network of a study, as tasks of Ray's: its data are looked at, then it is made."""
+"""What is done once for each float network of a study, as tasks of Ray's: its data are looked at, then it is made.
+
+What only the tasks need is imported in them: the driver does without torch, whose import takes seconds.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import ray
 from ray.exceptions import RayTaskError
 from rich.console import Console
 
-from pwfn.baseline import Tell, baseline_key
 from pwfn.config import TrialConfig
 from pwfn.errors import MachineError, TrialError, UserError
-from pwfn.replicas import Replicas
+from pwfn.float_network import Tell, baseline_key
 from pwfn.results.store import ResultsStore
-from pwfn.sweep.distributed import train_float_network
 from pwfn.sweep.float_progress import watched
 from pwfn.sweep.lost import RESTARTS
 from pwfn.sweep.placement import task_options
 from pwfn.trial.failures import as_machine_error
-from pwfn.trial.fingerprint import Fingerprint, fingerprint_inputs
-from pwfn.trial.float_network import ensure_baseline
-from pwfn.trial.opening import own_device
-from pwfn.trial.understood import Understood, understand
+from pwfn.trial.understood_lines import Understood
+
+if TYPE_CHECKING:
+    from pwfn.trial.fingerprint import Fingerprint
 
 Result = TypeVar("Result")
 
@@ -38,6 +39,10 @@ def understand_all(configs: Iterable[TrialConfig]) -> dict[str, tuple[Understood
 
 
 def _understand(config: TrialConfig) -> tuple[Understood, Fingerprint]:
+    from pwfn.trial.fingerprint import fingerprint_inputs
+    from pwfn.trial.opening import own_device
+    from pwfn.trial.understood import understand
+
     own_device(config.resources)  # raises where there is no GPU, before anything is written
     return understand(config), fingerprint_inputs(config)
 
@@ -59,10 +64,16 @@ def make_baselines(
         make = functools.partial(_make_baseline, store=store, checkpoint_minutes=checkpoint_minutes, tell=tell)
         _for_each_float_network(make, alone)
         for config in several:
+            from pwfn.sweep.distributed import train_float_network
+
             train_float_network(config, store, tell, checkpoint_minutes=checkpoint_minutes)
 
 
 def _make_baseline(config: TrialConfig, store: ResultsStore, checkpoint_minutes: float, tell: Tell) -> None:
+    from pwfn.replicas import Replicas
+    from pwfn.trial.float_network import ensure_baseline
+    from pwfn.trial.opening import own_device
+
     device = own_device(config.resources)
     ensure_baseline(config, store, device, Replicas(), checkpoint_minutes=checkpoint_minutes, tell=tell)
 

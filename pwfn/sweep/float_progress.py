@@ -12,7 +12,7 @@ import ray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pwfn.baseline import FloatProgress
+from pwfn.float_network import FloatProgress
 from pwfn.sweep.float_board import Board, Teller
 from pwfn.sweep.progress import printer
 

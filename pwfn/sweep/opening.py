@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pwfn.errors import UserError
 from pwfn.naming import counted
@@ -21,8 +21,10 @@ from pwfn.search.study import (
 )
 from pwfn.search.warm_start import require_fresh, require_studies, warm_start
 from pwfn.sweep.ownership import LOOK_SECONDS, Ownership
-from pwfn.trial.fingerprint import Fingerprint
-from pwfn.trial.understood import Understood
+from pwfn.trial.understood_lines import Understood
+
+if TYPE_CHECKING:
+    from pwfn.trial.fingerprint import Fingerprint
 
 ALL_CLASSES = "all"
 """Stands for failures of any class in `Request.retry_failed`."""

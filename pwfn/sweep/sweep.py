@@ -35,7 +35,7 @@ from pwfn.sweep.searchers import OptunaSearch
 from pwfn.sweep.supervision import Supervisor, signals_stop
 from pwfn.sweep.trial_process import run_proposal
 from pwfn.trial.rows import Row
-from pwfn.trial.understood import format_understood
+from pwfn.trial.understood_lines import format_understood
 
 NO_REQUEST = Request()
 PATIENCE = 600.0

@@ -1,4 +1,7 @@
-"""What runs in the process that Tune gives a trial. It imports nothing of the driver's, which would take seconds."""
+"""What runs in the process that Tune gives a trial. It imports nothing of the driver's, which would take seconds.
+
+In turn the driver, which only names this function, does without torch: a trial imports it when it runs.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,6 @@ from pwfn.errors import UserError
 from pwfn.search.learning import lesson
 from pwfn.search.study import SearchStudy
 from pwfn.sweep.desk import warnings_noted
-from pwfn.sweep.elsewhere import run_where_it_can
 from pwfn.trial.failures import failure
 from pwfn.trial.rows import Row, Trial
 
@@ -32,6 +34,8 @@ def _run_or_recall(trial: Trial, study: SearchStudy, desk: Any) -> Row:
 
     Returns the row; for a trial that was told to stop, and goes on in a later sweep, only a state.
     """
+    from pwfn.sweep.elsewhere import run_where_it_can
+
     written = study.store.read_trial(trial.trial_id)
     if written is not None:
         return written

@@ -1,4 +1,7 @@
-"""Why a trial failed: by its own fault, for lack of memory, or because the machine under it broke."""
+"""Why a trial failed: by its own fault, for lack of memory, or because the machine under it broke.
+
+torch is imported where an error is looked at: a driver, which only passes rows on, does without it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,6 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import torch
-import torch.distributed as dist
 
 from pwfn.errors import MachineError, TrialError, UserError, first_line
 
@@ -72,6 +72,8 @@ def failure_class(error: BaseException) -> str:
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error, or the one that it was raised from, means that memory ran out."""
+    import torch
+
     return any(
         isinstance(each, torch.OutOfMemoryError | MemoryError)
         or (isinstance(each, OSError) and each.errno == errno.ENOMEM)
@@ -85,6 +87,9 @@ def class_of_machine(error: BaseException) -> str | None:
 
     An error of the user stays one, unless it was raised from one of these.
     """
+    import torch
+    import torch.distributed as dist
+
     for each in _causes(error):
         if isinstance(each, MachineError):
             return each.failure_class

@@ -6,9 +6,10 @@ import logging
 
 import torch
 
-from pwfn.baseline import Baseline, Tell, baseline_key, make_baseline, nobody_is_told
+from pwfn.baseline import Baseline, make_baseline
 from pwfn.config import TrialConfig
 from pwfn.data import Source
+from pwfn.float_network import Tell, baseline_key, nobody_is_told
 from pwfn.midway import Midway
 from pwfn.models import check_has_weights, check_head_is_trained, describe_loading
 from pwfn.replicas import Replicas

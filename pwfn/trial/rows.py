@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pwfn import __version__
 from pwfn.clock import now
 from pwfn.config import TrialConfig
-from pwfn.methods import RoundRecord
 from pwfn.results.configuration import config_columns
-from pwfn.training import Accuracy
 from pwfn.trial.attempts import Cost
+
+if TYPE_CHECKING:  # these need torch, which a driver does without
+    from pwfn.methods import RoundRecord
+    from pwfn.training import Accuracy
 
 Row = dict[str, Any]
 

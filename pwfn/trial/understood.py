@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pwfn.config import TrialConfig
 from pwfn.data.understood import data_lines, understood_data
@@ -12,9 +11,7 @@ from pwfn.recipe.descent import check_recipe
 from pwfn.trial.names import check_names
 from pwfn.trial.opening import network_for, open_data
 from pwfn.trial.teacher import open_teacher
-
-Understood = dict[str, Any]
-"""JSON: `data` and `network` as records, and `lines` of a heading and a sentence each."""
+from pwfn.trial.understood_lines import Understood
 
 
 def understand(config: TrialConfig) -> Understood:
@@ -35,12 +32,6 @@ def understand(config: TrialConfig) -> Understood:
     found = describe_loading(network, include_norm=config.include_norm)
     lines = [*data_lines(data), *_network_lines(config, found.lines())]
     return {"data": data, "network": found.to_json(), "lines": lines}
-
-
-def format_understood(found: Mapping[str, Any]) -> str:
-    """Write the lines of `understand` below each other, their headings in a column."""
-    width = max(len(heading) for heading, _ in found["lines"])
-    return "\n".join(f"{heading:<{width}}  {text}" for heading, text in found["lines"])
 
 
 def _network_lines(config: TrialConfig, lines: Sequence[str]) -> list[tuple[str, str]]:

@@ -18,11 +18,11 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from pwfn import reach
-from pwfn.baseline import baseline_key
 from pwfn.config import BaselineConfig, ModelConfig, TrialConfig
 from pwfn.data import Preprocessing
 from pwfn.errors import UserError
 from pwfn.export import describe_network, encode_network, load
+from pwfn.float_network import baseline_key
 from pwfn.models import (
     build_network,
     check_has_weights,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pwfn.baseline import baseline_key
 from pwfn.errors import UserError
+from pwfn.float_network import baseline_key
 from pwfn.results.store import ResultsStore
 from pwfn.search.code_digests import PACKAGE, code_digests
 from pwfn.search.study import MOST_SHOWN, check_inputs, check_study, moved_inputs, open_study

@@ -4,7 +4,7 @@ import pytest
 from ray.tune.search import Searcher
 from test_optuna_search import KNOWN, accuracy_and_values, toy_space, toy_study
 
-from pwfn.baseline import baseline_key
+from pwfn.float_network import baseline_key
 from pwfn.sweep.confirm import Confirmation
 from pwfn.sweep.searchers import OptunaSearch
 

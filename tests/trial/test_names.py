@@ -18,7 +18,8 @@ from pwfn.results.store import ResultsStore
 from pwfn.trial import opening
 from pwfn.trial.float_network import ensure_baseline
 from pwfn.trial.opening import open_data
-from pwfn.trial.understood import format_understood, understand
+from pwfn.trial.understood import understand
+from pwfn.trial.understood_lines import format_understood
 
 CPU = torch.device("cpu")
 NATURAL = tuple(map(str, range(1, 12)))

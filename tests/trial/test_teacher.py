@@ -4,10 +4,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from pwfn.baseline import baseline_key
 from pwfn.config import BaselineConfig, DataConfig, ModelConfig, TrialConfig
 from pwfn.errors import UserError
 from pwfn.export import describe_network, encode_network
+from pwfn.float_network import baseline_key
 from pwfn.models import build_network
 from pwfn.trial.opening import network_for, open_data
 from pwfn.trial.teacher import open_teacher

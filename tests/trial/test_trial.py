@@ -17,10 +17,10 @@ from image_sets import fill
 from timm import create_model
 from timm.models import register_model
 
-from pwfn.baseline import baseline_key
 from pwfn.config import TrialConfig
 from pwfn.errors import LoaderError, UserError
 from pwfn.export import load_state
+from pwfn.float_network import baseline_key
 from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.results.store import ResultsStore
