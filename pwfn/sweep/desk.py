@@ -57,7 +57,8 @@ class Desk:
         self._summaries[row["trial_id"]] = summary
         if self._is_closing:
             return Decision.STOP
-        goes_on = self._referee is None or self._referee.goes_on(row)
+        is_baseline = row["number"] is None  # it is compared with nothing
+        goes_on = is_baseline or self._referee is None or self._referee.goes_on(row)
         return Decision.CONTINUE if goes_on else Decision.PRUNE
 
     def machine_failed(self, trial_id: str, place: Place, failure_class: str, message: str) -> None:

@@ -16,6 +16,7 @@ from pwfn.naming import counted
 from pwfn.search.learning import lesson
 from pwfn.search.proposer import Proposal, Proposer
 from pwfn.search.study import SearchStudy, is_searched
+from pwfn.sweep.listed import Listed
 from pwfn.sweep.ownership import Ownership
 from pwfn.trial.rows import Row
 
@@ -131,6 +132,44 @@ class OptunaSearch(Searcher):  # type: ignore[misc]  # Ray is untyped
         number = self._numbers.pop(trial_id, -1)
         if state != "interrupted":
             self.proposer.tell(number, state, result)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing into Tune's snapshots, because the folder of the study has all that a new search needs."""
+
+
+class InTurn(Searcher):  # type: ignore[misc]  # Ray is untyped
+    """Gives Tune all that a first searcher has, then what a second one has.
+
+    Args:
+        first: has a list that does not depend on results.
+        second: is asked when `first` has no more, while its trials may still run.
+    """
+
+    def __init__(self, first: Listed, second: OptunaSearch) -> None:
+        super().__init__()
+        self._first = first
+        self._second = second
+        self._of_first: set[str] = set()
+        self.num_left = first.num_left + second.num_left
+        """Number of trials that had not ended when this object was made."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next trial; FINISHED if there are no more, None if it must wait for trials that still run."""
+        proposal = self._first.suggest(trial_id)
+        if proposal == Searcher.FINISHED:
+            return self._second.suggest(trial_id)
+        self._of_first.add(trial_id)
+        return proposal
+
+    def stop(self) -> None:
+        """Propose nothing more from now on."""
+        self._first.stop()
+        self._second.stop()
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tell the searcher that proposed a trial how it ended."""
+        searcher = self._first if trial_id in self._of_first else self._second
+        searcher.on_trial_complete(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing into Tune's snapshots, because the folder of the study has all that a new search needs."""

@@ -31,7 +31,7 @@ from pwfn.sweep.ownership import Ownership, owned
 from pwfn.sweep.placement import resources_of_trial, slots_asked_for
 from pwfn.sweep.progress import Progress, printer
 from pwfn.sweep.retention import Retention
-from pwfn.sweep.searchers import OptunaSearch
+from pwfn.sweep.searchers import InTurn, OptunaSearch
 from pwfn.sweep.supervision import Supervisor, signals_stop
 from pwfn.sweep.trial_process import run_proposal
 from pwfn.trial.rows import Row
@@ -134,26 +134,25 @@ def _begin(
 
 
 def _run_phases(study: SearchStudy, confirm: int, ownership: Ownership, run: Callable[..., str | None]) -> str | None:
-    """Run the baselines, the search, and the front again with other seeds; return why it stopped early, or None."""
+    """Run baselines and search, then the front again with other seeds; return why it stopped early, or None."""
     ended = study.store.read_trials()
-    if (baselines := Baselines(study, ended, ownership)).num_left:
-        stopped_because = run(_unpruned(study), baselines, ended)
-        if stopped_because is not None:
-            return stopped_because
-        ended = study.store.read_trials()
-    stopped_because = run(study, OptunaSearch(study, ended, ownership), ended)
+    # In one run of Tune: the processes of the baselines, which took seconds to start, then run what is searched.
+    searchers = InTurn(Baselines(study, ended, ownership), OptunaSearch(study, ended, ownership))
+    stopped_because = run(study, searchers, ended)
     while confirm and stopped_because is None:
         ended = study.store.read_trials()
         replicates = Confirmation(study, confirm, ended, ownership)
         if replicates.num_left == 0:
             break
-        stopped_because = run(_unpruned(study), replicates, ended)
+        search = study.space.search.model_copy(update={"pruning": None})
+        unpruned = replace(study, space=replace(study.space, search=search))
+        stopped_because = run(unpruned, replicates, ended)
     return stopped_because
 
 
 def _run_all(
     study: SearchStudy,
-    searcher: OptunaSearch | Listed,
+    searcher: InTurn | Listed,
     ended: Sequence[Row],
     *,
     ownership: Ownership,
@@ -173,8 +172,3 @@ def _run_all(
         stopped_because = supervisor.stopped_because
     console.print(retention.summary)
     return stopped_because
-
-
-def _unpruned(study: SearchStudy) -> SearchStudy:
-    search = study.space.search.model_copy(update={"pruning": None})
-    return replace(study, space=replace(study.space, search=search))
