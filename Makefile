@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
+# Empty: compiled modules are kept, else each of the processes that tests start compiles all of this project again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: search test test-cluster test-1 test-2 test-3 test-others setup format check clean
 
 search: $(READY)
