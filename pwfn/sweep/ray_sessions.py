@@ -34,9 +34,12 @@ class Watcher:
             self._process.stdin.flush()
 
     def end(self) -> None:
-        """End the sessions, whose processes are already ending, and then the watcher."""
+        """End the sessions, whose leaders are already ending, and then the watcher.
+
+        What they started, the agents above all, need not end by itself: it may take its minute, and has nothing to do.
+        """
         deadline = time.monotonic() + SECONDS_TO_END
-        while members(self._sessions) and time.monotonic() < deadline:
+        while set(self._sessions) & set(members(self._sessions)) and time.monotonic() < deadline:
             time.sleep(0.05)
         self._process.communicate()  # at the end of its input it kills what is left
 
