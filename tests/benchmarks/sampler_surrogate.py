@@ -59,7 +59,8 @@ def main() -> None:
         ]
         for name in CONTESTANTS
     }
-    show(found, surrogate.space.objectives)
+    budget = min(trials["seconds"].max() for searches in found.values() for trials in searches)
+    show(found, surrogate.space.objectives, budget)
 
 
 class Surrogate:
@@ -145,6 +146,7 @@ def search(surrogate: Surrogate, space: SearchSpace, num_slots: int) -> pd.DataF
     referee = referee_of(space)
     ended: list[Row] = []
     running: list[tuple[float, int, int, list[Row]]] = []  # when the round ends, trial's number, round, its curve
+    seconds = 0.0  # of all trials that have ended
 
     def begin(now: float) -> None:
         proposal = proposer.ask()
@@ -163,8 +165,8 @@ def search(surrogate: Surrogate, space: SearchSpace, num_slots: int) -> pd.DataF
             continue
         state = "complete" if is_last else "pruned"
         proposer.tell(number, state, curve[index])
-        spent = surrogate.seconds[: index + 1].sum()
-        ended.append({**curve[index], "state": state, "wall_seconds": spent, "finished_at": now})
+        seconds += surrogate.seconds[: index + 1].sum()
+        ended.append({**curve[index], "state": state, "seconds": seconds})
         begin(now)
     return pd.DataFrame(ended)
 

@@ -1,5 +1,6 @@
 """Every benchmark runs at a small size and prints its table."""
 
+import importlib.util
 import logging
 import re
 import runpy
@@ -153,20 +154,19 @@ def test_a_small_sweep_prints_its_table(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.cluster
-def test_samplers_are_compared_by_searches_and_then_by_a_surrogate(tmp_path: Path) -> None:
-    options = [
-        "--space",
-        "pwfn_digits",
-        "--seeds",
-        "1",
-        "--trials",
-        "6",
-        "--only",
-        "random",
-        "--results",
-        str(tmp_path),
-    ]
-    assert re.search(rf"\| random \| {NUMBER} \|", run_apart("samplers", [*options, "--set", *SMALL_SPACE]))
-    output = run_apart("sampler_surrogate", [str(tmp_path / "random-0"), "--seeds", "1", "--trials", "4"])
-    assert re.search(rf"\| tpe, pruning \| {NUMBER} \|", output)
+def test_samplers_are_compared_by_searches_and_then_by_a_surrogate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    contestants = ["random", "tpe, pruning, stages", "Optuna alone"]
+    options = ["--seeds", "1", "--seconds", "1.5", "--results", str(tmp_path), "--set", *SMALL_DIGITS]
+    run_here("samplers", [*options, "--only", *contestants], monkeypatch)
+    tables = "(.|\n)*".join(rf"\| {name} \| {NUMBER} \|" for name in contestants * 2)
+    assert re.search(tables, capsys.readouterr().out)
+    run_here("sampler_surrogate", [str(tmp_path / "random-0"), "--seeds", "1", "--trials", "4"], monkeypatch)
+    assert re.search(rf"\| tpe, pruning \| {NUMBER} \|", capsys.readouterr().out)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("neps") is not None, reason="NePS is installed")
+def test_neps_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="needs NePS; pip install neural-pipeline-search"):
+        run_here("samplers", ["--only", "NePS, PriMO"], monkeypatch)
