@@ -62,6 +62,11 @@ def is_searched(proposal: Mapping[str, Any]) -> bool:
     return not {"replicate", BASELINE} & proposal.keys()
 
 
+def is_baseline(trial: Mapping[str, Any]) -> bool:
+    """Whether a trial, by its proposal or by a row of it, is a baseline beside the search: these have no number."""
+    return trial["number"] is None
+
+
 def check_study(
     space: SearchSpace,
     store: ResultsStore,

@@ -16,7 +16,7 @@ from pwfn.results import files
 from pwfn.results.schema import Row
 from pwfn.results.store import ResultsStore
 from pwfn.search.pruning import referee_of
-from pwfn.search.study import SearchStudy
+from pwfn.search.study import SearchStudy, is_baseline
 from pwfn.sweep.places import MOST_FAILURES, Failures, Place
 from pwfn.trial.decision import Decision
 
@@ -57,8 +57,7 @@ class Desk:
         self._summaries[row["trial_id"]] = summary
         if self._is_closing:
             return Decision.STOP
-        is_baseline = row["number"] is None  # it is compared with nothing
-        goes_on = is_baseline or self._referee is None or self._referee.goes_on(row)
+        goes_on = is_baseline(row) or self._referee is None or self._referee.goes_on(row)
         return Decision.CONTINUE if goes_on else Decision.PRUNE
 
     def machine_failed(self, trial_id: str, place: Place, failure_class: str, message: str) -> None:

@@ -17,7 +17,7 @@ from rich.text import Text
 from analysis.metrics import metric, show
 from pwfn.naming import is_trial
 from pwfn.search.front import feasible_front
-from pwfn.search.study import SearchStudy
+from pwfn.search.study import SearchStudy, is_baseline
 from pwfn.trial.rows import Row
 
 REFRESH_SECONDS = 1.0
@@ -49,11 +49,12 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._console = console
         self._say = printer(console)
         self._rows = list(ended)
-        self._num_known = len(self._trials)
-        self._num_planned = self._num_known + num_left
+        self._num_planned = len(self._trials) + num_left
+        self._num_trained_before = self._num_trained
         self._running: dict[str, str] = {}
         self._started = self._refreshed = time.monotonic()
-        self._first_trial_started: float | None = None
+        self._first_trained: float | None = None
+        """When the first trial began that is no baseline."""
         self._live = Live(console=console, get_renderable=self._panel, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Progress:
@@ -76,7 +77,8 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Show a trial as running."""
-        self._first_trial_started = self._first_trial_started or time.monotonic()
+        if not is_baseline(trial.config):
+            self._first_trained = self._first_trained or time.monotonic()
         self._running[trial.config["trial_id"]] = "starting"
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -114,6 +116,10 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         """The rows that count as trials: earlier stages of a trial are no trials of their own."""
         return [row for row in self._rows if is_trial(row["trial_id"])]
 
+    @property
+    def _num_trained(self) -> int:
+        return sum(not is_baseline(row) for row in self._trials)
+
     def _panel(self) -> Group:
         lines = [Text(f"{self._study.store.study}  {self._counts()}", style="bold")]
         lines += [Text(f"  trial {trial_id}  {state}") for trial_id, state in sorted(self._running.items())]
@@ -130,8 +136,9 @@ class Progress(tune.Callback):  # type: ignore[misc]  # Ray is untyped
         now = time.monotonic()
         parts = [f"{done}/{planned} done, {len(self._running)} running, {failed} failed"]
         parts.append(f"{_clock(now - self._started)} elapsed")
-        if done > self._num_known and self._first_trial_started is not None:
-            each = (now - self._first_trial_started) / (done - self._num_known)
+        trained = self._num_trained - self._num_trained_before
+        if trained and self._first_trained is not None:  # baselines take a moment, and say nothing of what is left
+            each = (now - self._first_trained) / trained
             parts.append(f"about {_clock(each * (planned - done))} left")
         return ", ".join(parts)
 
