@@ -6,10 +6,12 @@ import pretended_cuda  # before torch
 import pytest
 import torch
 from counts import VARIANTS, step_counts
-from pretended_cuda import MOST_BY_KTHVALUE
+from pretended_cuda import MOST_BY_KTHVALUE, ledger
 
 import pwfn.fused
 from pwfn.methods.pwfn.clustering.cut import largest
+from pwfn.methods.wfn import assign
+from pwfn.methods.wfn.assignment import LAST_ORDER
 from pwfn.parameters import quantiles
 
 MOST_FLOATS = {"PWFN": 15.0, "qat": 4.0, "WFN": 6.5}
@@ -45,3 +47,20 @@ def test_ranks_among_many_numbers_take_one_sort():
         assert all(torch.equal(one, other.cpu()) for one, other in zip(expected, found, strict=True))
         with pytest.raises(RuntimeError, match="one thread block"):
             on_device.kthvalue(3)
+
+
+@pytest.mark.parametrize(("delta", "fewest_groups"), [(0.1, 40), (0.01, 300)])
+def test_wfn_waits_for_orders_and_not_for_groups(delta, fewest_groups):
+    weights = 0.1 * torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    options = {"need": 20_000, "allowed": delta, "zero_distance": 2.0**-7}
+    expected = assign(weights, torch.zeros(20_000, dtype=torch.bool), **options)
+    with pretended_cuda.pretended_cuda():
+        fixed = torch.zeros(20_000, dtype=torch.bool, device="cuda")
+        on_device = weights.to("cuda")
+        ledger.clear()
+        found = assign(on_device, fixed, **options)
+        waits = sum(ledger.waits.values())
+        found = [(value, places.tolist()) for value, places in found]
+    assert found == [(value, places.tolist()) for value, places in expected]
+    assert len(found) >= fewest_groups
+    assert waits <= 4 * (LAST_ORDER + 1)
