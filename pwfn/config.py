@@ -427,6 +427,10 @@ class TrainingConfig(OptimizationConfig):
     cudnn_benchmark: bool = False
     """On a GPU, let cuDNN measure which algorithm is fastest for each convolution (`torch.backends.cudnn.benchmark`).
     Its choice, and with it the last bits of a result, may differ from run to run. A CPU ignores it."""
+    channels_last: bool = False
+    """Let the weights of a trial's convolutions lie in memory as its images do, channels last, so that a GPU need not
+    bring them into this order in every step. The same training follows, except for rounding and that the noise of a
+    seed (pwfn) falls on other weights."""
     fused: bool = True
     """On a GPU, compile what a training step computes beside the network into a few kernels (`torch.compile`), which
     takes up to a minute at the start of a process. Where that is not possible, a warning says so, and the step is

@@ -29,7 +29,7 @@ def diagonal_fisher(network: nn.Module, batches: Batches, *, generator: torch.Ge
         replicas: the mean is that over the images of all replicas, so that all get the same result.
 
     Returns:
-        Float32 `(num_weights,)` on the network's device, in the order of `split_parameters`.
+        Float32 `(num_weights,)` on the network's device: the parameters in the order of `split_parameters`, flattened.
     """
     network.eval()
     parameters = list(split_parameters(network).fixable.values())

@@ -142,8 +142,10 @@ def left_out(network: nn.Module, sets: ParameterSets) -> list[LeftOut]:
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies of tensors on the CPU, under the same names."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    """Return contiguous copies of tensors on the CPU, under the same names."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
 
 
 def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -228,6 +230,9 @@ class FlatParameters:
     step, and `collect_` after them: autograd then keeps the gradients as it computed them, and one operation copies
     them into `gradient`. (Adding each to a view of `gradient` reads and writes more, in an operation for every one.)
 
+    A parameter that lies channels last keeps this layout: the buffer has its numbers in the order in which they lie,
+    which is not that of `flatten`. `views` and `arranged` know the difference.
+
     Args:
         parameters: of one network, on one device; they keep their values.
         values: the buffer to use, `(num_weights,)`; None makes one.
@@ -239,12 +244,13 @@ class FlatParameters:
     ) -> None:
         self.parameters = parameters = list(parameters)
         self.sizes = [parameter.numel() for parameter in parameters]
+        self._layouts = [(parameter.shape, _strides(parameter)) for parameter in parameters]
         like = parameters[0].detach() if parameters else torch.empty(0)
         self.values = like.new_empty(sum(self.sizes)) if values is None else values
         self.gradient = torch.zeros_like(self.values) if gradient is None else gradient
-        for parameter, piece in zip(parameters, self.pieces(self.values), strict=True):
-            piece.copy_(parameter.detach().reshape(-1))
-            parameter.data = piece.view(parameter.shape)
+        for parameter, view in zip(parameters, self.views(self.values), strict=True):
+            view.copy_(parameter.detach())
+            parameter.data = view
 
     def forget_(self) -> None:
         """Drop the gradients of the parameters; `gradient` stays as it is until `collect_`."""
@@ -258,8 +264,7 @@ class FlatParameters:
         Each `.grad` is then a view of `gradient`.
         """
         into, found = [], []
-        for parameter, piece in zip(self.parameters, self.pieces(self.gradient), strict=True):
-            view = piece.view(parameter.shape)
+        for parameter, view in zip(self.parameters, self.views(self.gradient), strict=True):
             if parameter.grad is None:
                 view.zero_()
             else:
@@ -272,3 +277,21 @@ class FlatParameters:
     def pieces(self, flat: Tensor) -> tuple[Tensor, ...]:
         """Cut a flat `(num_weights,)` tensor into one 1-D view per parameter."""
         return torch.split(flat, self.sizes)
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """Cut a flat `(num_weights,)` tensor into one view per parameter, with its shape and layout."""
+        return [piece.as_strided(*layout) for piece, layout in zip(self.pieces(flat), self._layouts, strict=True)]
+
+    def arranged(self, flat: Tensor) -> Tensor:
+        """Bring numbers `(num_weights,)`, flattened parameter by parameter, into the order of the buffers."""
+        found = torch.empty_like(flat)
+        for view, piece in zip(self.views(found), self.pieces(flat), strict=True):
+            view.copy_(piece.view(view.shape))
+        return found
+
+
+def _strides(parameter: Tensor) -> tuple[int, ...]:
+    """The strides of a parameter that lies channels last, or those of a contiguous one."""
+    if parameter.ndim == 4 and parameter.is_contiguous(memory_format=torch.channels_last):
+        return parameter.stride()
+    return torch.empty(parameter.shape, device="meta").stride()

@@ -1,5 +1,7 @@
 """The fixed set and the flat buffers behind a network."""
 
+import copy
+
 import pwfn.torchvision_shim  # noqa: F401  (before timm)
 
 # isort: split
@@ -106,6 +108,25 @@ def test_writing_the_buffer_changes_the_network():
     flat.values.fill_(0.5)
     assert (network(torch.ones(1, 3)) == 2.0).all()
     assert [piece.numel() for piece in flat.pieces(flat.values)] == [6, 2]
+
+
+def test_weights_that_lie_channels_last_stay_so_and_so_do_their_gradients():
+    built = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 1), nn.Flatten(), nn.Linear(180, 2))
+    images = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    changed = copy.deepcopy(built).to(memory_format=torch.channels_last)
+    flats = [FlatParameters(network.parameters()) for network in (built, changed)]
+    for network, flat in zip((built, changed), flats, strict=True):
+        network(images).square().mean().backward()
+        flat.collect_()
+    of_built, of_changed = (torch.cat([p.grad.flatten() for p in each.parameters()]) for each in (built, changed))
+    torch.testing.assert_close(of_changed, of_built)
+    assert torch.equal(flats[0].gradient, of_built)
+    assert torch.equal(flats[1].gradient, flats[1].arranged(of_changed))
+    assert not torch.equal(flats[1].gradient, of_changed)
+    weight = changed[0].weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert weight.stride() == weight.grad.stride()
+    assert torch.equal(flats[1].values[:27], weight[0].permute(1, 2, 0).flatten())
 
 
 def test_given_buffers_are_used_as_they_are():

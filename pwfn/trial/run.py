@@ -122,6 +122,8 @@ def _run(
     midway = open_midway(trial.trial_id, store, replicas, checkpoint_minutes, attempts.note_checkpoint)
     task = open_task(config, config.model.without_weights, device, replicas, micro_batches, midway)
     task.network.load_state_dict(dict(baseline.state))
+    if config.training.channels_last:
+        task.network.to(memory_format=torch.channels_last)
     task = task.ready()
     with building():
         method = METHODS[config.method.name](task)

@@ -29,13 +29,16 @@ from pwfn.trial.run import run_trial
 
 HALVES = (0.5, 1.0)
 CASES = {
-    "pwfn": {"method": PwfnConfig(fractions=HALVES, b=4, max_order=2), "evaluation": {"ensemble_draws": 2}},
+    "pwfn": {
+        "method": PwfnConfig(fractions=HALVES, b=4, max_order=2), "evaluation": {"ensemble_draws": 2},
+        "training": {"channels_last": True},
+    },
     "pwfn, free, fisher, linear_on_grad": {
         "method": PwfnConfig(
             fractions=HALVES, b=4, regularization="linear_on_grad", sigma_init="fisher", fisher_images=8,
             codebook="free", recluster="free",
         ),
-        "training": {"settle_epochs": 1},
+        "training": {"settle_epochs": 1, "channels_last": True},
     },
     "pwfn, kmeans, distilled, adam, cosine": {
         "method": PwfnConfig(fractions=HALVES, codebook="kmeans", sigma_join="mean_sigma"),
@@ -61,7 +64,10 @@ CASES = {
         "training": {"settle_epochs": 1},
     },
     "qat, powers of two, fisher": {
-        "method": QatConfig(num_values=6, values="powers_of_two", fisher_images=8, gradual_start=0.5, stage_rounds=(1,))
+        "method": QatConfig(
+            num_values=6, values="powers_of_two", fisher_images=8, gradual_start=0.5, stage_rounds=(1,)
+        ),
+        "training": {"channels_last": True},
     },
     "gpfq, stochastic, l0, by activation": {
         "method": GpfqConfig(

@@ -32,6 +32,14 @@ def test_a_step_moves_little_and_launches_few_kernels(label):
     assert counts.plain_launches > 20  # they are counted at all
 
 
+def test_weights_that_lie_channels_last_are_not_brought_into_another_order():
+    label = "PWFN, half fixed"
+    [changed] = step_counts("digits_cnn", image_size=8, labels=[label], channels_last=True).values()
+    assert changed.floats < counted()[label].floats - 3.5
+    assert changed.launches < counted()[label].launches
+    assert changed.by_operation["to channels last"] < -1.5  # of the plain step
+
+
 def test_without_the_compiler_a_step_moves_more(monkeypatch):
     monkeypatch.setattr(pwfn.fused._Switch, "is_on", False)
     [counts] = step_counts("digits_cnn", image_size=8, labels=["PWFN, half fixed"]).values()

@@ -41,9 +41,14 @@ class Counts:
 
 
 def step_counts(
-    name: str, *, image_size: int, labels: Sequence[str] = tuple(VARIANTS), batch_size: int = 2
+    name: str,
+    *,
+    image_size: int,
+    labels: Sequence[str] = tuple(VARIANTS),
+    batch_size: int = 2,
+    channels_last: bool = False,
 ) -> dict[str, Counts]:
-    """Count one step of some variants, in bfloat16, on a network of this name."""
+    """Count one step of some variants, in bfloat16, on a network of this name; the plain one's weights lie as built."""
     network = build_network(ModelConfig(name=name), num_classes=10, in_channels=3, image_size=image_size, seed=0)
     num_weights = split_parameters(network).num_fixable
     images = torch.randn(batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
@@ -54,7 +59,10 @@ def step_counts(
             torch.zeros(batch_size, dtype=torch.int64).to("cuda"),
         )
         for label, make in {"plain": PlainStep, **{label: VARIANTS[label] for label in labels}}.items():
-            learner = make(copy.deepcopy(network).to("cuda"))
+            copied = copy.deepcopy(network)
+            if channels_last and label != "plain":
+                copied.to(memory_format=torch.channels_last)
+            learner = make(copied.to("cuda"))
             passed = []
             for num_steps in (1, 1, 2):  # the first makes the optimiser's state; an epoch has a part of its own
                 ledger.clear()
@@ -87,12 +95,15 @@ def _minus(one: Counter[str], other: Counter[str]) -> Counter[str]:
 def table(names: list[str]) -> str:
     """Count the steps of these networks; a table in Markdown."""
     lines = [
-        "| network | step | launches, plain | launches | floats per weight beyond plain |",
-        "|---|---|---|---|---|",
+        "| network | step | launches, plain | launches | floats per weight beyond plain | channels last: launches | "
+        "floats |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name in names:
-        for label, counts in step_counts(name, image_size=_image_size(name)).items():
-            lines.append(f"| {name} | {label} | {counts.plain_launches} | {counts.launches} | {counts.floats:.1f} |")
+        as_built, changed = (step_counts(name, image_size=_image_size(name), channels_last=on) for on in (False, True))
+        for label, counts in as_built.items():
+            others = " | ".join(f"{each.launches} | {each.floats:.1f}" for each in (counts, changed[label]))
+            lines.append(f"| {name} | {label} | {counts.plain_launches} | {others} |")
     return "\n".join(lines)
 
 

@@ -5,8 +5,9 @@ The numbers are real, so whole trials run. Every operation passes `_dispatch`, w
 kernels that are launched and the bytes that they move, and can be told to fail like a GPU that is out of memory or
 broken, or to round like one that uses TF32.
 
-It must be imported before torch, in a process of its own, and used inside `pretended_cuda()`. It cannot show a GPU's
-own arithmetic, its speed, its memory, streams or NCCL.
+It must be imported before torch, in a process of its own, and used inside `pretended_cuda()`. Everything runs in the
+order of the program; what another stream has made is refused where a GPU could use it too early or free it too early.
+It cannot show a GPU's own arithmetic, its speed, its memory or NCCL.
 """
 
 from __future__ import annotations
@@ -72,6 +73,10 @@ MOST_BY_KTHVALUE = 10**6
 
 class DeviceMixError(RuntimeError):
     """What CUDA would refuse."""
+
+
+class StreamError(RuntimeError):
+    """What a GPU would do at the wrong time."""
 
 
 class Ledger:
@@ -142,10 +147,45 @@ def _line_of_ours() -> str:
     return "?"
 
 
+class _Stream:
+    """A queue of kernels; it knows how much other queues had made when it last waited for them."""
+
+    current: _Stream
+
+    def __init__(self, device=None) -> None:
+        self.num_made = 0
+        self.waited: Counter[_Stream] = Counter()
+
+    def wait_stream(self, other: _Stream) -> None:
+        self.waited[other] = other.num_made
+
+    def check(self, tensors: list[OnDevice]) -> None:
+        for each in tensors:
+            stream, number = each.made_by
+            if stream is not self and not (self.waited[stream] >= number and self in each.recorded):
+                raise StreamError("a tensor of another stream is used: wait_stream and record_stream come first")
+
+
+_Stream.current = _Stream()
+
+
+@contextmanager
+def _on_stream(stream: _Stream) -> Iterator[None]:
+    before, _Stream.current = _Stream.current, stream
+    try:
+        yield
+    finally:
+        _Stream.current = before
+
+
 class OnDevice(Tensor):
     """A tensor that says cuda:0; `held` is the CPU tensor with its numbers."""
 
     held: Tensor
+    made_by: tuple[_Stream, int]
+    """The stream on which it was made, and how much that had made then."""
+    recorded: set[_Stream]
+    """Others that are known to use its memory."""
 
     @staticmethod
     def __new__(cls, held: Tensor) -> OnDevice:
@@ -154,6 +194,8 @@ class OnDevice(Tensor):
             layout=held.layout, device=CUDA, requires_grad=False,
         )  # fmt: skip
         new.held = held
+        _Stream.current.num_made += 1
+        new.made_by, new.recorded = (_Stream.current, _Stream.current.num_made), set()
         ledger.note(new)
         return new
 
@@ -182,6 +224,9 @@ class OnDevice(Tensor):
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return _dispatch(func, args, kwargs or {})
 
+    def record_stream(self, stream: _Stream) -> None:
+        self.recorded.add(stream)
+
     def __deepcopy__(self, memo):
         if id(self) not in memo:
             with torch.no_grad():
@@ -196,6 +241,8 @@ class OnDevice(Tensor):
 def _dispatch(func, args, kwargs):
     """Run one operation on what the tensors hold, if a GPU would run it."""
     name = func._schema.name.removeprefix("aten::")
+    if name == "_pin_memory":
+        return args[0].clone()
     if func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(
         func.name(), "CompositeImplicitAutograd"
     ):
@@ -213,6 +260,7 @@ def _dispatch(func, args, kwargs):
     if not is_for_device and not on_device:
         return func(*args, **kwargs)
     ledger.before(name, leaves)
+    _Stream.current.check(on_device)
     _check_devices(func, name, args, leaves, on_device)
     if name in WAITING:
         ledger.wait(name)
@@ -231,6 +279,8 @@ def _dispatch(func, args, kwargs):
     if name == "kthvalue" and args[0].shape[args[1] if len(args) > 2 else -1] > MOST_BY_KTHVALUE:
         raise RuntimeError(f"kthvalue of {args[0].shape[-1]} values: one thread block would sort them")
     result = func(*inner_args, **inner_kwargs)
+    if name in ("convolution", "convolution_backward"):
+        result = _brought_together(name, inner_args, result)
     if name not in NO_KERNEL:
         _count(func, name, args, kwargs, on_device, result)
     known = {id(each.held): each for each in on_device}  # what is changed in place stays the same tensor
@@ -241,6 +291,26 @@ def _dispatch(func, args, kwargs):
         return known[id(each)] if id(each) in known else OnDevice(each)
 
     return tree_map(wrapped, result)
+
+
+def _brought_together(name, args, result):
+    """Count what brings the tensors of a convolution into one layout; its gradients have it, as with cuDNN."""
+    tensors = list(filter(_is_tensor, args[: 2 if name == "convolution" else 3]))
+    if not any(each.ndim == 4 and _lies_channels_last(each) and not each.is_contiguous() for each in tensors):
+        return result
+    for each in tensors:
+        if not _lies_channels_last(each):
+            ledger.launch("to channels last", 2 * _bytes(each))
+    if name == "convolution":
+        return result.contiguous(memory_format=torch.channels_last)
+    *gradients, of_bias = result
+    return *(
+        each if each is None else each.contiguous(memory_format=torch.channels_last) for each in gradients
+    ), of_bias
+
+
+def _lies_channels_last(tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def _count(func, name, args, kwargs, on_device, result) -> None:
@@ -364,6 +434,7 @@ def _copied_to(func, args, kwargs, target):
         ledger.wait("copy to the CPU")
     if goes_there and not is_there and not kwargs.get("non_blocking"):
         ledger.wait("copy to the device")
+    _Stream.current.check([source] if is_there else [])
     if goes_there:
         ledger.before("_to_copy", [source])
     inner = {name: value for name, value in kwargs.items() if name != "pin_memory"}
@@ -430,7 +501,8 @@ def pretended_cuda() -> Iterator[None]:
         "_lazy_init": nothing, "is_available": lambda: True, "synchronize": nothing, "current_device": lambda: 0,
         "is_bf16_supported": lambda *args, **kwargs: True, "device_count": lambda: 1, "manual_seed": nothing,
         "manual_seed_all": nothing, "is_current_stream_capturing": lambda: False, "empty_cache": nothing,
-        "get_rng_state": lambda device=None: torch.get_rng_state(), "set_rng_state": nothing,
+        "get_rng_state": lambda device=None: torch.get_rng_state(), "set_rng_state": nothing, "Stream": _Stream,
+        "stream": _on_stream, "current_stream": lambda device=None: _Stream.current,
     }  # fmt: skip
     before = {name: getattr(torch.cuda, name) for name in replaced}
     generator, compiler = torch.Generator, torch.compile

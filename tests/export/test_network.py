@@ -54,6 +54,13 @@ def write(path, network, **options):
     return path
 
 
+def test_a_file_does_not_show_how_weights_lie_in_memory():
+    network = build("digits_cnn", 1)
+    metadata = describe_network(network)
+    expected = encode_network(network, metadata)
+    assert encode_network(network.to(memory_format=torch.channels_last), metadata) == expected
+
+
 def with_metadata(tmp_path, network, **changes):
     """Write a network's file that says something else of its architecture."""
     metadata = asdict(describe_network(network))

@@ -210,8 +210,7 @@ class Pwfn(Method):
         if self.task.config.evaluation.ensemble_draws == 0:
             return None
         fixable = split_parameters(self.task.network).fixable
-        pieces = self.posterior.weights.pieces(self.posterior.sigma)
-        return {name: piece.view_as(p) for (name, p), piece in zip(fixable.items(), pieces, strict=True)}
+        return dict(zip(fixable, self.posterior.weights.views(self.posterior.sigma), strict=True))
 
     def ensemble_test_top1(self) -> float | None:
         """Measure the mean prediction over posterior draws (PWFN, section 4); None if no draws are configured."""

@@ -64,8 +64,8 @@ class Posterior:
         self.flats = (self.weights, self.rest)
         self.sample = self.weights.values
         self.mu.copy_(self.sample)
-        for parameter, piece in zip(fixable, self.weights.pieces(self.sigma), strict=True):
-            piece.copy_(initial_sigma(parameter.detach().reshape(-1), config))
+        for parameter, sigma in zip(fixable, self.weights.views(self.sigma), strict=True):
+            sigma.copy_(initial_sigma(parameter.detach().reshape(-1), config).view(sigma.shape))
         self.living = LivingWeights(self.mu) if config.fixed_weights == "live" else None
         """Values and limits of fixed weights with `fixed_weights: live`; None with `hold`, where mu is their value."""
         self.eps = self.sigma_gradient
@@ -79,9 +79,9 @@ class Posterior:
         return flat[:n], flat[n : 2 * n], flat[2 * n :]
 
     def start_from_fisher_(self, fisher: Tensor) -> None:
-        """Set sigma from the Fisher information of every weight, `(N,)`, instead of the paper's initial sigma."""
-        for sigma, of_tensor in zip(self.weights.pieces(self.sigma), self.weights.pieces(fisher), strict=True):
-            sigma.copy_(laplace_sigma(of_tensor, self.config))
+        """Set sigma from what `diagonal_fisher` returned, `(N,)`, instead of the paper's initial sigma."""
+        for sigma, of_tensor in zip(self.weights.views(self.sigma), self.weights.pieces(fisher), strict=True):
+            sigma.copy_(laplace_sigma(of_tensor, self.config).view(sigma.shape))
 
     def draw_(self, generator: torch.Generator) -> None:
         """Draw a sample of the weights and give it to the network: one sample for the whole batch."""

@@ -100,7 +100,7 @@ class Qat(Method):
         finite_array("the weights", self.weights.latent)
         if self.config.weighting == "plain":
             return None
-        fisher = self.task.fisher(self.config.fisher_images)
+        fisher = self.weights.flats[0].arranged(self.task.fisher(self.config.fisher_images))
         return relative_importance(finite_array("the Fisher information", fisher))
 
     def _descent(self, place: Place) -> Descent:

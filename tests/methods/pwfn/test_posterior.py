@@ -100,6 +100,18 @@ def test_each_tensor_starts_from_its_own_fisher_information():
         assert torch.equal(sigma.argsort(), of_tensor.argsort(descending=True))
 
 
+@pytest.mark.parametrize("from_fisher", [False, True])
+def test_weights_that_lie_channels_last_have_the_same_sigma(from_fisher):
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        posterior = Posterior(small_network().to(memory_format=layout), PwfnConfig())
+        if from_fisher:
+            posterior.start_from_fisher_(torch.rand(posterior.num_weights, generator=torch.Generator().manual_seed(0)))
+        found.append(posterior.weights.views(posterior.sigma))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert any(one.stride() != other.stride() for one, other in zip(*found, strict=True))
+
+
 @given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=40), st.floats(0, 1))
 def test_quantile_equals_numpys(values, q):
     ours = quantile(torch.tensor(values, dtype=torch.float64), q).item()
