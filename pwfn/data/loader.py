@@ -53,6 +53,7 @@ class LoaderData(Data):
         self._config = config
         self._num_workers = min(config.loader_workers, os.cpu_count() or 1)
         self._kept: DataLoader[Any] | None = None
+        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def train_batches(
         self,
@@ -98,11 +99,22 @@ class LoaderData(Data):
             for pixels, labels, broken in loaded:
                 self._note(broken)
                 if len(labels):
-                    normalised = self._normalise(pixels.to(self.device, non_blocking=True))
-                    yield normalised, labels.to(self.device, non_blocking=True), len(broken)
+                    pixels, labels = self._copied(pixels), self._copied(labels)
+                    yield self._normalise(pixels), labels, len(broken)
                 elif batches.seeds is not None:
                     raise UserError(f"{broken[0][1]}: none of the {len(broken)} images of a batch can be read")
         self._kept = loader
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        """Copy a tensor to the device, on a GPU beside what it still computes with earlier batches."""
+        if self._copying is None:
+            return tensor.to(self.device)
+        with torch.cuda.stream(self._copying):
+            found = tensor.to(self.device, non_blocking=True)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self._copying)
+        found.record_stream(computing)  # else its memory could be the next copy's while it is still computed with
+        return found
 
     def _make_loader(self) -> DataLoader[Any]:
         return DataLoader(

@@ -2,14 +2,17 @@
 
 from contextlib import contextmanager, nullcontext
 
+import numpy as np
 import pytest
 import small_trials  # noqa: F401  (before torch)
 import torch
-from pretended_cuda import ledger, pretended_cuda
+from PIL import Image
+from pretended_cuda import OnDevice, StreamError, ledger, pretended_cuda
 from small_trials import config, phases, run
 
 from pwfn import equalization, fused
-from pwfn.config import GpfqConfig, KmeansConfig, ModelConfig, PwfnConfig
+from pwfn.config import DataConfig, GpfqConfig, KmeansConfig, ModelConfig, PwfnConfig
+from pwfn.data import Preprocessing, open_source
 from pwfn.errors import MachineError, UserError
 from pwfn.exact import allow_tf32
 from pwfn.models import build_network
@@ -138,3 +141,35 @@ def test_a_trial_takes_its_share_of_a_gpu_and_no_more():
         for gpus in (0.25, 1.0):
             opening.own_device(config(method=ONE_ROUND).resources.model_copy(update={"gpus_per_worker": gpus}))
     assert shares == [0.25]
+
+
+def loaded(root, device):
+    """All batches of an epoch of 12 images from files."""
+    config = DataConfig(name="imagefolder", root=str(root), augmentation="none", loader_workers=0, in_memory=False)
+    preprocessing = Preprocessing(mean=(0.5,) * 3, std=(0.2,) * 3, image_size=8)
+    data = open_source(config, seed=0).prepare(preprocessing, torch.device(device))
+    return list(data.train_batches(batch_size=4, seed=0))
+
+
+def test_batches_from_files_are_copied_on_a_stream_of_their_own(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 2, 8, 8, 8, 3), dtype=np.uint8)
+    for place in np.ndindex(2, 2, 8):
+        split, label, number = place
+        path = tmp_path / ("train", "val")[split] / ("ant", "bee")[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[place]).save(path)
+    expected = loaded(tmp_path, "cpu")
+    with pretended_cuda():
+        ledger.clear()
+        found = loaded(tmp_path, "cuda")
+        waits = [what for _, what, line in ledger.waits if line.startswith("data/loader")]
+        found = [[each.cpu() for each in batch] for batch in found]
+        assert waits == []
+        for batches in zip(expected, found, strict=True):
+            assert all(torch.equal(one, other) for one, other in zip(*batches, strict=True))
+        # Planted defects: the compute stream does not wait, or nobody says that it uses the memory.
+        for owner, name in ((type(torch.cuda.current_stream()), "wait_stream"), (OnDevice, "record_stream")):
+            with monkeypatch.context() as patch:
+                patch.setattr(owner, name, lambda *args: None)
+                with pytest.raises(StreamError):
+                    loaded(tmp_path, "cuda")
