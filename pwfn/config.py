@@ -431,6 +431,10 @@ class TrainingConfig(OptimizationConfig):
     """Let the weights of a trial's convolutions lie in memory as its images do, channels last, so that a GPU need not
     bring them into this order in every step. The same training follows, except for rounding and that the noise of a
     seed (pwfn) falls on other weights."""
+    cuda_graph: bool = False
+    """On a GPU, record a training step once in each epoch and then launch it as a whole (a CUDA graph): for small
+    networks, whose kernels a host launches more slowly than a GPU runs them. It serves the rounds of pwfn and wfn with
+    SGD and one worker; other training, and a CPU, ignore it."""
     fused: bool = True
     """On a GPU, compile what a training step computes beside the network into a few kernels (`torch.compile`), which
     takes up to a minute at the start of a process. Where that is not possible, a warning says so, and the step is

@@ -61,6 +61,11 @@ class Descent:
         self.replicas.mean_(self.gradient)
         self.update()
 
+    def write_lrs_(self) -> None:
+        """Write the present learning rates to the device, where a fused step reads them; it does so itself, too."""
+        if isinstance(self.optimizer, FusedSgd):
+            self.optimizer.present_lrs()
+
     @torch.no_grad()
     def update(self, squares: Tensor | None = None) -> None:
         """Update the values once from the mean gradient over all replicas, which is overwritten.
@@ -192,7 +197,7 @@ class FusedSgd(torch.optim.SGD):
 
     def step(self, squares: Tensor | None = None) -> None:  # type: ignore[override]
         """Update from the gradient of each group; `squares` is the sum of the squares of all that is free in them."""
-        for group, free, lr in zip(self.param_groups, self._free, self._present_lrs(), strict=True):
+        for group, free, lr in zip(self.param_groups, self._free, self.present_lrs(), strict=True):
             [values] = group["params"]
             if self._config.momentum > 0 and "momentum_buffer" not in self.state[values]:
                 self.state[values]["momentum_buffer"] = torch.zeros_like(values)
@@ -208,7 +213,7 @@ class FusedSgd(torch.optim.SGD):
                 clip_norm=self._config.clip_norm,
             )
 
-    def _present_lrs(self) -> list[Tensor]:
+    def present_lrs(self) -> list[Tensor]:
         """The learning rate of each group on the device; it is written there when it changes."""
         if not self._lrs:
             self._lrs = [(math.nan, group["params"][0].new_empty(())) for group in self.param_groups]

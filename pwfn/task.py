@@ -34,6 +34,8 @@ class Manner:
     """Loss of a batch."""
     precision: str = "float32"
     """Of the network's computations; see `TrainingConfig.precision`."""
+    cuda_graph: bool = False
+    """Whether a GPU's steps are launched as a whole; see `TrainingConfig.cuda_graph`."""
     auto_augment: str | None = None
     """Augmentation of each image, beside that of the data; see `BaselineConfig.aa`."""
     mix: Callable[[Batches, int, int], Batches] | None = None
@@ -159,6 +161,7 @@ class Task:
             micro_batches=self.micro_batches,
             losses=losses,
             after_step=after_step,
+            cuda_graph=manner.cuda_graph,
         )
 
     def train_epochs(
@@ -186,9 +189,9 @@ class Task:
     def _manner(self) -> Manner:
         training = self.config.training
         if self.teacher is None:
-            return Manner(precision=training.precision)
+            return Manner(precision=training.precision, cuda_graph=training.cuda_graph)
         criterion = Distillation(self.teacher, training.distillation, training.temperature)
-        return Manner(criterion, training.precision)
+        return Manner(criterion, training.precision, training.cuda_graph)
 
     def num_steps(self, optimization: OptimizationConfig) -> int:
         """Number of training steps in an epoch over all images; `steps_per_epoch` is not considered."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pwfn.criterion import cross_entropy_of_labels
 from pwfn.descent import Descent
 from pwfn.errors import NonFiniteLossError
+from pwfn.graphs import GraphedStep
 from pwfn.parameters import FlatParameters, buffers_of, copied, restore_buffers_, under
 from pwfn.replicas import Replicas
 
@@ -60,6 +61,13 @@ class Learner:
         self.collect()
         self.descent.step()
 
+    def generators(self) -> Sequence[torch.Generator] | None:
+        """What a step draws from, beside torch's own generators, if a graph can hold it; else None.
+
+        It can if every step asks the device for the same, and the host only moves the schedule on, in its end.
+        """
+        return None
+
     def state(self) -> dict[str, Tensor]:
         """Copy to the CPU what `load_state` needs to go on after a step; `own.` begins what each replica has itself."""
         own = {f"own.{name}": buffer for name, buffer in buffers_of(self.network).items()}
@@ -96,6 +104,7 @@ def train_epoch(
     micro_batches: int = 1,
     losses: Sequence[Tensor] = (),
     after_step: Callable[[list[Tensor]], None] = lambda losses: None,
+    cuda_graph: bool = False,
 ) -> float:
     """Train on every batch once and return the mean loss over all replicas.
 
@@ -104,13 +113,17 @@ def train_epoch(
     With several micro-batches, each batch passes through the network in that many parts. Their gradients add up to the
     gradient of the batch; only BatchNorm's statistics are those of the parts.
 
+    With `cuda_graph` a GPU's steps are launched as a whole where that is possible; see `TrainingConfig.cuda_graph`.
+
     Raises:
         NonFiniteLossError: the loss became NaN or infinite; names the step and `label`, the epoch. All replicas raise
             it together.
+        UserError: the network asks for something that a graph cannot hold.
     """
     network = learner.network.train()
     losses = list(losses)
-    for images, labels in batches:
+
+    def step(images: Tensor, labels: Tensor) -> Tensor:
         learner.prepare()
         parts = zip(images.chunk(micro_batches), labels.chunk(micro_batches), strict=True)
         shares = [
@@ -118,7 +131,15 @@ def train_epoch(
             for part in parts
         ]
         learner.step()
-        losses.append(torch.stack(shares).sum())
+        return torch.stack(shares).sum()
+
+    take_step: Callable[[Tensor, Tensor], Tensor] = step
+    generators = learner.generators() if cuda_graph and replicas.world_size == 1 else None
+    if generators is not None and learner.descent.is_fused:
+        descent = learner.descent
+        take_step = GraphedStep(step, before=descent.write_lrs_, after=descent.scheduler.step, generators=generators)
+    for images, labels in batches:
+        losses.append(take_step(images, labels))
         if len(losses) % STEPS_BETWEEN_CHECKS == 0:
             _check_finite(losses, replicas, label)
         after_step(losses)

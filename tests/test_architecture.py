@@ -69,7 +69,7 @@ def test_what_computes_nothing_needs_no_torch(module: str, absent: tuple[str, ..
 ROOMS = (
     {"pwfn/clock", "pwfn/invocation", "pwfn/metrics", "pwfn/naming", "pwfn/stopping", "pwfn/whole"},
     {"pwfn/config", "pwfn/errors", "pwfn/seeds", "pwfn/paths", "pwfn/replicas", "pwfn/codebook", "pwfn/parameters",
-     "pwfn/reach", "pwfn/torchvision_shim", "pwfn/exact", "pwfn/fused"},
+     "pwfn/reach", "pwfn/torchvision_shim", "pwfn/exact", "pwfn/fused", "pwfn/graphs"},
     {"pwfn/float_network", "pwfn/data", "pwfn/models", "pwfn/results", "pwfn/space", "pwfn/criterion", "pwfn/descent",
      "pwfn/equalization", "pwfn/fisher", "pwfn/training", "pwfn/midway"},
     {"pwfn/export", "pwfn/task", "pwfn/recipe"},

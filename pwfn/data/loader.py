@@ -53,7 +53,9 @@ class LoaderData(Data):
         self._config = config
         self._num_workers = min(config.loader_workers, os.cpu_count() or 1)
         self._kept: DataLoader[Any] | None = None
-        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copying: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self._copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def train_batches(
         self,

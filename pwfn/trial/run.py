@@ -123,7 +123,7 @@ def _run(
     task = open_task(config, config.model.without_weights, device, replicas, micro_batches, midway)
     task.network.load_state_dict(dict(baseline.state))
     if config.training.channels_last:
-        task.network.to(memory_format=torch.channels_last)
+        task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     task = task.ready()
     with building():
         method = METHODS[config.method.name](task)

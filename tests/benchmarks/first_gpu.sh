@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.." || exit 1
 OUT=${1:?usage: first_gpu.sh OUT}
 PYTHON=${PYTHON:-python}
 mkdir -p "$OUT" || exit 1
-export PYTHONPATH="$PWD:$PWD/tests:$PWD/tests/cuda:$PWD/tests/methods/pwfn/clustering${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$PWD:$PWD/tests:$PWD/tests/benchmarks:$PWD/tests/cuda:$PWD/tests/methods/pwfn/clustering${PYTHONPATH:+:$PYTHONPATH}"
 FAILED=0
 
 GPUS=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)') || exit 1
@@ -68,6 +68,7 @@ part machine machine
 part fused "$PYTHON" tests/benchmarks/first_gpu_parts.py fused
 part clustering "$PYTHON" tests/benchmarks/first_gpu_parts.py clustering
 part trials "$PYTHON" tests/benchmarks/first_gpu_parts.py trials
+part graphs "$PYTHON" tests/benchmarks/first_gpu_parts.py graphs
 part counts "$PYTHON" tests/benchmarks/step_counts.py cifar_resnet20
 unset PRETENDED_CUDA_GUARD
 if [ "$GPUS" -eq 0 ]; then

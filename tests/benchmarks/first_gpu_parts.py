@@ -1,6 +1,6 @@
 """The parts of `first_gpu.sh` that are Python: what only a GPU can show, and what it is compared with.
 
-    python tests/benchmarks/first_gpu_parts.py fused|trials|clustering
+    python tests/benchmarks/first_gpu_parts.py fused|trials|graphs|clustering
 
 `first_gpu.sh` says where the modules lie. Without a GPU the parts run on the pretended device of `tests/cuda`.
 """
@@ -15,12 +15,18 @@ from devices import IS_PRETENDED, with_gpu  # before torch
 # isort: split
 import test_fused
 import torch
-from cases import CASES, COMPARED, config, run
+from cases import CASES, COMPARED, GRAPHED, config, graphed_config, run
+from clustering import timed
 from clustering_cases import random_case
+from step import pwfn_step
 from torch.utils._pytree import tree_leaves, tree_map
 
 import pwfn.task
+from pwfn.config import ModelConfig
 from pwfn.methods.pwfn.clustering import cluster_round
+from pwfn.models import build_network
+from pwfn.replicas import Replicas
+from pwfn.training import train_epoch
 
 
 def fused() -> bool:
@@ -64,7 +70,6 @@ def no_waiting_in_steps():
     def without_waiting(learner, batches, **options):
         return train_epoch(learner, guarded(batches), **options)
 
-    train_epoch = pwfn.task.train_epoch
     pwfn.task.train_epoch = without_waiting
     try:
         yield
@@ -93,6 +98,47 @@ def trials() -> bool:
     return is_good
 
 
+def graphs() -> bool:
+    """Run trials whose steps are launched as one graph, and without one; time the steps of a small network."""
+    is_good = True
+    print("| trial | graph | " + " | ".join(COMPARED) + " |\n" + "|---" * (len(COMPARED) + 2) + "|")
+    for name in GRAPHED:
+        rows = []
+        for wished in (False, True):
+            with with_gpu():
+                row = run(graphed_config(name, wished), "cuda")
+            rows.append([f"{each:.5g}" if isinstance(each, float) else str(each) for each in map(row.get, COMPARED)])
+            print(f"| {name} | {wished} | " + " | ".join(rows[-1]) + " |", flush=True)
+            is_good &= row["state"] == "complete"
+        if rows[0] != rows[1]:  # a GPU may add in another order, which changes last digits
+            print(f"{name}: not the same row")
+            is_good &= not IS_PRETENDED
+    print(
+        "seconds of the pretended device say nothing" if IS_PRETENDED else "PWFN, cifar_resnet20, batch 128, bfloat16"
+    )
+    for wished in (False, True):
+        print(f"{'with' if wished else 'without'} graph: {1e3 * seconds_of_a_step(wished):.2f} ms a step", flush=True)
+    return is_good
+
+
+def seconds_of_a_step(cuda_graph: bool) -> float:
+    """Time a step of PWFN on a small network, in bfloat16, in an epoch of 200; a recording is a part of them."""
+    num_steps, batch_size = (5, 2) if IS_PRETENDED else (200, 128)
+    network = build_network(ModelConfig(name="cifar_resnet20"), num_classes=10, in_channels=3, image_size=32, seed=0)
+    with with_gpu():
+        images = torch.randn(batch_size, 3, 32, 32).to("cuda", memory_format=torch.channels_last)
+        batches = [(images, torch.zeros(batch_size, dtype=torch.int64).to("cuda"))] * num_steps
+        learner = pwfn_step(network.to("cuda"), 0.5)
+
+        def epoch() -> float:
+            return train_epoch(
+                learner, batches, precision="bfloat16", replicas=Replicas(), label="one", cuda_graph=cuda_graph
+            )
+
+        epoch()  # compiles
+        return timed(images.device, epoch)[0] / num_steps
+
+
 def clustering() -> bool:
     """Cluster the same weights on both devices: every number must be the same, to the last bit."""
     differing = []
@@ -114,4 +160,5 @@ def clustering() -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(not {"fused": fused, "trials": trials, "clustering": clustering}[sys.argv[1]]())
+    parts = {"fused": fused, "trials": trials, "graphs": graphs, "clustering": clustering}
+    sys.exit(not parts[sys.argv[1]]())

@@ -84,6 +84,17 @@ CASES = {
     "kmeans by tensor": {"method": KmeansConfig(scope="tensor")},
 }  # fmt: skip
 
+GRAPHED = {
+    "pwfn": {
+        "method": PwfnConfig(fractions=HALVES, b=4, max_order=2),
+        "training": {"lr_schedule": "cosine", "distillation": 0.5, "precision": "bfloat16"},
+    },
+    "wfn": {"method": WfnConfig(fractions=HALVES, delta=0.1), "training": {"settle_epochs": 1, "lr": 0.02}},
+}  # fmt: skip
+"""Trials whose steps may be launched as one graph."""
+GRAPHED_STEPS = 7
+"""Steps in each of their epochs."""
+
 COMPARED = (
     "state", "failure_message", "val_top1", "test_top1", "unique_values", "entropy_bits", "sparsity", "float_val_top1",
     "ensemble_test_top1", "micro_batches",
@@ -107,6 +118,13 @@ def config(
         baseline=BaselineConfig(epochs=1, batch_size=32, lr=0.05, allow_chance=True),
         method=method,
     )  # fmt: skip
+
+
+def graphed_config(case: str, wished: bool) -> TrialConfig:
+    """One of these trials, with a graph or without."""
+    of = GRAPHED[case]
+    training = {**of["training"], "cuda_graph": wished}
+    return config(method=of["method"], training=training, train_images=32 * GRAPHED_STEPS)
 
 
 def run(of: TrialConfig, device: str, folder: str | None = None) -> dict:

@@ -8,10 +8,13 @@ import pytest
 import small_trials  # before torch
 import torch
 from pretended_cuda import ledger, pretended_cuda
-from small_trials import CASES, COMPARED, config, phases, run
+from small_trials import CASES, COMPARED, GRAPHED_STEPS, config, graphed_config, phases, run
 
 import pwfn.training
 from pwfn.config import PwfnConfig
+from pwfn.descent import Descent
+from pwfn.graphs import EAGER_STEPS
+from pwfn.methods.pwfn.method import PosteriorLearner
 from pwfn.methods.pwfn.posterior import Posterior
 from pwfn.trial import opening
 
@@ -170,3 +173,42 @@ def test_what_stays_on_the_device_is_found():
     with planted(pwfn.training.Learner, "step", that_keeps_its_gradient):
         *_, left = measured(config(**SHORT, train_images=32, images=32))
     assert tuple(kept[0].shape) in left
+
+
+def graphed(case, wished=True):
+    """Row of a trial with so many steps in each of two epochs."""
+    row, *_ = measured(graphed_config(case, wished))
+    return row
+
+
+@functools.cache
+def numbers_without_graph(case):
+    row = graphed(case, wished=False)
+    assert ledger.launches["train", "graph"] == 0
+    return {name: row.get(name) for name in COMPARED}
+
+
+@pytest.mark.parametrize("case", ["pwfn", pytest.param("wfn", marks=pytest.mark.slow)])
+def test_steps_that_are_launched_as_one_graph_give_the_same_row(case):
+    row = graphed(case)
+    assert row["state"] == "complete", row["failure_message"]
+    assert ledger.launches["train", "graph"] >= 2 * (GRAPHED_STEPS - EAGER_STEPS)
+    assert {name: row.get(name) for name in COMPARED} == numbers_without_graph(case)
+
+
+def test_a_learning_rate_inside_a_graph_is_found():
+    with planted(Descent, "write_lrs_", lambda before: lambda self: None):
+        row = graphed("pwfn")
+    assert row["state"] == "complete"
+    assert {name: row.get(name) for name in COMPARED} != numbers_without_graph("pwfn")
+
+
+def test_what_a_graph_cannot_hold_is_named():
+    for owner, name, change in (
+        (PosteriorLearner, "generators", lambda before: lambda self: []),
+        (Posterior, "fill_sigma_gradient_and_square_", that_asks_for_a_number),
+    ):
+        with planted(owner, name, change):
+            row = graphed("pwfn")
+        assert row["state"] == "failed"
+        assert "training.cuda_graph: a step of this network cannot be recorded" in row["failure_message"]

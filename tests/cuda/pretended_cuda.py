@@ -6,8 +6,9 @@ kernels that are launched and the bytes that they move, and can be told to fail 
 broken, or to round like one that uses TF32.
 
 It must be imported before torch, in a process of its own, and used inside `pretended_cuda()`. Everything runs in the
-order of the program; what another stream has made is refused where a GPU could use it too early or free it too early.
-It cannot show a GPU's own arithmetic, its speed, its memory or NCCL.
+order of the program; what a GPU could do too early, as one stream does not wait for another, is refused. A CUDA graph
+is the operations that were asked for, on the memory that they had. The device cannot show a GPU's own arithmetic, its
+speed, its memory or NCCL.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ ctypes.CDLL(os.environ["PRETENDED_CUDA_GUARD"])  # guard.cpp, compiled
 
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes  # noqa: E402
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten  # noqa: E402
 
 CUDA = torch.device("cuda", 0)
@@ -118,6 +119,8 @@ class Ledger:
             self.undetermined[self.phase, name, _line_of_ours()] += 1
 
     def wait(self, what: str) -> None:
+        if _Graph.recording is not None:
+            raise RuntimeError(f"{what}: operation not permitted when stream is capturing")
         self.waits[self.phase, what, _line_of_ours()] += 1
 
     def num_waits(self, phase: str) -> int:
@@ -148,22 +151,31 @@ def _line_of_ours() -> str:
 
 
 class _Stream:
-    """A queue of kernels; it knows how much other queues had made when it last waited for them."""
+    """A queue of kernels; it knows how far other queues were when it last waited for them."""
 
     current: _Stream
 
     def __init__(self, device=None) -> None:
-        self.num_made = 0
+        self.time = 0
         self.waited: Counter[_Stream] = Counter()
+        self.freed: list[tuple[_Stream, int]] = []
+        """Who used memory of this queue that is free again, and when."""
 
     def wait_stream(self, other: _Stream) -> None:
-        self.waited[other] = other.num_made
+        self.waited[other] = other.time
 
-    def check(self, tensors: list[OnDevice]) -> None:
+    def launch(self, tensors: list[OnDevice]) -> None:
+        """Let a kernel use some tensors."""
+        self.time += 1
+        if any(self.waited[user] < when for user, when in self.freed):
+            raise StreamError("memory is used again that another stream may still use: record_stream is missing")
+        self.freed.clear()
         for each in tensors:
-            stream, number = each.made_by
-            if stream is not self and not (self.waited[stream] >= number and self in each.recorded):
-                raise StreamError("a tensor of another stream is used: wait_stream and record_stream come first")
+            maker, when = each.made_by
+            if maker is not self:
+                if self.waited[maker] < when:
+                    raise StreamError("a tensor of another stream is used too early: wait_stream is missing")
+                each.used_by[self] = self.time
 
 
 _Stream.current = _Stream()
@@ -178,14 +190,68 @@ def _on_stream(stream: _Stream) -> Iterator[None]:
         _Stream.current = before
 
 
+class _Graph:
+    """Operations in the order in which they were asked for, with the memory that they had."""
+
+    recording: _Graph | None = None
+
+    def __init__(self) -> None:
+        self.operations: list[tuple[Callable, tuple, dict, list[Tensor]]] = []
+        self.generators: list[torch.Generator] = []
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        self.generators.append(generator)
+
+    def replay(self) -> None:
+        ledger.launch("graph", 0)
+        with _disable_current_modes(), torch.no_grad():
+            for function, args, kwargs, made in self.operations:
+                for old, new in zip(made, filter(_is_tensor, tree_leaves(function(*args, **kwargs))), strict=True):
+                    if old.data_ptr() != new.data_ptr():  # neither a view nor changed in place
+                        old.copy_(new)
+
+
+@contextmanager
+def _recording(graph: _Graph, *, stream: _Stream, capture_error_mode: str) -> Iterator[None]:
+    """Inside, nothing happens on the device, but the graph learns what was asked for."""
+    storages = [reference().held.untyped_storage() for reference in ledger._live.values() if reference() is not None]
+    before = {storage.data_ptr(): (storage, storage.clone()) for storage in storages}
+    states = torch.get_rng_state(), [generator.get_state() for generator in graph.generators]
+    _Graph.recording = graph
+    try:
+        yield
+    finally:
+        _Graph.recording = None
+        for *_, made in graph.operations:
+            for each in made:
+                if each.is_floating_point() and each.untyped_storage().data_ptr() not in before:
+                    each.detach().fill_(math.nan)
+        for storage, copied in before.values():
+            storage.copy_(copied)
+        torch.set_rng_state(states[0])
+        for generator, state in zip(graph.generators, states[1], strict=True):
+            generator.set_state(state)
+
+
+def _run(function, args, kwargs):
+    """Run an operation on what tensors hold; a graph that is recorded learns of it."""
+    result = function(*args, **kwargs)
+    if _Graph.recording is not None:
+        made = list(filter(_is_tensor, tree_leaves(result)))
+        _Graph.recording.operations.append((function, args, kwargs, made))
+    return result
+
+
 class OnDevice(Tensor):
     """A tensor that says cuda:0; `held` is the CPU tensor with its numbers."""
 
     held: Tensor
     made_by: tuple[_Stream, int]
-    """The stream on which it was made, and how much that had made then."""
+    """The stream on which it was made, and when."""
+    used_by: dict[_Stream, int]
+    """Others that have used it, and when they did last."""
     recorded: set[_Stream]
-    """Others that are known to use its memory."""
+    """Others that the allocator knows to use it."""
 
     @staticmethod
     def __new__(cls, held: Tensor) -> OnDevice:
@@ -194,8 +260,7 @@ class OnDevice(Tensor):
             layout=held.layout, device=CUDA, requires_grad=False,
         )  # fmt: skip
         new.held = held
-        _Stream.current.num_made += 1
-        new.made_by, new.recorded = (_Stream.current, _Stream.current.num_made), set()
+        new.made_by, new.used_by, new.recorded = (_Stream.current, _Stream.current.time), {}, set()
         ledger.note(new)
         return new
 
@@ -226,6 +291,9 @@ class OnDevice(Tensor):
 
     def record_stream(self, stream: _Stream) -> None:
         self.recorded.add(stream)
+
+    def __del__(self) -> None:
+        self.made_by[0].freed += [(user, when) for user, when in self.used_by.items() if user not in self.recorded]
 
     def __deepcopy__(self, memo):
         if id(self) not in memo:
@@ -260,7 +328,7 @@ def _dispatch(func, args, kwargs):
     if not is_for_device and not on_device:
         return func(*args, **kwargs)
     ledger.before(name, leaves)
-    _Stream.current.check(on_device)
+    _Stream.current.launch(on_device)
     _check_devices(func, name, args, leaves, on_device)
     if name in WAITING:
         ledger.wait(name)
@@ -278,9 +346,8 @@ def _dispatch(func, args, kwargs):
     ledger.note_undetermined(name, args, leaves)
     if name == "kthvalue" and args[0].shape[args[1] if len(args) > 2 else -1] > MOST_BY_KTHVALUE:
         raise RuntimeError(f"kthvalue of {args[0].shape[-1]} values: one thread block would sort them")
-    result = func(*inner_args, **inner_kwargs)
-    if name in ("convolution", "convolution_backward"):
-        result = _brought_together(name, inner_args, result)
+    is_convolution = name in ("convolution", "convolution_backward")
+    result = _run(functools.partial(_convolved, func) if is_convolution else func, inner_args, inner_kwargs)
     if name not in NO_KERNEL:
         _count(func, name, args, kwargs, on_device, result)
     known = {id(each.held): each for each in on_device}  # what is changed in place stays the same tensor
@@ -293,15 +360,16 @@ def _dispatch(func, args, kwargs):
     return tree_map(wrapped, result)
 
 
-def _brought_together(name, args, result):
-    """Count what brings the tensors of a convolution into one layout; its gradients have it, as with cuDNN."""
-    tensors = list(filter(_is_tensor, args[: 2 if name == "convolution" else 3]))
+def _convolved(func, *args):
+    """Bring the tensors of a convolution into one layout, which its results have, as cuDNN does, and count that."""
+    is_forward = func._schema.name == "aten::convolution"
+    result, tensors = func(*args), list(filter(_is_tensor, args[: 2 if is_forward else 3]))
     if not any(each.ndim == 4 and _lies_channels_last(each) and not each.is_contiguous() for each in tensors):
         return result
     for each in tensors:
         if not _lies_channels_last(each):
             ledger.launch("to channels last", 2 * _bytes(each))
-    if name == "convolution":
+    if is_forward:
         return result.contiguous(memory_format=torch.channels_last)
     *gradients, of_bias = result
     return *(
@@ -393,7 +461,7 @@ def _one_kernel(function, **options):
         held_args, held_kwargs = tree_unflatten([_held(each) for each in leaves], structure)
         given = [_held(each) for each in tensors]
         with _Touched(given) as touched:
-            result = function(*held_args, **held_kwargs)
+            result = _run(function, held_args, held_kwargs)
         new = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
         moved = [given[index] for index in (*touched.read, *touched.written)] + new
         ledger.launch(f"fused {function.__name__}", sum(map(_bytes, moved)), 1 + len(new))
@@ -424,6 +492,10 @@ def _check_devices(func, name, args, leaves, on_device) -> None:
 def _check_generator(generator, on_device: bool, name: str) -> None:
     if generator is not None and (generator._cdata in _generators_of_device) != on_device:
         raise RuntimeError(f"{name}: Expected a '{'cuda' if on_device else 'cpu'}' device type for generator")
+    if generator is None or _Graph.recording is None:
+        return
+    if generator._cdata not in [each._cdata for each in _Graph.recording.generators]:
+        raise RuntimeError("Attempt to increase offset for a CUDA generator not in capture mode.")
 
 
 def _copied_to(func, args, kwargs, target):
@@ -434,13 +506,13 @@ def _copied_to(func, args, kwargs, target):
         ledger.wait("copy to the CPU")
     if goes_there and not is_there and not kwargs.get("non_blocking"):
         ledger.wait("copy to the device")
-    _Stream.current.check([source] if is_there else [])
+    _Stream.current.launch([source] if is_there else [])
     if goes_there:
         ledger.before("_to_copy", [source])
     inner = {name: value for name, value in kwargs.items() if name != "pin_memory"}
     if target is not None:
         inner["device"] = torch.device("cpu")
-    result = func(_held(source), **inner)
+    result = _run(func, (_held(source),), inner)
     if goes_there or is_there:
         ledger.launch("_to_copy", _bytes(_held(source)) + _bytes(result))
     return OnDevice(result if result is not source else result.clone()) if goes_there else result
@@ -448,8 +520,11 @@ def _copied_to(func, args, kwargs, target):
 
 def _copied_into(func, args, kwargs):
     into, source = args[:2]
+    _Stream.current.launch([each for each in (into, source) if isinstance(each, OnDevice)])
     waits_not = bool(args[2]) if len(args) > 2 else bool(kwargs.get("non_blocking"))
-    func(_held(into), _held(source))
+    if _Graph.recording is not None and isinstance(into, OnDevice) and not isinstance(source, OnDevice):
+        raise RuntimeError("a copy to the device: operation not permitted when stream is capturing")
+    _run(func, (_held(into), _held(source)), {})
     if isinstance(source, OnDevice) and not isinstance(into, OnDevice):
         ledger.wait("copy to the CPU")
     if isinstance(into, OnDevice) and not isinstance(source, OnDevice) and not waits_not:
@@ -502,7 +577,8 @@ def pretended_cuda() -> Iterator[None]:
         "is_bf16_supported": lambda *args, **kwargs: True, "device_count": lambda: 1, "manual_seed": nothing,
         "manual_seed_all": nothing, "is_current_stream_capturing": lambda: False, "empty_cache": nothing,
         "get_rng_state": lambda device=None: torch.get_rng_state(), "set_rng_state": nothing, "Stream": _Stream,
-        "stream": _on_stream, "current_stream": lambda device=None: _Stream.current,
+        "stream": _on_stream, "current_stream": lambda device=None: _Stream.current, "CUDAGraph": _Graph,
+        "graph": _recording,
     }  # fmt: skip
     before = {name: getattr(torch.cuda, name) for name in replaced}
     generator, compiler = torch.Generator, torch.compile

@@ -6,14 +6,14 @@ import functools
 from contextlib import contextmanager
 
 import pretended_cuda  # noqa: F401  (before torch)
-from cases import CASES, COMPARED, config, run
+from cases import CASES, COMPARED, GRAPHED_STEPS, config, graphed_config, run
 from pretended_cuda import ledger
 
 import pwfn.methods.gpfq.method
 import pwfn.task
 import pwfn.trial.float_network
 
-__all__ = ["CASES", "COMPARED", "PHASES", "config", "phases", "run"]
+__all__ = ["CASES", "COMPARED", "GRAPHED_STEPS", "PHASES", "config", "graphed_config", "phases", "run"]
 
 PHASES = {
     "train": (pwfn.task, "train_epoch"),

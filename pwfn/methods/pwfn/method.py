@@ -263,6 +263,10 @@ class PosteriorLearner(Learner):
             descent.update()
         posterior.limit_()
 
+    def generators(self) -> list[torch.Generator]:
+        """A step draws the noise."""
+        return [self.generator]
+
     def state(self) -> dict[str, Tensor]:
         """Copy where the noise stands, too."""
         return {**super().state(), "generator": self.generator.get_state()}

@@ -174,3 +174,7 @@ class PulledLearner(Learner):
             else:
                 add_pull_(gradient[: len(self.free)], self._slope, strength)
         self.descent.step()
+
+    def generators(self) -> list[torch.Generator]:
+        """A step draws nothing."""
+        return []
