@@ -7,13 +7,16 @@ exception, and while a command begins, nothing is lost.
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
+
+Result = TypeVar("Result")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _words: list[str | None] = [None]
@@ -21,6 +24,8 @@ _words: list[str | None] = [None]
 _listens: list[bool] = []
 _last: list[float] = []
 """When SIGTERM came."""
+SECONDS_BETWEEN_LOOKS = 0.2
+"""Time between two looks of `in_thread`."""
 SAME_SECONDS = 1.0
 """`timeout` and others send SIGTERM to the process and, a moment later, to its group: that counts as one."""
 
@@ -128,3 +133,30 @@ def _end(number: int, words: str | None) -> NoReturn:
     with suppress(OSError):
         os.write(2, f"{signal.Signals(number).name}: {words}\n".encode())
     os._exit(128 + number)
+
+
+def in_thread(run: Callable[[], Result], look: Callable[[], None] = lambda: None) -> Result:
+    """Call a function in a thread and wait for it here, so that signals are heard as before.
+
+    Where Ray Train (2.60) runs in the main thread, it takes Ctrl-C for good, and keeps its controller for that.
+
+    Args:
+        run: the function; whatever it raises is raised here.
+        look: is called in this thread while it waits, several times a second.
+    """
+    results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+    errors: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            results.put(run())
+        except BaseException as error:
+            errors.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while results.empty() and errors.empty():
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        look()
+    if not errors.empty():
+        raise errors.get()
+    return results.get()

@@ -6,10 +6,7 @@ import datetime as dt
 import functools
 import json
 import logging
-import queue
 import signal
-import threading
-import time
 from collections.abc import Callable
 
 from rich.console import Console
@@ -22,7 +19,7 @@ from pwfn.results.store import ResultsStore
 from pwfn.search.study import code_card, of_code, of_inputs, record_understood, show
 from pwfn.space.declaration import CHECKPOINT_MINUTES
 from pwfn.space.space import SearchSpace
-from pwfn.stopping import Stopped, by_request
+from pwfn.stopping import Stopped, by_request, in_thread
 from pwfn.sweep.hand_numbers import take_up
 from pwfn.sweep.ownership import read_drivers
 from pwfn.trial.decision import Decision
@@ -34,9 +31,6 @@ from pwfn.trial.understood import understand
 from pwfn.trial.understood_lines import Understood, format_understood
 
 log = logging.getLogger(__name__)
-
-SECONDS_BETWEEN_LOOKS = 0.2
-"""Time between two looks whether a trial of several workers has ended, or a signal has come."""
 
 
 def config_of_space(space: SearchSpace) -> TrialConfig:
@@ -195,34 +189,25 @@ def _run_on_cluster(
 
 
 def _until_asked(run: Callable[[], Row | None], stop: Callable[[], None]) -> Row:
-    """Run a trial in a thread, as Ray Train takes Ctrl-C for itself in the main one; call `stop` once a signal comes.
+    """Run a trial, and call `stop` once a signal comes.
 
     Raises:
         KeyboardInterrupt: the trial has stopped, or a second signal came.
     """
-    found: queue.SimpleQueue[Row | BaseException | None] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            found.put(run())
-        except BaseException as error:
-            found.put(error)
-
     came = Came()
     is_told = False
+
+    def look() -> None:
+        nonlocal is_told
+        if came.number and not is_told:
+            stop()
+            is_told = True
+
     with by_request(came.note, lambda: came.number != 0):
-        threading.Thread(target=work, daemon=True).start()
-        while found.empty():
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-            if came.number and not is_told:
-                stop()
-                is_told = True
-    outcome = found.get()
-    if isinstance(outcome, BaseException):
-        raise outcome
-    if outcome is None:
+        row = in_thread(run, look)
+    if row is None:
         raise Stopped(came.number)
-    return outcome
+    return row
 
 
 class Came:

@@ -16,6 +16,7 @@ from pwfn.float_network import baseline_key, nobody_is_told
 from pwfn.replicas import Replicas
 from pwfn.results.files import RefusedError
 from pwfn.results.store import ResultsStore
+from pwfn.stopping import in_thread
 from pwfn.sweep.float_board import Teller
 from pwfn.sweep.lost import RESTARTS, cause_of_loss, lost_row
 from pwfn.sweep.placement import of_worker
@@ -80,7 +81,7 @@ def train_float_network(config: TrialConfig, store: ResultsStore, tell: Teller, 
         return
     arguments = {"config": config, "store": store, "tell": tell, "checkpoint_minutes": checkpoint_minutes}
     try:
-        _make_trainer(_work_on_float_network, arguments, f"baseline-{key}", config, store, RESTARTS).fit()
+        in_thread(_make_trainer(_work_on_float_network, arguments, f"baseline-{key}", config, store, RESTARTS).fit)
     except train.WorkerGroupError as error:
         (cause, *_) = error.worker_failures.values()
         refusal = getattr(cause, "cause", cause)

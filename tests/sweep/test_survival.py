@@ -109,7 +109,7 @@ def test_a_trial_that_eats_memory_goes_on_with_smaller_parts_of_its_batches(clus
 
 
 def test_sigkill_of_ray_trains_controller(cluster, tmp_path):
-    overrides = ("training.rest_epochs=60", "resources.workers=2")
+    overrides = ("training.rest_epochs=200", "resources.workers=2")
     reference, _ = sweep(tmp_path / "undisturbed", *overrides, trials=1)
     store = ResultsStore(str(tmp_path / "disturbed"), "small")
     thread = when(first_round_of(store, "0000"), lambda: kill("TrainController"))
