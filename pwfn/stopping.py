@@ -7,11 +7,11 @@ exception, and while a command begins, nothing is lost.
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn, TypeVar
@@ -144,19 +144,16 @@ def in_thread(run: Callable[[], Result], look: Callable[[], None] = lambda: None
         run: the function; whatever it raises is raised here.
         look: is called in this thread while it waits, several times a second.
     """
-    results: queue.SimpleQueue[Result] = queue.SimpleQueue()
-    errors: queue.SimpleQueue[BaseException] = queue.SimpleQueue()
+    future: Future[Result] = Future()
 
     def work() -> None:
         try:
-            results.put(run())
+            future.set_result(run())
         except BaseException as error:
-            errors.put(error)
+            future.set_exception(error)
 
-    threading.Thread(target=work, daemon=True).start()
-    while results.empty() and errors.empty():
+    threading.Thread(target=work, daemon=True).start()  # an executor would wait for it at the end of the program
+    while not future.done():
         time.sleep(SECONDS_BETWEEN_LOOKS)
         look()
-    if not errors.empty():
-        raise errors.get()
-    return results.get()
+    return future.result()

@@ -63,9 +63,9 @@ def make_baselines(
     with watched(console) as tell:
         make = functools.partial(_make_baseline, store=store, checkpoint_minutes=checkpoint_minutes, tell=tell)
         _for_each_float_network(make, alone)
-        for config in several:
+        if several:
             from pwfn.sweep.distributed import train_float_network
-
+        for config in several:
             train_float_network(config, store, tell, checkpoint_minutes=checkpoint_minutes)
 
 
