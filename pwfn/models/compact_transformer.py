@@ -100,7 +100,9 @@ STEM_CHANNELS = 64
 
 def _convolution(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
     convolution = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
-    return convolution, nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)
+    # The paper has ReLU before the pooling. The largest value of a window is the same either way, and so is its
+    # gradient; after the pooling there is a quarter as much to do.
+    return convolution, nn.MaxPool2d(3, stride=2, padding=1), nn.ReLU()
 
 
 def _pooled(side: int) -> int:

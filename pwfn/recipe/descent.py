@@ -16,6 +16,7 @@ from pwfn.data.contract import Preprocessing
 from pwfn.data.transforms import automatic_augmentation
 from pwfn.descent import Descent
 from pwfn.errors import UserError, first_line, nearest_names
+from pwfn.muon import use_float32_where_bfloat16_is_slow
 from pwfn.parameters import FlatParameters
 from pwfn.replicas import Replicas
 
@@ -93,6 +94,7 @@ def make_optimizer(network: nn.Module, config: BaselineConfig) -> torch.optim.Op
         UserError: timm has no such optimiser, or refuses an argument.
     """
     name = str(config.opt)
+    use_float32_where_bfloat16_is_slow()
     if name in RANDOM:
         raise UserError(f"baseline.opt={name} draws random numbers that no checkpoint keeps; use another optimiser")
     try:

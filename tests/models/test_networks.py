@@ -153,6 +153,21 @@ def test_a_compact_transformer_has_layer_norms_and_pools_its_tokens() -> None:
     torch.testing.assert_close(network(images), network.head(tokens.mean(dim=1)))
 
 
+def test_the_stem_of_a_compact_transformer_gives_what_the_paper_order_gives() -> None:
+    network = timm.create_model("cifar_cct2")
+    papers = copy.deepcopy(network.stem)
+    for conv in (0, 3):  # convolution, ReLU, pooling
+        papers[conv + 1], papers[conv + 2] = papers[conv + 2], papers[conv + 1]
+    assert [type(layer).__name__ for layer in papers] == ["Conv2d", "ReLU", "MaxPool2d"] * 2
+    images = torch.randn(3, 3, 32, 32)
+    tokens, expected = network.stem(images), papers(images)
+    assert torch.equal(tokens, expected)
+    tokens.square().sum().backward()
+    expected.square().sum().backward()
+    for ours, theirs in zip(network.stem.parameters(), papers.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 def test_a_compact_transformer_refuses_another_image_size() -> None:
     network = timm.create_model("cifar_cct2")
     with pytest.raises(RuntimeError, match="size of tensor"):

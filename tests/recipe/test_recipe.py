@@ -7,7 +7,7 @@ import pwfn.torchvision_shim  # noqa: F401  (before timm)
 # isort: split
 import pytest
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers, muon
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, one_hot
@@ -185,3 +185,13 @@ def test_automatic_augmentation_changes_images_the_same_way_from_any_step_on(cha
         assert torch.equal(labels, labels_again)
     assert all(map(torch.equal, (labels for _, labels in whole), (labels for _, labels in plain)))
     assert not any(map(torch.equal, (images for images, _ in whole), (images for images, _ in plain)))
+
+
+def test_muon_computes_in_what_the_cpu_has():
+    descent_of(small_network(), opt="muon")
+    has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    gradient = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    orthogonal = muon.zeropower_via_newtonschulz(gradient, 8, [(1.5, -0.5, 0.0)] * 20)
+    assert orthogonal.dtype == (torch.bfloat16 if has_bfloat16 else torch.float32)
+    left, _, right = torch.linalg.svd(gradient, full_matrices=False)
+    torch.testing.assert_close(orthogonal.float(), left @ right, atol=0.05, rtol=0)
