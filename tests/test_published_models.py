@@ -12,7 +12,7 @@ from pwfn.export.contents import read_contents
 from pwfn.results.store import ResultsStore
 
 DOCS = Path(__file__).parents[1] / "docs"
-FILES = sorted((DOCS / "results" / "models").glob("*.safetensors"))
+FILES = sorted((DOCS / "results" / "models").glob("*.pwfn.safetensors"))
 IDS = [path.name for path in FILES]
 LARGEST = 200_000
 TOLERANCE = {"float32": 0.02, "bfloat16": 0.5}

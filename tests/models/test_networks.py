@@ -7,6 +7,7 @@ import pwfn.torchvision_shim  # noqa: F401  (before timm)
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -25,24 +26,38 @@ def _accuracy(network: nn.Module, data: Data, split: str) -> float:
     return float(torch.cat(hits).float().mean())
 
 
-def _published_resnet(depth: int, shared_data: Path, test_images: int | None) -> float:
-    """Test accuracy of the published CIFAR-10 ResNet of a depth."""
-    checkpoint = str(shared_data / "resnet_cifar10" / f"resnet{depth}.safetensors")
-    config = ModelConfig(name=f"cifar_resnet{depth}", checkpoint=checkpoint)
-    network = build_network(config, num_classes=10, in_channels=3)
+def _test_accuracy(name: str, checkpoint: Path, shared_data: Path, test_images: int | None = None) -> float:
+    """Accuracy of a float network on CIFAR-10's test images, or on the first of them."""
+    network = build_network(ModelConfig(name=name, checkpoint=str(checkpoint)), num_classes=10, in_channels=3)
     limits = {"train_images": 1, "validation_images": 1, "test_images": test_images}
     source = open_source(DataConfig(name="parquet", root=str(shared_data / "cifar10"), **limits), seed=0)
-    return _accuracy(network, source.prepare(preprocessing_of(network), CPU), "test")
+    return _accuracy(network.eval(), source.prepare(preprocessing_of(network), CPU), "test")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("depth", "published"), [(20, 0.9173), (32, 0.9263)])
 def test_published_resnet_has_its_published_accuracy(depth: int, published: float, shared_data: Path) -> None:
-    assert _published_resnet(depth, shared_data, None) == pytest.approx(published, abs=1e-6)
+    checkpoint = shared_data / "resnet_cifar10" / f"resnet{depth}.safetensors"
+    assert _test_accuracy(f"cifar_resnet{depth}", checkpoint, shared_data) == pytest.approx(published, abs=1e-6)
 
 
 def test_published_resnet_on_a_part_of_the_test_set(shared_data: Path) -> None:
-    assert _published_resnet(20, shared_data, 600) == pytest.approx(0.9173, abs=0.03)  # +-0.011 is one sigma
+    checkpoint = shared_data / "resnet_cifar10" / "resnet20.safetensors"
+    found = _test_accuracy("cifar_resnet20", checkpoint, shared_data, test_images=600)
+    assert found == pytest.approx(0.9173, abs=0.03)  # +-0.011 is one sigma
+
+
+COMPACT_TRANSFORMER = Path(__file__).parents[2] / "docs" / "results" / "models" / "cct4-float.safetensors"
+
+
+def test_our_compact_transformer_is_small() -> None:
+    assert COMPACT_TRANSFORMER.stat().st_size < 1_000_000
+    assert {tensor.dtype for tensor in load_file(COMPACT_TRANSFORMER).values()} == {torch.float16}
+
+
+@pytest.mark.slow
+def test_our_compact_transformer_has_its_accuracy(shared_data: Path) -> None:
+    assert _test_accuracy("cifar_cct4", COMPACT_TRANSFORMER, shared_data) == pytest.approx(0.8786, abs=0.0003)
 
 
 @pytest.mark.parametrize(
