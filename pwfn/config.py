@@ -255,29 +255,21 @@ def _as_tuple(numbers: Any) -> Any:
 class OptimizationConfig(_Frozen):
     """An optimiser, its learning rate and its batches."""
 
-    optimizer: Literal["sgd", "adam", "muon"] = "sgd"
-    """SGD with momentum, Adam (betas 0.9, 0.999), or timm's Muon: each matrix moves by the orthogonal matrix next to
-    its averaged gradient, a convolution's kernels side by side in one matrix; all else gets AdamW. Muon serves
-    `training` with qat; in `baseline` it is `opt: muon`."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """SGD with momentum, or Adam (betas 0.9, 0.999)."""
     lr: Positive = 0.001
     """Learning rate at the start of the schedule."""
     lr_schedule: Literal["constant", "cosine"] = "constant"
     """constant: the learning rate stays. cosine: it falls to zero along half a cosine. The schedule of `training`
     starts again in every round (with qat in every stage)."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD and Muon; Adam ignores it."""
+    """Momentum of SGD; Adam ignores it."""
     weight_decay: NonNegative = 1e-4
     """Factor of the L2 penalty, which is added to the gradient of everything that is trained."""
     clip_norm: Positive | None = 1.0
     """Largest norm of the gradient; a larger gradient is scaled down to this norm. None: no limit."""
     batch_size: Count = 128
     """Number of images per training step, over all workers together."""
-
-    def _require_defaults(self, names: tuple[str, ...], needed: str) -> None:
-        """Raise ValueError for a field that has no effect without another one."""
-        for name in names:
-            if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
-                raise ValueError(f"{name}={getattr(self, name)} has no effect without {needed}")
 
 
 class BaselineConfig(OptimizationConfig):
@@ -373,8 +365,6 @@ class BaselineConfig(OptimizationConfig):
 
     @model_validator(mode="after")
     def _one_optimizer(self) -> BaselineConfig:
-        if self.optimizer == "muon":
-            raise ValueError("optimizer=muon is not allowed in baseline; use opt: muon, which has timm's arguments")
         if self.opt is None:
             self._require_defaults(OF_OPT, "opt, an optimiser of timm.optim")
             return self
@@ -404,6 +394,12 @@ class BaselineConfig(OptimizationConfig):
             self._require_defaults(("model_ema_decay", "model_ema_warmup"), "model_ema: true")
         return self
 
+    def _require_defaults(self, names: tuple[str, ...], needed: str) -> None:
+        """Raise ValueError for a field that has no effect without another one."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].get_default(call_default_factory=True):
+                raise ValueError(f"{name}={getattr(self, name)} has no effect without {needed}")
+
 
 OF_OPT = (
     "opt_kwargs", "layer_decay", "sched", "warmup_epochs", "warmup_lr", "min_lr", "cooldown_epochs", "decay_epochs",
@@ -415,9 +411,6 @@ OF_OPT = (
 class TrainingConfig(OptimizationConfig):
     """Training of a trial: before each fixing, and after the last one."""
 
-    fallback_lr_scale: Positive = 0.1
-    """muon: factor on the learning rate for all that is no matrix (biases, norm layers, shared values), which gets
-    AdamW."""
     start_epochs: Annotated[int, Field(ge=0)] = 1
     """Number of epochs before the first fixing."""
     start_fraction: Annotated[float, Field(gt=0, le=1)] = 0.05
@@ -455,12 +448,6 @@ class TrainingConfig(OptimizationConfig):
     """Number of epochs after the last fixing (with qat after each stage), for methods that train. They train what is
     not fixed, such as norm layers. With qat, and with pwfn unless `codebook: lattice`, they also train the shared
     values, each together with all its weights."""
-
-    @model_validator(mode="after")
-    def _changes_something(self) -> TrainingConfig:
-        if self.optimizer != "muon":
-            self._require_defaults(("fallback_lr_scale",), "optimizer: muon")
-        return self
 
 
 class EvaluationConfig(_Frozen):
@@ -850,16 +837,6 @@ class TrialConfig(_Frozen):
     def include_norm(self) -> bool:
         """Whether norm layers belong to the fixed set."""
         return isinstance(self.method, WfnConfig) and self.method.include_norm
-
-    @model_validator(mode="after")
-    def _muon_has_matrices(self) -> TrialConfig:
-        training = self.training
-        if training.optimizer == "muon" and isinstance(self.method, (PwfnConfig, WfnConfig)):
-            raise ValueError(
-                f"training.optimizer=muon moves whole matrices, but {self.method.name} holds single weights; "
-                "use sgd or adam, or method.name: qat"
-            )
-        return self
 
     @model_validator(mode="after")
     def _batches_divide(self) -> TrialConfig:

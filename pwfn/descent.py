@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pwfn.config import OptimizationConfig, TrainingConfig
+from pwfn.config import OptimizationConfig
 from pwfn.fused import fused
-from pwfn.parameters import FlatParameters, as_factor, copied, in_pieces
+from pwfn.parameters import as_factor, copied, in_pieces
 from pwfn.replicas import Replicas
 
 
@@ -32,8 +32,6 @@ class Descent:
         held: the entries that must not change, bool `(num_values,)`; None: none.
         lr_factors: length and factor on the learning rate of consecutive pieces of the buffer; None: one piece with
             factor 1.
-        matrices: the parameters with which the buffer begins; muon treats each of them by itself. The others do not
-            look at them.
     """
 
     def __init__(
@@ -46,7 +44,6 @@ class Descent:
         replicas: Replicas,
         held: Tensor | None = None,
         lr_factors: Sequence[tuple[int, float]] | None = None,
-        matrices: FlatParameters | None = None,
     ) -> None:
         self.values = values
         self.gradient = gradient
@@ -56,8 +53,6 @@ class Descent:
         groups = _groups(values, gradient, lr_factors or [(len(values), 1.0)], config.lr)
         self.is_fused = values.device.type == "cuda" and config.optimizer == "sgd"
         """Whether a step is two kernels."""
-        if config.optimizer == "muon" and matrices is not None:
-            _cut_first(groups, matrices)
         self.optimizer = _optimizer(groups, config) if not self.is_fused else FusedSgd(groups, config, self.free)
         self.scheduler = _scheduler(self.optimizer, config, num_steps)
 
@@ -103,7 +98,7 @@ class Descent:
             f"optimizer.{index}.{name}": tensor
             for index, tensors in self.optimizer.state_dict()["state"].items()
             for name, tensor in tensors.items()
-            if isinstance(tensor, Tensor)  # SGD has no momentum before the first step; muon knows its matrices again
+            if tensor is not None  # SGD has no momentum before the first step
         }
         lrs = torch.tensor([group["lr"] for group in self.optimizer.param_groups], dtype=torch.float64)
         return copied({**of_optimizer, "num_steps_done": torch.tensor(self.scheduler.last_epoch), "lrs": lrs})
@@ -242,29 +237,9 @@ def _groups(
     return groups
 
 
-def _cut_first(groups: list[dict[str, Any]], matrices: FlatParameters) -> None:
-    """Give the first group, in place of its one parameter, the matrices with which that begins, and what follows."""
-    [whole] = groups[0]["params"]
-    assert whole.grad is not None
-    lengths = [len(matrices.values), len(whole) - len(matrices.values)]
-    (begin, rest), (of_begin, of_rest) = torch.split(whole.detach(), lengths), torch.split(whole.grad, lengths)
-    groups[0]["params"] = []
-    for values, gradient in zip([*matrices.views(begin), rest], [*matrices.views(of_begin), of_rest], strict=True):
-        parameter = nn.Parameter(values, requires_grad=False)
-        parameter.grad = gradient
-        groups[0]["params"].append(parameter)
-
-
 def _optimizer(groups: list[dict[str, Any]], config: OptimizationConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adam":
         return torch.optim.Adam(groups, lr=config.lr, fused=True)
-    if isinstance(config, TrainingConfig) and config.optimizer == "muon":
-        from pwfn.muon import make_muon  # imports timm
-
-        muon: torch.optim.Optimizer = make_muon(
-            groups, lr=config.lr, momentum=config.momentum, fallback_lr_scale=config.fallback_lr_scale
-        )
-        return muon
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
 
 

@@ -16,8 +16,8 @@ from pwfn.data.contract import Preprocessing
 from pwfn.data.transforms import automatic_augmentation
 from pwfn.descent import Descent
 from pwfn.errors import UserError, first_line, nearest_names
-from pwfn.muon import use_float32_where_bfloat16_is_slow
 from pwfn.parameters import FlatParameters
+from pwfn.recipe.muon import use_float32_where_bfloat16_is_slow
 from pwfn.replicas import Replicas
 
 REFUSALS = (TypeError, ValueError, AssertionError, RuntimeError, LookupError, AttributeError)

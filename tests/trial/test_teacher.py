@@ -75,7 +75,6 @@ def test_a_model_whose_checkpoint_has_other_classes_is_refused(tmp_path):
         ({"mixup_mode": "pair"}, "mixup_mode=pair has no effect without mixup or cutmix above 0"),
         ({"remode": "rand"}, "remode=rand has no effect without reprob above 0"),
         ({"model_ema_decay": 0.9}, "model_ema_decay=0.9 has no effect without model_ema: true"),
-        ({"optimizer": "muon"}, "optimizer=muon is not allowed in baseline; use opt: muon"),
     ],
 )
 def test_fields_that_would_have_no_effect_are_refused(fields, message):

@@ -96,7 +96,6 @@ class SharedWeights:
             num_steps=num_steps,
             replicas=replicas,
             lr_factors=[(self.num_trained - begin, 1.0), (self.num_values, self.config.values_lr_ratio)],
-            matrices=None if hold_weights else self.flats[0],
         )
 
     @torch.no_grad()

@@ -9,13 +9,12 @@ from method_cases import SHORT, make_task
 from pydantic import ValidationError
 
 from pwfn.codebook import value_orders
-from pwfn.config import QatConfig, TrainingConfig, TrialConfig
+from pwfn.config import QatConfig, TrainingConfig
 from pwfn.errors import DivergedWeightsError, UserError
 from pwfn.methods import run_rounds
 from pwfn.methods.qat.learner import StraightThroughLearner
 from pwfn.methods.qat.method import Qat
 from pwfn.methods.qat.weights import SharedWeights
-from pwfn.muon import make_muon
 from pwfn.replicas import Replicas
 from pwfn.seeds import derive_seed
 from pwfn.training import train_epoch
@@ -50,47 +49,6 @@ def test_a_step_is_that_of_the_definition():
     torch.testing.assert_close(weights.latent, latent - 0.05 * gradient)
     means = torch.stack([gradient[nearest == index].mean() for index in range(5)])
     torch.testing.assert_close(weights.codebook, values - 0.3 * 0.05 * means)
-
-
-MUON = FINE.model_copy(update={"optimizer": "muon", "lr": 0.02, "momentum": 0.9, "fallback_lr_scale": 0.3})
-
-
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_muon_moves_the_matrices_of_the_latent_weights(channels_last):
-    task = make_task(method=QatConfig(num_values=5, weighting="plain"))
-    if channels_last:
-        task.network.to(memory_format=torch.channels_last)
-    weights = SharedWeights(task.parameter_sets, task.config.method)
-    weights.start_stage_(5, None)
-    descent = weights.descent(MUON, num_steps=9, replicas=Replicas())
-    theirs = [latent.clone(memory_format=torch.contiguous_format) for latent in weights.flats[0].views(weights.latent)]
-    theirs = [torch.nn.Parameter(latent) for latent in theirs]
-    values = torch.nn.Parameter(weights.codebook.clone())
-    groups = [{"params": theirs}, {"params": [values], "lr": 0.3 * 0.02}]
-    optimizer = make_muon(groups, lr=0.02, momentum=0.9, fallback_lr_scale=0.3)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(3):
-        weights.gradient.copy_(torch.randn(len(weights.gradient), generator=generator))
-        for parameter, gradient in zip(theirs, weights.flats[0].views(weights.weights_gradient), strict=True):
-            parameter.grad = gradient.clone(memory_format=torch.contiguous_format)
-        values.grad = weights.codebook_gradient.clone()
-        descent.step()
-        optimizer.step()
-    assert {parameter.ndim for parameter in theirs} >= {1, 4}
-    for ours, other in zip(weights.flats[0].views(weights.latent), theirs, strict=True):
-        torch.testing.assert_close(ours, other.detach())
-    torch.testing.assert_close(weights.codebook, values.detach())
-
-
-def test_a_training_with_muon_goes_on_after_any_round_to_the_same_end():
-    training = SHORT.model_copy(update={"optimizer": "muon", "lr": 0.02, "lr_schedule": "cosine"})
-    config = QatConfig(stages=(9, 4), stage_rounds=(1, 2), weighting="plain")
-    whole = Qat(make_task(training=training, method=config))
-    states = [dict(record.state()) for record in run_rounds(whole)]
-    for index, state in enumerate(states[:-1]):
-        again = Qat(make_task(training=training, method=config))
-        assert [record.round for record in run_rounds(again, state)] == list(range(index + 1, 3))
-        assert torch.equal(again.weights.values, whole.weights.values)
 
 
 def test_each_stage_ends_in_a_whole_network_and_goes_on_from_its_latent_weights():
@@ -206,19 +164,6 @@ def test_more_values_than_weights_are_refused():
 def test_what_makes_no_sense_is_refused(config, message):
     with pytest.raises(ValidationError, match=message):
         QatConfig(**config)
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"training": {"optimizer": "muon"}, "method": {"name": "pwfn"}}, "muon moves whole matrices, but pwfn holds"),
-        ({"training": {"optimizer": "muon"}, "method": {"name": "wfn"}}, "but wfn holds single weights"),
-        ({"training": {"fallback_lr_scale": 0.3}}, "fallback_lr_scale=0.3 has no effect without optimizer: muon"),
-    ],
-)
-def test_muon_without_whole_matrices_is_refused(config, message):
-    with pytest.raises(ValidationError, match=message):
-        TrialConfig.model_validate({"data": {"name": "digits"}, **config})
 
 
 def test_weights_that_are_not_finite_are_named():
