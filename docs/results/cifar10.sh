@@ -39,7 +39,7 @@ for seed in 0 1 2; do
         --set training.precision=float32 training.lr=0.001 training.steps_per_epoch=180 method.num_values=null \
         'method.stages=[16,8,4,3,2]' 'method.stage_rounds=[2,3,3,2,2]' method.later_lr_ratio=1.0
 done
-# Seed 2 of its first two stages, and 8 values, one of them zero, that few bits tell apart.
+# Seed 2 of the first two of these stages, and 8 values, one of them zero, with a price on bits.
 "$python" launchers/train.py --results "$results" --study third_staged_cifar10 --space qat_cifar10.yaml --seed 2 \
     --set training.precision=float32 training.channels_last=true training.lr=0.001 training.steps_per_epoch=180 \
     method.num_values=null 'method.stages=[16,8]' 'method.stage_rounds=[2,3]' method.later_lr_ratio=1.0
@@ -64,8 +64,8 @@ search --space extended_cifar10.yaml --study extended_resnet32 --trials 4 --conf
 search --space extended_cifar10.yaml --study longer_resnet32 --trials 1 --confirm 2 "${resnet32[@]}" \
     training.steps_per_epoch=90
 
-shown=({staged,third_staged,rate,longer_staged,steady_staged,extended,pwfn,wfn,gpfq,msq,kmeans,longer}_cifar10 {extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32)
-further=({fisher16,patient,gentle32,loaded}_cifar10)
+shown=({staged,longer_staged,steady_staged,extended,pwfn,wfn,gpfq,msq,kmeans,longer}_cifar10 {extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32)
+further=({third_staged,rate,fisher16,patient,gentle32,loaded}_cifar10)
 "$python" launchers/publish.py --results "$results" --study "${shown[@]}" "${further[@]}" --out "$pages"
 "$python" launchers/report.py --results "$pages" --study "${shown[@]}" --out "$results/report-cifar10"
 cp "$results"/report-cifar10/{front-*-test.png,front.md} "$pages"

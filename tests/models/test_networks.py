@@ -31,7 +31,7 @@ def _test_accuracy(name: str, checkpoint: Path, shared_data: Path, test_images: 
     network = build_network(ModelConfig(name=name, checkpoint=str(checkpoint)), num_classes=10, in_channels=3)
     limits = {"train_images": 1, "validation_images": 1, "test_images": test_images}
     source = open_source(DataConfig(name="parquet", root=str(shared_data / "cifar10"), **limits), seed=0)
-    return _accuracy(network.eval(), source.prepare(preprocessing_of(network), CPU), "test")
+    return _accuracy(network, source.prepare(preprocessing_of(network), CPU), "test")
 
 
 @pytest.mark.slow
