@@ -32,3 +32,8 @@ def expand_path(text: str, field: str) -> Path:
         return os.environ[name]
 
     return Path(_VARIABLE.sub(value, text)).expanduser()
+
+
+def variables_in(text: str) -> set[str]:
+    """Return the names of all `${NAME}` in a text."""
+    return set(_VARIABLE.findall(text))

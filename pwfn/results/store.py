@@ -38,6 +38,7 @@ from pwfn.errors import UserError
 from pwfn.naming import COMPACTED, PointName, age, is_compacted, place_in
 from pwfn.results import exclusive, files
 from pwfn.results.proposal import check_proposal
+from pwfn.results.publishing import without_folders
 from pwfn.results.schema import (
     ROUNDS,
     SCHEMA_VERSION,
@@ -422,7 +423,7 @@ class ResultsStore:
         """Copy study.json and the rows of ended trials, one file per folder, into another results folder.
 
         That is what a report needs, and small enough for a repository. Networks and checkpoints are not copied. What an
-        earlier call copied there is replaced.
+        earlier call copied there is replaced. The copy names no folder of this machine (`without_folders`).
 
         Raises:
             UserError: the study has no ended trial, or the target is this very folder.
@@ -438,8 +439,9 @@ class ResultsStore:
         for folder, table in tables.items():
             rows = table.filter(pc.is_in(table["trial_id"], value_set=ended))
             copy._write_table(folder, f"{COMPACTED}{0:020}", rows.sort_by("trial_id"), compression="zstd")
-        if (study := self._read("study.json")) is not None:
-            copy._write("study.json", study)
+        if (study := self.read_study()) is not None:
+            configs = {config or "" for config in tables["trials"]["config_json"].to_pylist()}
+            copy.write_study(without_folders(study, configs, self.results))
         return copy
 
     # How it is done

@@ -408,6 +408,24 @@ def test_a_published_copy_has_the_rows_of_ended_trials_in_one_file_per_folder(st
         assert [len(names(copy, folder)) for folder in ("trials", "rounds", "values")] == [1, 1, 1]
 
 
+def test_a_published_copy_names_no_folder_of_the_machine(store: ResultsStore, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("DATA", str(tmp_path / "data"))
+    store.write_trial({**TRIAL, "config_json": json.dumps({"data": {"root": "${DATA}/cifar10"}, "x": "${UNSET}/y"})})
+    source = f"{tmp_path}/data/cifar10 (read by datasets)"
+    command = f"{sys.executable} {tmp_path}/launchers/search.py --set 'method.stages=[4, 2]' --results {store.results}"
+    store.write_study(
+        {"command": command, "understood": {"lines": [["data", source]]}, "elsewhere": f"{tmp_path}/data2"}
+    )
+    study = store.publish(str(tmp_path / "copy")).read_study()
+    python = Path(sys.executable).name
+    assert study == {
+        "schema_version": SCHEMA_VERSION,
+        "command": f"{python} launchers/search.py --set 'method.stages=[4, 2]' --results results",
+        "understood": {"lines": [["data", "${DATA}/cifar10 (read by datasets)"]]},
+        "elsewhere": f"{tmp_path}/data2",
+    }
+
+
 def test_what_cannot_be_published_is_refused(store: ResultsStore, tmp_path) -> None:
     with pytest.raises(UserError, match="trials: no trial has ended"):
         store.publish(str(tmp_path / "copy"))
