@@ -125,7 +125,7 @@ class SearchSpace:
             objectives=read_objectives(parts["objectives"], origin),
             constraints=read_constraints(parts["constraints"], origin),
             search=read_search(parts["search"], origin),
-            start_with=_read_start(parts["start_with"], parts["vary"].keys() - variation.vary.keys(), variation),
+            start_with=_read_start(parts["start_with"], parts["vary"], variation),
         )
         check_pruning(space.search, space.told_metrics, origin)
         check_stage(space.search, space.objectives, origin)
@@ -277,13 +277,25 @@ def _read_override(text: str) -> tuple[str, Override]:
     return name, Override(f"--set {name}", _parse(value, f"--set {text}"))
 
 
-def _read_start(declared: Sequence[Any], gone: set[str], variation: Variation) -> tuple[Params, ...]:
-    """Add defaults to each setting; leave out fields that the command line fixed (`gone`), and repeated settings."""
+def _read_start(declared: Sequence[Any], vary: Mapping[str, Any], variation: Variation) -> tuple[Params, ...]:
+    """Add defaults to each setting; leave out fields that the command line fixed, and repeated settings.
+
+    A setting for another value of a field on which its other fields depend, such as another method, is left out.
+
+    Args:
+        declared: the settings as in the file.
+        vary: the fields that vary in the file.
+        variation: what is left of them.
+    """
+    gone = vary.keys() - variation.vary.keys()
+    deciding = gone & variation.fixed.keys() & {name for each in vary.values() for name in each.get("when") or ()}
     settings: list[Params] = []
     for index, setting in enumerate(declared):
         where = f"{variation.origin.file}: start_with[{index}]"
         if not isinstance(setting, dict):
             raise UserError(f"{where} is {show(setting)}, but must be a mapping such as {{method.b: 7}}")
+        if any(setting[name] != variation.fixed[name] for name in deciding & setting.keys()):
+            continue
         params = variation.complete({name: value for name, value in setting.items() if name not in gone}, where)
         if params not in settings:
             settings.append(params)

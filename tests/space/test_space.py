@@ -151,6 +151,17 @@ class TestOverrides:
         assert set(space.variation.vary) == {"method.b", "training.lr"}
         assert set(space.start_settings()[0]) == {"method.b", "training.lr"}
 
+    def test_leaves_out_start_settings_of_another_method(self, load):
+        text = (
+            "fixed: {model: {name: digits_cnn}, data: {name: digits}}\n"
+            "vary:\n  method.name: {choice: [qat, pwfn]}\n"
+            "  method.num_values: {int: [2, 64], when: {method.name: qat}}\n"
+            "  method.b: {choice: [3, 4], when: {method.name: pwfn}}\n"
+            "start_with: [{method.name: qat, method.num_values: 8}, {method.name: pwfn, method.b: 3}]"
+        )
+        assert load(text, ["method.name=pwfn"]).start_settings() == [{"method.b": 3}]
+        assert load(text, ["method.name=qat"]).start_settings() == [{"method.num_values": 8}]
+
     def test_reads_values_as_yaml(self, load):
         space = load(BASE, ["training.clip_norm=", "training.weight_decay=1e-5", "method.fractions=[0.5, 1]"])
         config = space.trial_config({}, 0)
