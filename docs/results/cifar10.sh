@@ -64,7 +64,29 @@ search --space extended_cifar10.yaml --study extended_resnet32 --trials 4 --conf
 search --space extended_cifar10.yaml --study longer_resnet32 --trials 1 --confirm 2 "${resnet32[@]}" \
     training.steps_per_epoch=90
 
-shown=({staged,longer_staged,steady_staged,extended,pwfn,wfn,gpfq,msq,kmeans,longer}_cifar10 {extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32)
+# The compact transformer, from the float network of docs/results/models (its training: search_spaces/cct_cifar10.yaml).
+# torch's fused attention is slow on a CPU for so few tokens.
+export TIMM_FUSED_ATTN=0
+cct=(--set model.checkpoint=docs/results/models/cct4-float.safetensors baseline.epochs=0)
+for seed in 0 1 2; do
+    "$python" launchers/train.py --results "$results" --study cct_staged --space cct_cifar10.yaml --seed "$seed" \
+        "${cct[@]}" method.name=qat method.zero=false method.rate_strength=0.0 method.weighting=fisher \
+        method.num_values=null 'method.stages=[64,32,16,8,4]' 'method.stage_rounds=[1,2,4,12,7]' \
+        'method.later_lr_ratio=[1,1.4,2,3]' training.steps_per_epoch=340 training.batch_size=64 training.lr=0.0005 \
+        training.distillation=0.5
+done
+search --space cct_cifar10.yaml --study cct_kmeans --trials 5 --confirm 2 "${cct[@]}" method.name=kmeans
+for method in pwfn qat; do
+    search --space cct_cifar10.yaml --study "cct_$method" --trials 5 "${cct[@]}" method.name="$method" search.baselines=false
+done
+for bits in 2 3 4 5; do
+    for method in gpfq msq; do
+        "$python" launchers/train.py --results "$results" --study "cct_$method" --space cct_cifar10.yaml "${cct[@]}" \
+            method.name="$method" method.bits="$bits" method.shared_alphabet=true
+    done
+done
+
+shown=({staged,longer_staged,steady_staged,extended,pwfn,wfn,gpfq,msq,kmeans,longer}_cifar10 {extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32 cct_{staged,qat,pwfn,kmeans,gpfq,msq})
 further=({third_staged,rate,fisher16,patient,gentle32,loaded}_cifar10)
 "$python" launchers/publish.py --results "$results" --study "${shown[@]}" "${further[@]}" --out "$pages"
 "$python" launchers/report.py --results "$pages" --study "${shown[@]}" --out "$results/report-cifar10"
