@@ -75,18 +75,20 @@ for seed in 0 1 2; do
         'method.later_lr_ratio=[1,1.4,2,3]' training.steps_per_epoch=340 training.batch_size=64 training.lr=0.0005 \
         training.distillation=0.5
 done
-search --space cct_cifar10.yaml --study cct_kmeans --trials 5 --confirm 2 "${cct[@]}" method.name=kmeans
-for method in pwfn qat; do
-    search --space cct_cifar10.yaml --study "cct_$method" --trials 5 "${cct[@]}" method.name="$method" search.baselines=false
-done
+search --space cct_cifar10.yaml --study cct_kmeans --trials 5 --confirm 2 "${cct[@]}" method.name=kmeans \
+    search.baselines=false
+search --space cct_cifar10.yaml --study cct_pwfn --trials 3 "${cct[@]}" method.name=pwfn search.baselines=false
 for bits in 2 3 4 5; do
-    for method in gpfq msq; do
-        "$python" launchers/train.py --results "$results" --study "cct_$method" --space cct_cifar10.yaml "${cct[@]}" \
-            method.name="$method" method.bits="$bits" method.shared_alphabet=true
-    done
+    "$python" launchers/train.py --results "$results" --study cct_gpfq --space cct_cifar10.yaml "${cct[@]}" \
+        method.name=gpfq method.bits="$bits" method.shared_alphabet=true
+done
+for values in 64 32 16; do
+    "$python" launchers/train.py --results "$results" --study cct_plain --space cct_cifar10.yaml "${cct[@]}" \
+        method.name=kmeans method.num_values="$values" method.weighting=plain
 done
 
-shown=({staged,longer_staged,steady_staged,extended,pwfn,wfn,gpfq,msq,kmeans,longer}_cifar10 {extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32 cct_{staged,qat,pwfn,kmeans,gpfq,msq})
+shown=({staged,longer_staged,steady_staged,extended,pwfn,wfn,gpfq,msq,kmeans,longer}_cifar10
+    {extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32 cct_{staged,pwfn,gpfq,kmeans,plain})
 further=({third_staged,rate,fisher16,patient,gentle32,loaded}_cifar10)
 "$python" launchers/publish.py --results "$results" --study "${shown[@]}" "${further[@]}" --out "$pages"
 "$python" launchers/report.py --results "$pages" --study "${shown[@]}" --out "$results/report-cifar10"
