@@ -82,7 +82,7 @@ for bits in 2 3 4 5; do
     "$python" launchers/train.py --results "$results" --study cct_gpfq --space cct_cifar10.yaml "${cct[@]}" \
         method.name=gpfq method.bits="$bits" method.shared_alphabet=true
 done
-for values in 64 32 16; do
+for values in 64 32 16 8; do
     "$python" launchers/train.py --results "$results" --study cct_plain --space cct_cifar10.yaml "${cct[@]}" \
         method.name=kmeans method.num_values="$values" method.weighting=plain
 done
