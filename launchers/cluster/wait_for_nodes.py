@@ -10,6 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # a checkout that is not installed
 
+from pwfn.errors import UserError
+from pwfn.sweep.address import NoAnswerError, check_address
 from pwfn.sweep.cluster import connected, prepare_environment
 
 PAUSE_SECONDS = 1.0
@@ -21,6 +23,23 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--address", required=True, help="Ray cluster, as in ray.init")
     parser.add_argument("--nodes", type=int, required=True, help="nodes to wait for, the head included")
     return parser.parse_args()
+
+
+def wait_for_head(address: str) -> None:
+    """Return once a cluster answers; its head may still be starting. Say once that it does not answer yet.
+
+    Raises:
+        UserError: it is no address of a cluster.
+    """
+    said = False
+    while True:
+        try:
+            return check_address(address)
+        except NoAnswerError:
+            if not said:
+                print(f"waiting until Ray answers at {address}", flush=True)
+                said = True
+            time.sleep(PAUSE_SECONDS)
 
 
 def wait(nodes: int) -> None:
@@ -40,8 +59,13 @@ def main() -> int:
     """Join, wait, leave."""
     arguments = parse()
     prepare_environment(local=False)
-    with connected(arguments.address, dashboard=False):
-        wait(arguments.nodes)
+    try:
+        wait_for_head(arguments.address)
+        with connected(arguments.address, dashboard=False):
+            wait(arguments.nodes)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -15,8 +15,17 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 14.0
 
 
+class NoAnswerError(UserError):
+    """No Ray cluster answers at an address; one that is starting may answer later."""
+
+
 def check_address(address: str) -> None:
-    """Raise UserError, in one line, unless a Ray cluster answers at an address: `auto`, or HOST:PORT of its head."""
+    """Raise UserError, in one line, unless a Ray cluster answers at an address: `auto`, or HOST:PORT of its head.
+
+    Raises:
+        NoAnswerError: no cluster answers there.
+        UserError: it is no address of a cluster.
+    """
     if address.startswith("ray://"):
         raise UserError(
             f"--address {address}: a search cannot run through Ray's client; start it on a node of the cluster with "
@@ -35,7 +44,7 @@ def _connect(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, UnicodeError) as error:
-        raise UserError(f"--address {address}: nothing answers there: {error}") from None
+        raise NoAnswerError(f"--address {address}: nothing answers there: {error}") from None
 
 
 def _ask(address: str) -> None:
@@ -57,9 +66,9 @@ def _ask(address: str) -> None:
         thread.start()
         thread.join(ANSWER_SECONDS)
     if not said:
-        raise UserError(f"--address {address}: no Ray cluster answers within {ANSWER_SECONDS:.0f} s")
+        raise NoAnswerError(f"--address {address}: no Ray cluster answers within {ANSWER_SECONDS:.0f} s")
     if said[0] is not None:
-        raise UserError(f"--address {address}: no Ray cluster answers: {said[0]}")
+        raise NoAnswerError(f"--address {address}: no Ray cluster answers: {said[0]}")
 
 
 @contextmanager
