@@ -70,6 +70,7 @@ def start_slurm_job(job: int, folder: Path, environment: dict[str, str], *search
 @pytest.mark.slow
 def test_a_slurm_job_searches_on_all_its_nodes(job, tmp_path, environment):
     search = ["--space", "digits.yaml", "--results", "results", "--trials", "2", "--set", "baseline.epochs=1"]
+    search += ["search.baselines=false"]
     running = start_slurm_job(job, tmp_path, environment, *search)
     output, _ = running.communicate(timeout=280)
     assert running.returncode == 0, output
@@ -87,6 +88,7 @@ def test_a_slurm_job_searches_on_all_its_nodes(job, tmp_path, environment):
 @pytest.mark.timeout(900)
 def test_a_slurm_job_that_runs_out_of_time_queues_itself_again_and_goes_on(job, tmp_path, environment):
     search = ["--space", "digits.yaml", "--results", "results", "--trials", "3"]
+    search += ["--set", "search.baselines=false"]
     first = start_slurm_job(job, tmp_path, environment, *search)
     store = ResultsStore(str(tmp_path / "results"), "digits")
     wait_for(lambda: any(store.read_rounds(proposal["trial_id"]) for proposal in store.read_proposals()))
@@ -141,6 +143,7 @@ def run_beside_ray(script: str, job: int, folder: Path, command: list, **options
 def test_a_search_is_submitted_to_a_cluster_that_runs(job, tmp_path, environment):
     submit = [CLUSTER / "submit.sh", "1", "--space", "digits.yaml", "--results", tmp_path / "results", "--trials", "1"]
     submit += ["--set", "data.train_images=100", "training.steps_per_epoch=1", "baseline.epochs=1"]
+    submit += ["search.baselines=false"]
     done = run_beside_ray(ONE_NODE, job, tmp_path, submit, cwd=ROOT, env=environment, timeout=280)
     assert "1 of 1 Ray nodes" in done.stdout
     assert "1/1 done" in done.stdout
@@ -197,6 +200,7 @@ def test_a_search_begins_without_nodes_and_gets_them_on_demand(job, tmp_path, en
     search = [sys.executable, ROOT / "launchers" / "search.py", "--address", "127.0.0.1:6379", "--space", "digits.yaml"]
     search += ["--results", tmp_path / "results", "--trials", "2"]
     search += ["--set", "data.train_images=100", "training.steps_per_epoch=1", "baseline.epochs=1"]
+    search += ["search.baselines=false"]
     done = run_beside_ray(NO_NODE_YET, job, tmp_path, search, cwd=tmp_path, env=environment, timeout=800)
     assert "but the cluster has 0; try --set resources.cpus_per_worker=... or --set resources.workers=..., or " in (
         done.stderr
