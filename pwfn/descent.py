@@ -56,6 +56,11 @@ class Descent:
         self.optimizer = _optimizer(groups, config) if not self.is_fused else FusedSgd(groups, config, self.free)
         self.scheduler = _scheduler(self.optimizer, config, num_steps)
 
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step in the first piece of the buffer."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
     def step(self) -> None:
         """Update the values once; `gradient` must hold the gradient of this replica's images, and is overwritten."""
         self.replicas.mean_(self.gradient)

@@ -133,8 +133,9 @@ def _train_(
     """
     num_steps = task.num_steps(TRAINING)
     weights.start_stage_(num_values, importance)
-    descent = weights.descent(TRAINING, num_steps=num_epochs * num_steps, replicas=task.replicas)
-    learner = StraightThroughLearner(task.network, weights, descent)
+    steps_in_all = num_epochs * num_steps
+    descent = weights.descent(TRAINING, num_steps=steps_in_all, replicas=task.replicas)
+    learner = StraightThroughLearner(task.network, weights, descent, num_steps=steps_in_all)
     labels = [f"{num_values} values epoch {epoch + 1}" for epoch in range(num_epochs)]
     list(task.train_epochs(learner, labels, num_steps=num_steps, batch_size=TRAINING.batch_size))
     weights.assign_()

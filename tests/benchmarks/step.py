@@ -117,7 +117,9 @@ def qat_step(network: nn.Module, **config: Any) -> StraightThroughLearner:
     sets = split_parameters(network)
     weights = SharedWeights(sets, method)
     weights.start_stage_(method.sizes[0], None)
-    return StraightThroughLearner(network, weights, weights.descent(CONFIG, num_steps=1000, replicas=Replicas()))
+    return StraightThroughLearner(
+        network, weights, weights.descent(CONFIG, num_steps=1000, replicas=Replicas()), num_steps=1000
+    )
 
 
 def wfn_step(network: nn.Module, share_fixed: float) -> PulledLearner:

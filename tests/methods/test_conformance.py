@@ -33,9 +33,18 @@ CONFIGS = {
     "gpfq": GpfqConfig(bits=2, calibration_images=64),
     "msq": MsqConfig(bits=2),
     "kmeans": KmeansConfig(num_values=6),
+    "kmeans-path-following": KmeansConfig(num_values=6, assignment="path_following", calibration_images=64),
     "qat": QatConfig(num_values=7, stage_rounds=(2,), weighting="plain"),
     "qat-stages": QatConfig(stages=(9, 4), stage_rounds=(1, 2), fisher_images=32, zero=True, gradual_start=0.5),
     "qat-powers": QatConfig(num_values=7, values="powers_of_two", b=5, fisher_images=32),
+    "qat-path-following": QatConfig(
+        stages=(9, 4),
+        stage_rounds=(1, 2),
+        fisher_images=32,
+        calibration_images=64,
+        stage_start="path_following",
+        dampening=0.5,
+    ),
     "qat-rate": QatConfig(num_values=9, rate_strength=0.02, weighting="plain", zero=True),
     "qat-rate-fisher": QatConfig(stages=(9, 4), stage_rounds=(2, 1), rate_strength=0.02, fisher_images=32),
 }

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pwfn.codebook import Codebook
 from pwfn.config import KmeansConfig
 from pwfn.errors import DivergedWeightsError
+from pwfn.methods.gpfq.network import follow_paths_to_codebooks_
 from pwfn.methods.kmeans.powers import round_to_order
 from pwfn.methods.kmeans.values import FloatArray, kmeans_values, nearest_values
 from pwfn.methods.rounds import Fixing, Method
@@ -34,22 +34,31 @@ class Kmeans(Method):
 
     @torch.no_grad()
     def fix(self, index: int) -> Fixing:
-        """Replace every weight by the nearest value of its codebook.
+        """Replace every weight by a value of its codebook.
 
         Raises:
             DivergedWeightsError: NaN or infinity in the weights or in the Fisher information.
+            UserError: with `assignment: path_following`, a layer does not run for all images.
         """
         parameters = list(split_parameters(self.task.network).fixable.values())
         weights = finite_array("the weights", torch.cat([parameter.flatten() for parameter in parameters]))
         fisher = self._fisher()
         ends = np.cumsum([parameter.numel() for parameter in parameters])
-        starts = np.append(0, ends[:-1]) if self.config.scope == "tensor" else np.zeros(1, dtype=np.int64)
-        for start, end in zip(starts, np.append(starts[1:], ends[-1]), strict=True):
-            piece = slice(start, end)
-            weights[piece] = self._share(weights[piece], None if fisher is None else relative_importance(fisher[piece]))
-        for parameter, values in zip(parameters, np.split(weights, ends[:-1]), strict=True):
-            parameter.copy_(torch.from_numpy(values).view_as(parameter))
-        return Fixing(num_fixed=len(weights), codebook=Codebook.of(torch.from_numpy(weights)))
+        pieces = [slice(end - p.numel(), end) for p, end in zip(parameters, ends, strict=True)]
+        if self.config.scope == "network":
+            codebooks = [self._codebook(weights, fisher)] * len(pieces)
+        else:
+            codebooks = [self._codebook(weights[p], None if fisher is None else fisher[p]) for p in pieces]
+        if self.config.assignment == "path_following":
+            values_of: dict[Tensor, Tensor] = {
+                p: torch.from_numpy(c).to(p) for p, c in zip(parameters, codebooks, strict=True)
+            }
+            num_images = self.config.calibration_images
+            untreated = follow_paths_to_codebooks_(self.task, values_of.__getitem__, calibration_images=num_images)
+            return Fixing.of_all(self.task.network, untreated_layers=tuple(layer.name for layer in untreated))
+        for parameter, piece, values in zip(parameters, pieces, codebooks, strict=True):
+            parameter.copy_(torch.from_numpy(nearest_values(weights[piece], values)).view_as(parameter))
+        return Fixing.of_all(self.task.network)
 
     def _fisher(self) -> FloatArray | None:
         """Fisher information of every weight, `(num_weights,)`; None with `weighting: plain`."""
@@ -57,12 +66,10 @@ class Kmeans(Method):
             return None
         return finite_array("the Fisher information", self.task.fisher(self.config.fisher_images))
 
-    def _share(self, weights: FloatArray, importance: FloatArray | None) -> FloatArray:
-        """Replace weights `(n,)` by values of k-means, or by the sums of few powers of two nearest to these."""
-        values = kmeans_values(weights, self.config.num_values, importance)
-        if self.config.max_order is not None:
-            values = np.unique(round_to_order(values, self.config.max_order))
-        return nearest_values(weights, values)
+    def _codebook(self, weights: FloatArray, fisher: FloatArray | None) -> FloatArray:
+        """Find the ascending values for weights `(n,)`: k-means, or the sums of few powers of two nearest to it."""
+        values = kmeans_values(weights, self.config.num_values, None if fisher is None else relative_importance(fisher))
+        return values if self.config.max_order is None else np.unique(round_to_order(values, self.config.max_order))
 
 
 def relative_importance(fisher: FloatArray) -> FloatArray | None:

@@ -20,6 +20,7 @@ class StraightThroughLearner(Learner):
         network: the network whose weights `weights` sets.
         weights: the latent weights and the codebook.
         descent: on the buffers of `weights`.
+        num_steps: number of steps of the stage.
         gradual_steps: number of steps of the stage in which the network goes over from latent weights to values.
         num_steps_done: number of steps of the stage that are done already.
     """
@@ -30,11 +31,13 @@ class StraightThroughLearner(Learner):
         weights: SharedWeights,
         descent: Descent,
         *,
+        num_steps: int,
         gradual_steps: int = 0,
         num_steps_done: int = 0,
     ) -> None:
         super().__init__(network, descent, weights.flats)
         self.weights = weights
+        self.num_steps = num_steps
         self.gradual_steps = gradual_steps
         self.num_steps_done = num_steps_done
         self._order = torch.empty(0)
@@ -55,8 +58,10 @@ class StraightThroughLearner(Learner):
         """Update the latent weights, the values and the other parameters."""
         self.collect()
         self.weights.fill_codebook_gradient_(self._order)
+        lr = self.descent.lr
         self.descent.step()
         self.num_steps_done += 1
+        self.weights.dampen_(lr * self.num_steps_done / self.num_steps)
 
     def state(self) -> dict[str, Tensor]:
         """Copy how far the stage is, and the counts of its values, too."""

@@ -11,6 +11,7 @@ import numpy as np
 from pwfn.codebook import Codebook, FloatArray
 from pwfn.config import QatConfig
 from pwfn.descent import Descent
+from pwfn.methods.gpfq.network import follow_paths_to_codebooks_
 from pwfn.methods.kmeans.method import finite_array, relative_importance
 from pwfn.methods.qat.learner import SettlingLearner, StraightThroughLearner
 from pwfn.methods.qat.weights import SharedWeights
@@ -81,19 +82,32 @@ class Qat(Method):
         task, place = self.task, self.place(index)
         training = task.config.training
         if place.is_first:
-            size = self.config.sizes[place.stage]
-            self.weights.start_stage_(size, self._importance())
+            self._start_stage_(self.config.sizes[place.stage])
             self.descent = self._descent(place)
         assert self.descent is not None
         gradual_steps = round(self.config.gradual_start * place.num_steps) if place.stage == 0 else 0
         learner = StraightThroughLearner(
-            task.network, self.weights, self.descent, gradual_steps=gradual_steps, num_steps_done=place.num_steps_before
+            task.network,
+            self.weights,
+            self.descent,
+            num_steps=place.num_steps,
+            gradual_steps=gradual_steps,
+            num_steps_done=place.num_steps_before,
         )
         num_epochs, num_steps = epochs_and_steps(training, index, task.num_steps(training))
         labels = [f"round {index + 1} epoch {epoch + 1}" for epoch in range(num_epochs)]
         losses = list(task.train_epochs(learner, labels, num_steps=num_steps, batch_size=training.batch_size))
         self.weights.assign_(learner.share_shown)
         return float(np.mean(losses)) if losses else None
+
+    def _start_stage_(self, num_values: int) -> None:
+        """Choose new values; with `stage_start: path_following` also the value that each weight starts from."""
+        weights, config = self.weights, self.config
+        weights.start_stage_(num_values, self._importance())
+        if config.stage_start == "path_following":
+            num_images = config.calibration_images
+            follow_paths_to_codebooks_(self.task, lambda _: weights.codebook, calibration_images=num_images)
+            weights.start_from_shown_()
 
     def _importance(self) -> FloatArray | None:
         """Importance of each weight to the present network, `(N,)`; None: all weights count alike."""

@@ -114,8 +114,24 @@ class SharedWeights:
         self.scale = self.latent.square().mean()
         weighs = importance is not None and self.config.rate_strength > 0
         self.importance = torch.from_numpy(np.asarray(importance)).to(self.latent) if weighs else None
+        self._find_places_()
+
+    def _find_places_(self) -> None:
+        """Find the nearest value of each latent weight in the codebook of a new stage, which ascends, and count."""
         assign_(self.places, self.latent, edges_between(self.codebook))
         self.count_(torch.arange(self.num_values, device=self.latent.device))
+
+    @torch.no_grad()
+    def start_from_shown_(self) -> None:
+        """Let a new stage start from the weights that the network has now, instead of the present latent weights."""
+        self.latent.copy_(self.shown)
+        self._find_places_()
+
+    @torch.no_grad()
+    def dampen_(self, share: float) -> None:
+        """Move each latent weight by `share * dampening / rms`, at most 1, of the way to what the network has seen."""
+        if self.config.dampening > 0:
+            self.latent.lerp_(self.shown, (share * self.config.dampening / self.scale.sqrt()).clamp(max=1))
 
     @torch.no_grad()
     def count_(self, order: Tensor) -> None:

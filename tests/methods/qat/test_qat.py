@@ -35,7 +35,9 @@ def test_a_step_is_that_of_the_definition():
     task = make_task("without_batchnorm", method=QatConfig(num_values=5, weighting="plain"))
     weights = SharedWeights(task.parameter_sets, task.config.method)
     weights.start_stage_(5, None)
-    learner = StraightThroughLearner(task.network, weights, weights.descent(FINE, num_steps=9, replicas=Replicas()))
+    learner = StraightThroughLearner(
+        task.network, weights, weights.descent(FINE, num_steps=9, replicas=Replicas()), num_steps=9
+    )
     latent, values = weights.latent.clone(), weights.codebook.clone()
     nearest = (latent[:, None] - values).abs().argmin(dim=1)
     [(images, labels)] = task.data.train_batches(batch_size=64, seed=derive_seed(0), num_steps=1)
@@ -131,7 +133,7 @@ def test_a_gradual_start_goes_from_the_latent_weights_to_their_values():
     weights = SharedWeights(task.parameter_sets, task.config.method)
     weights.start_stage_(3, None)
     descent = weights.descent(FINE, num_steps=9, replicas=Replicas())
-    learner = StraightThroughLearner(task.network, weights, descent, gradual_steps=4)
+    learner = StraightThroughLearner(task.network, weights, descent, num_steps=9, gradual_steps=4)
     distances = []
     for _ in range(6):
         learner.prepare()
@@ -139,6 +141,51 @@ def test_a_gradual_start_goes_from_the_latent_weights_to_their_values():
         learner.step()
     whole = distances[-1]
     assert distances == pytest.approx([0, whole / 4, whole / 2, 3 * whole / 4, whole, whole], rel=1e-4)
+
+
+def test_dampening_moves_a_latent_weight_towards_the_value_that_was_seen():
+    """By lr * dampening * (share of the steps that are done) / root mean square, beside the step without it."""
+
+    def latent_after_a_step(dampening):
+        task = make_task("without_batchnorm", method=QatConfig(num_values=5, weighting="plain", dampening=dampening))
+        weights = SharedWeights(task.parameter_sets, task.config.method)
+        weights.start_stage_(5, None)
+        descent = weights.descent(FINE, num_steps=4, replicas=Replicas())
+        learner = StraightThroughLearner(task.network, weights, descent, num_steps=4)
+        rms = weights.latent.square().mean().sqrt()
+        batches = task.data.train_batches(batch_size=64, seed=derive_seed(0), num_steps=1)
+        train_epoch(learner, batches, precision="float32", replicas=Replicas(), label="one")
+        return weights.latent, weights.shown, rms
+
+    plain, seen, rms = latent_after_a_step(0.0)
+    dampened, _, _ = latent_after_a_step(0.6)
+    torch.testing.assert_close(dampened, plain + 0.05 * 0.6 * (1 / 4) / rms * (seen - plain))
+    too_much, _, _ = latent_after_a_step(1e6)
+    torch.testing.assert_close(too_much, seen)
+
+
+def test_a_stage_that_starts_by_path_following_starts_closer_to_the_network_before_it():
+    """Outputs before the first step: with the same values, closer to those of the float network than the nearest."""
+
+    def error(stage_start):
+        config = QatConfig(num_values=4, weighting="plain", stage_start=stage_start, calibration_images=256)
+        task = make_task(method=config)
+        [(images, _)] = task.data.batches("train", batch_size=256, max_images=256)
+        with torch.no_grad():
+            wanted = task.network.eval()(images)
+            method = Qat(task)
+            method._start_stage_(4)
+            method.weights.assign_()
+            found = task.network.eval()(images)
+        return float((found - wanted).square().mean()), method.weights
+
+    nearest, by_latent = error("latent")
+    followed, by_path = error("path_following")
+    assert followed < 0.7 * nearest
+    assert torch.equal(by_path.codebook, by_latent.codebook)
+    assert torch.equal(by_path.latent, by_path.shown)
+    assert by_path.counts.sum() == by_path.num_weights
+    assert by_path.latent.unique().tolist() == by_path.codebook.tolist()
 
 
 def test_more_values_than_weights_are_refused():
@@ -159,6 +206,8 @@ def test_more_values_than_weights_are_refused():
         ({"stages": (8, 1), "zero": True}, "zero is true and the last stage has one value: all weights would be zero"),
         ({"num_values": 257}, "less than or equal to 256"),
         ({"rate_strength": -1.0}, "greater than or equal to 0"),
+        ({"dampening": -0.5}, "greater than or equal to 0"),
+        ({"stage_start": "gpfq"}, "Input should be 'latent' or 'path_following'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(config, message):
