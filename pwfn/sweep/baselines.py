@@ -1,4 +1,4 @@
-"""What a search has to beat: k-means without training, plain and weighted by Fisher information, beside every study."""
+"""What a search has to beat, beside every study: k-means without training, in three kinds."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from pwfn.sweep.ownership import Ownership
 from pwfn.trial.rows import Row
 
 NUMS_OF_VALUES = (4, 8, 16, 32, 64)
-WEIGHTINGS = {"plain": "kmeans", "fisher": "kmeans-fisher"}
-"""Weighting of the weights -> how the names of such baselines begin."""
+KINDS = {
+    "kmeans": {"weighting": "plain"},
+    "kmeans-fisher": {"weighting": "fisher"},
+    "kmeans-followed": {"weighting": "fisher", "assignment": "path_following"},
+}
+"""How the names of baselines begin -> their settings. The last is the strongest known that needs no training."""
 
 
 class Baselines(Listed):
-    """Gives Tune the baselines that a study lacks: `kmeans-16`, `kmeans-fisher-16` and so on.
+    """Gives Tune the baselines that a study lacks: `kmeans-16`, `kmeans-fisher-16`, `kmeans-followed-16` and so on.
 
-    Each runs in seconds from the study's own float network, so that a report never lacks the simple answer. Where
-    trials start from several float networks, each has its own baselines, `kmeans-16.1` for the second.
+    Each runs in seconds, or a minute, from the study's own float network, so that a report never lacks the simple
+    answer. Where trials start from several float networks, each has its own baselines, `kmeans-16.1` for the second.
 
     Args:
         study: beside which they run.
@@ -39,8 +43,8 @@ def _proposals(study: SearchStudy) -> Iterator[dict[str, Any]]:
     if not space.search.baselines or space.methods == {"kmeans"}:
         return
     for index, params in enumerate(space.float_network_params()):
-        for weighting, name in WEIGHTINGS.items():
+        for name, settings in KINDS.items():
             for num_values in NUMS_OF_VALUES:
-                method = {"name": "kmeans", "weighting": weighting, "num_values": num_values}
+                method = {"name": "kmeans", "num_values": num_values, **settings}
                 suffix = f".{index}" if index else ""
                 yield {"trial_id": f"{name}-{num_values}{suffix}", "number": None, "params": params, BASELINE: method}

@@ -85,7 +85,7 @@ def test_every_trial_is_placed_and_written(cluster, finished):
     assert len({row["seed"] for row in rows}) == 3
     assert (rows[0]["method.b"], rows[0]["training.lr"]) == (7, 0.001)  # the paper's setting comes first
     assert {row["data.split_seed"] for row in rows} == {1}
-    assert "13/13 done, 0 running, 0 failed" in output  # ten of them are baselines
+    assert "18/18 done, 0 running, 0 failed" in output  # fifteen of them are baselines
     assert not Path(store.results, "small", "ray").exists()
 
 
@@ -93,7 +93,11 @@ def test_baselines_run_beside_a_search_and_are_told_to_no_sampler(finished):
     """k-means, plain and Fisher-weighted, with 4 to 64 values: rows, and a series of its own in the report."""
     store, _, _ = finished
     rows = {row["trial_id"]: row for row in store.read_trials()}
-    names = [f"{name}-{num_values}" for name in ("kmeans", "kmeans-fisher") for num_values in (4, 8, 16, 32, 64)]
+    names = [
+        f"{name}-{num_values}"
+        for name in ("kmeans", "kmeans-fisher", "kmeans-followed")
+        for num_values in (4, 8, 16, 32, 64)
+    ]
     assert set(rows) == {"0000", "0001", "0002", *names}
     assert {rows[name]["state"] for name in names} == {"complete"}
     assert all(rows[name]["unique_values"] <= int(name.rpartition("-")[2]) for name in names)
