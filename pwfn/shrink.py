@@ -22,6 +22,7 @@ from pwfn.export.evaluation import TestImages, evaluate_mean
 from pwfn.export.metadata import Scalar
 from pwfn.export.network import build_from, stored_state
 from pwfn.export.report import FileReport, measure_file
+from pwfn.methods.gpfq.network import follow_paths_to_codebooks_
 from pwfn.methods.kmeans.method import finite_array, relative_importance
 from pwfn.methods.kmeans.values import FloatArray, kmeans_values, nearest_values
 from pwfn.methods.qat.learner import StraightThroughLearner
@@ -52,6 +53,8 @@ class Wish:
     """Folder of the new files."""
     weighting: Literal["plain", "fisher"] = "plain"
     """Importance of weights when values are merged; fisher needs data."""
+    assignment: Literal["nearest", "path_following"] = "nearest"
+    """How weights get the merged values, as `KmeansConfig.assignment`; path_following needs data."""
     epochs: int = 0
     """Number of epochs for which each smaller network is trained; more than 0 needs data."""
     batch_size: int = 512
@@ -95,27 +98,37 @@ def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
     latent = SharedWeights(task.parameter_sets, QatConfig(stages=wish.sizes)) if task and wish.epochs > 0 else None
     for size in wish.sizes:
         if task is not None and latent is not None:
-            _train_(task, latent, size, _importance(task, wish), wish.epochs)
+            _train_(task, latent, size, wish)
         else:
-            merge_([dict(network.named_parameters())[name] for name in contents.fixed], size, _importance(task, wish))
+            parameters = [dict(network.named_parameters())[name] for name in contents.fixed]
+            _merge_(parameters, size, _importance(task, wish), task if wish.assignment == "path_following" else None)
         if task is not None:
             task.recalibrate()
         yield _written(network.eval(), place_of(path, wish.out, size), path, contents, images)
 
 
 @torch.no_grad()
-def merge_(parameters: Sequence[nn.Parameter], num_values: int, importance: FloatArray | None) -> None:
-    """Merge the values that all parameters share into fewer values; weights with equal values stay equal.
+def _merge_(
+    parameters: Sequence[nn.Parameter], num_values: int, importance: FloatArray | None, following: Task | None
+) -> None:
+    """Merge the values that all parameters share into fewer values.
 
     Args:
         parameters: those that share the values; changed in place.
         num_values: number of values afterwards.
         importance: positive, of each weight in the order of the parameters, `(num_weights,)`; None: all count alike.
+        following: whose network is given the merged values by path following; None: each weight takes the nearest, so
+            that weights with equal values stay equal.
     """
     weights = finite_array("the weights", torch.cat([parameter.flatten() for parameter in parameters]))
-    merged = torch.from_numpy(nearest_values(weights, kmeans_values(weights, num_values, importance)))
-    for parameter, values in zip(parameters, torch.split(merged, [each.numel() for each in parameters]), strict=True):
-        parameter.copy_(values.view_as(parameter))
+    values = kmeans_values(weights, num_values, importance)
+    if following is not None:
+        codebook = torch.from_numpy(values).to(parameters[0])
+        follow_paths_to_codebooks_(following, lambda _: codebook, calibration_images=QatConfig().calibration_images)
+        return
+    merged = torch.from_numpy(nearest_values(weights, values))
+    for parameter, part in zip(parameters, torch.split(merged, [each.numel() for each in parameters]), strict=True):
+        parameter.copy_(part.view_as(parameter))
 
 
 def place_of(path: Path, out: Path, num_values: int) -> Path:
@@ -124,19 +137,22 @@ def place_of(path: Path, out: Path, num_values: int) -> Path:
     return out / f"{name}-{num_values}-values.pwfn.safetensors"
 
 
-def _train_(
-    task: Task, weights: SharedWeights, num_values: int, importance: FloatArray | None, num_epochs: int
-) -> None:
+def _train_(task: Task, weights: SharedWeights, num_values: int, wish: Wish) -> None:
     """Choose values for the latent weights and train both as qat does.
 
-    The latent weights begin as the weights of the given file and continue from each smaller network to the next.
+    The latent weights begin as the weights of the given file and continue from each smaller network to the next; with
+    path following each smaller network begins at the values that it gives to the one before.
     """
     num_steps = task.num_steps(TRAINING)
-    weights.start_stage_(num_values, importance)
-    steps_in_all = num_epochs * num_steps
+    weights.start_stage_(num_values, _importance(task, wish))
+    if wish.assignment == "path_following":
+        num_images = QatConfig().calibration_images
+        follow_paths_to_codebooks_(task, lambda _: weights.codebook, calibration_images=num_images)
+        weights.start_from_shown_()
+    steps_in_all = wish.epochs * num_steps
     descent = weights.descent(TRAINING, num_steps=steps_in_all, replicas=task.replicas)
     learner = StraightThroughLearner(task.network, weights, descent, num_steps=steps_in_all)
-    labels = [f"{num_values} values epoch {epoch + 1}" for epoch in range(num_epochs)]
+    labels = [f"{num_values} values epoch {epoch + 1}" for epoch in range(wish.epochs)]
     list(task.train_epochs(learner, labels, num_steps=num_steps, batch_size=TRAINING.batch_size))
     weights.assign_()
     finite_array("the weights", weights.shown)
@@ -192,22 +208,27 @@ def _check_wish(wish: Wish, num_values: int, *, has_data: bool) -> None:
         raise UserError(f"--values {sizes}: at most {most} values can be {'trained' if wish.epochs else 'merged into'}")
     if not has_data and wish.weighting == "fisher":
         raise UserError("--weighting fisher needs training images: give --data, or --weighting plain")
+    if not has_data and wish.assignment == "path_following":
+        raise UserError("--assignment path_following needs training images: give --data, or --assignment nearest")
     if not has_data and wish.epochs > 0:
         raise UserError(f"--epochs {wish.epochs} needs training images: give --data, or --epochs 0")
 
 
 def _check_fixed_set(contents: Contents, network: nn.Module, wish: Wish) -> None:
-    """Check that Fisher information and training, if asked for, can be used: they work only on the usual fixed set.
+    """Check that what needs the usual fixed set is not asked for a file that has another.
+
+    Fisher information, path following and training need it.
 
     Raises:
         UserError: the file has another fixed set.
     """
     usual = list(split_parameters(network).fixable)
-    if list(contents.fixed) != usual and (wish.weighting == "fisher" or wish.epochs > 0):
+    is_plain = wish.weighting == "plain" and wish.assignment == "nearest" and wish.epochs == 0
+    if list(contents.fixed) != usual and not is_plain:
         other = sorted(set(usual).symmetric_difference(contents.fixed)) or ["the order"]
         raise UserError(
             f"its values are shared by other tensors than training would use ({other[0]}, {len(other)} in all), "
-            "so it can only be merged: use --weighting plain and --epochs 0"
+            "so it can only be merged: use --weighting plain, --assignment nearest and --epochs 0"
         )
 
 

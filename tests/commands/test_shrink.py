@@ -106,6 +106,21 @@ def test_later_stages_go_on_from_the_latent_weights(file, tmp_path):
     assert max(of_value) > 1  # weights that shared one of the eight may part again: their latent values differ
 
 
+def test_path_following_spares_what_the_network_says(file, tmp_path, capsys):
+    """With the same values, its scores are nearer to those of the larger network than with the nearest values."""
+    images = TestImages(DATA, pwfn.load(file), batch_size=512)
+    pixels, _ = next(iter(images))
+    errors = {}
+    for assignment in ("nearest", "path_following"):
+        out = tmp_path / assignment
+        options = ["--data", "digits", "--device", "cpu", "--out", str(out), "--assignment", assignment]
+        assert shrink([str(file), "--values", "4", *options]) == 0
+        with torch.no_grad():
+            errors[assignment] = float((pwfn.load(smaller(out, 4))(pixels) - pwfn.load(file)(pixels)).square().mean())
+    assert errors["path_following"] < errors["nearest"]
+    assert torch.equal(*(weights_of(smaller(tmp_path / each, 4)).unique() for each in errors))
+
+
 def test_training_beats_merging_alone(file, tmp_path, capsys):
     reached = {}
     for epochs in ("0", "2"):
@@ -123,6 +138,7 @@ def test_training_beats_merging_alone(file, tmp_path, capsys):
         (["--values", "3000"], "ask for fewer"),
         (["--values", "8", "--epochs", "1"], "needs training images"),
         (["--values", "8", "--weighting", "fisher"], "needs training images"),
+        (["--values", "8", "--assignment", "path_following"], "needs training images"),
         (["--values", "8", "--out", "taken/below"], "cannot be written"),
     ],
 )
