@@ -23,7 +23,7 @@ KINDS = {
 class Baselines(Listed):
     """Gives Tune the baselines that a study lacks: `kmeans-16`, `kmeans-fisher-16`, `kmeans-followed-16` and so on.
 
-    Each runs in seconds, or a minute, from the study's own float network, so that a report never lacks the simple
+    Each runs in seconds, or minutes, from the study's own float network, so that a report never lacks the simple
     answer. Where trials start from several float networks, each has its own baselines, `kmeans-16.1` for the second.
 
     Args:
