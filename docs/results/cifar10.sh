@@ -73,10 +73,28 @@ for seed in 0 1 2; do
         "${cct[@]}" method.name=qat method.zero=false method.rate_strength=0.0 method.weighting=fisher \
         method.num_values=null 'method.stages=[64,32,16,8,4]' 'method.stage_rounds=[1,2,4,12,7]' \
         'method.later_lr_ratio=[1,1.4,2,3]' training.steps_per_epoch=340 training.batch_size=64 training.lr=0.0005 \
-        training.distillation=0.5
+        training.distillation=0.5 method.stage_start=latent method.dampening=0.0
 done
 search --space cct_cifar10.yaml --study cct_kmeans --trials 5 --confirm 2 "${cct[@]}" method.name=kmeans \
-    search.baselines=false
+    method.assignment=nearest search.baselines=false
+# The same with path following: without training, and as the start of each stage. Recorded are the stages down to 8 values.
+cct_filter=("${cct[@]}" model.equalize=filter)
+for seed in 0 1 2; do
+    for values in 64 16 8 32 4; do # recorded: seed 0 of all, seeds 1 and 2 of 64, 16 and 8 values
+        "$python" launchers/train.py --results "$results" --study cct_followed_kmeans --space cct_cifar10.yaml \
+            --seed "$seed" "${cct_filter[@]}" method.name=kmeans method.weighting=fisher method.num_values="$values" \
+            method.assignment=path_following
+    done
+    "$python" launchers/train.py --results "$results" --study cct_followed --space cct_cifar10.yaml --seed "$seed" \
+        "${cct_filter[@]}" method.name=qat method.zero=false method.rate_strength=0.0 method.weighting=fisher \
+        method.num_values=null 'method.stages=[64,32,16,8,4]' 'method.stage_rounds=[1,1,5,12,4]' training.lr=0.0003 \
+        'method.later_lr_ratio=[1.67,5,10,17]' training.steps_per_epoch=340 training.batch_size=64 \
+        training.distillation=0.5 method.stage_start=path_following method.dampening=0.5
+    "$python" launchers/train.py --results "$results" --study cct_gentle --space cct_cifar10.yaml --seed "$seed" \
+        "${cct_filter[@]}" method.name=qat method.zero=false method.rate_strength=0.0 method.weighting=fisher \
+        method.num_values=16 'method.stage_rounds=[2]' training.lr=0.0005 training.steps_per_epoch=340 \
+        training.batch_size=64 training.distillation=0.5 method.stage_start=path_following method.dampening=0.5
+done
 search --space cct_cifar10.yaml --study cct_pwfn --trials 3 "${cct[@]}" method.name=pwfn search.baselines=false
 for bits in 2 3 4 5; do
     "$python" launchers/train.py --results "$results" --study cct_gpfq --space cct_cifar10.yaml "${cct[@]}" \
@@ -84,11 +102,11 @@ for bits in 2 3 4 5; do
 done
 for values in 64 32 16 8; do
     "$python" launchers/train.py --results "$results" --study cct_plain --space cct_cifar10.yaml "${cct[@]}" \
-        method.name=kmeans method.num_values="$values" method.weighting=plain
+        method.name=kmeans method.num_values="$values" method.weighting=plain method.assignment=nearest
 done
 
 shown=({staged,longer_staged,steady_staged,extended,pwfn,wfn,gpfq,msq,kmeans,longer}_cifar10
-    {extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32 cct_{staged,pwfn,gpfq,kmeans,plain})
+    {extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32 cct_{staged,followed,gentle,pwfn,gpfq,kmeans,followed_kmeans,plain})
 further=({third_staged,rate,fisher16,patient,gentle32,loaded}_cifar10)
 "$python" launchers/publish.py --results "$results" --study "${shown[@]}" "${further[@]}" --out "$pages"
 "$python" launchers/report.py --results "$pages" --study "${shown[@]}" --out "$results/report-cifar10"
