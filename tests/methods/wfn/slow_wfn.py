@@ -73,7 +73,8 @@ def slow_assign(
         taken, total = [], 0.0
         for i in members:
             total += distance(i)
-            if total / (len(taken) + 1) > current_allowed or len(taken) == need:
+            # A mean may equal what is allowed but for rounding: of 0.1, 0.1 and 0.1 the sum is a little more than 0.3.
+            if total / (len(taken) + 1) > current_allowed + 2**-31 or len(taken) == need:
                 break
             taken.append(i)
         if taken:

@@ -51,6 +51,7 @@ def test_equals_the_slow_transcription(allowed, zero_distance, share):
 )
 @example(weights=[-1.5], share=1.0, allowed=0.25, zero_distance=0.9)  # a grid value equals the largest weight
 @example(weights=[-0.25], share=1.0, allowed=0.25, zero_distance=0.1)  # an error equals the spacing
+@example(weights=[-2.5, -2.5, -2.5], share=1.0, allowed=0.05, zero_distance=0.0078125)  # a mean equals what is allowed
 def test_equals_the_slow_transcription_where_weights_tie(weights, share, allowed, zero_distance):
     array = np.array(weights, dtype=np.float32)
     options = {"need": round(share * len(array)), "allowed": allowed, "zero_distance": zero_distance}
