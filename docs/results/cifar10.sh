@@ -77,7 +77,8 @@ for seed in 0 1 2; do
 done
 search --space cct_cifar10.yaml --study cct_kmeans --trials 5 --confirm 2 "${cct[@]}" method.name=kmeans \
     method.assignment=nearest search.baselines=false
-# The same with path following: without training, and as the start of each stage. Recorded are the stages down to 8 values.
+# The same with path following: without training, and as the start of each stage. Recorded are the stages down to 8 values
+# of seeds 0 and 1, to 16 of seed 2, and seeds 0 and 1 of cct_gentle.
 cct_filter=("${cct[@]}" model.equalize=filter)
 for seed in 0 1 2; do
     for values in 64 16 8 32 4; do # recorded: seed 0 of all, seeds 1 and 2 of 64, 16 and 8 values
