@@ -26,6 +26,7 @@ from pwfn.methods.gpfq.network import follow_paths_to_codebooks_
 from pwfn.methods.kmeans.method import finite_array, relative_importance
 from pwfn.methods.kmeans.values import FloatArray, kmeans_values, nearest_values
 from pwfn.methods.qat.learner import StraightThroughLearner
+from pwfn.methods.qat.method import start_stage_
 from pwfn.methods.qat.weights import SharedWeights
 from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
@@ -95,7 +96,7 @@ def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
     task = None if data is None or images is None else _task(network, data, images, contents, wish)
     accuracy = None if images is None else evaluate_mean(network, images)
     yield Shrunk(path, report, accuracy, NO_SIGMAS if contents.sigmas else "")
-    latent = SharedWeights(task.parameter_sets, QatConfig(stages=wish.sizes)) if task and wish.epochs > 0 else None
+    latent = SharedWeights(task.parameter_sets, _stages(wish)) if task and wish.epochs > 0 else None
     for size in wish.sizes:
         if task is not None and latent is not None:
             _train_(task, latent, size, wish)
@@ -137,6 +138,11 @@ def place_of(path: Path, out: Path, num_values: int) -> Path:
     return out / f"{name}-{num_values}-values.pwfn.safetensors"
 
 
+def _stages(wish: Wish) -> QatConfig:
+    """The stages of training for a wish."""
+    return QatConfig(stages=wish.sizes, stage_start="latent" if wish.assignment == "nearest" else "path_following")
+
+
 def _train_(task: Task, weights: SharedWeights, num_values: int, wish: Wish) -> None:
     """Choose values for the latent weights and train both as qat does.
 
@@ -144,11 +150,7 @@ def _train_(task: Task, weights: SharedWeights, num_values: int, wish: Wish) -> 
     path following each smaller network begins at the values that it gives to the one before.
     """
     num_steps = task.num_steps(TRAINING)
-    weights.start_stage_(num_values, _importance(task, wish))
-    if wish.assignment == "path_following":
-        num_images = QatConfig().calibration_images
-        follow_paths_to_codebooks_(task, lambda _: weights.codebook, calibration_images=num_images)
-        weights.start_from_shown_()
+    start_stage_(task, weights, num_values, _importance(task, wish))
     steps_in_all = wish.epochs * num_steps
     descent = weights.descent(TRAINING, num_steps=steps_in_all, replicas=task.replicas)
     learner = StraightThroughLearner(task.network, weights, descent, num_steps=steps_in_all)

@@ -90,7 +90,7 @@ def test_every_trial_is_placed_and_written(cluster, finished):
 
 
 def test_baselines_run_beside_a_search_and_are_told_to_no_sampler(finished):
-    """k-means, plain and Fisher-weighted, with 4 to 64 values: rows, and a series of its own in the report."""
+    """k-means in three kinds, with 4 to 64 values: rows, and a series of its own in the report."""
     store, _, _ = finished
     rows = {row["trial_id"]: row for row in store.read_trials()}
     names = [

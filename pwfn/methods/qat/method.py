@@ -101,13 +101,8 @@ class Qat(Method):
         return float(np.mean(losses)) if losses else None
 
     def _start_stage_(self, num_values: int) -> None:
-        """Choose new values; with `stage_start: path_following` also the value that each weight starts from."""
-        weights, config = self.weights, self.config
-        weights.start_stage_(num_values, self._importance())
-        if config.stage_start == "path_following":
-            num_images = config.calibration_images
-            follow_paths_to_codebooks_(self.task, lambda _: weights.codebook, calibration_images=num_images)
-            weights.start_from_shown_()
+        """Choose new values for the weights, and the latent weights that they start from."""
+        start_stage_(self.task, self.weights, num_values, self._importance())
 
     def _importance(self) -> FloatArray | None:
         """Importance of each weight to the present network, `(N,)`; None: all weights count alike."""
@@ -182,3 +177,22 @@ class Qat(Method):
         restore_buffers_(self.task.network, state)
         self.descent = self._descent(self.place(int(state["round"])))
         self.descent.load_state(under("descent.", state))
+
+
+def start_stage_(task: Task, weights: SharedWeights, num_values: int, importance: FloatArray | None) -> None:
+    """Choose the values of a stage; with `stage_start: path_following` also the value that each weight starts from.
+
+    Args:
+        task: whose network the weights belong to; path following quantises it as it is.
+        weights: the latent weights and the codebook.
+        num_values: largest number of values.
+        importance: of each weight, `(N,)`; None: all weights count alike.
+
+    Raises:
+        UserError: a layer does not run for all images of path following.
+    """
+    weights.start_stage_(num_values, importance)
+    if weights.config.stage_start == "path_following":
+        num_images = weights.config.calibration_images
+        follow_paths_to_codebooks_(task, lambda _: weights.codebook, calibration_images=num_images)
+        weights.start_from_shown_()
