@@ -714,11 +714,13 @@ class KmeansConfig(_Frozen):
     much the predictions change with each weight."""
     fisher_images: Count = 500
     """Number of training images, without augmentation, from which the Fisher information is estimated."""
-    assignment: Literal["nearest", "path_following"] = "nearest"
-    """How weights get their values. nearest: each the nearest value. path_following: layer by layer as GPFQ does, each
-    weight of a neuron such that it makes good for the errors of those before it."""
+    assignment: Literal["nearest", "path_following", "gptq"] = "nearest"
+    """How weights get their values. nearest: each the nearest value. The others go layer by layer. path_following: as
+    GPFQ does, each weight of a neuron makes good for the errors of those before it. gptq: as GPTQ does, all weights of
+    a neuron that are still free make good for an error together, so that the layer gives what it gives in the float
+    network; best by far for few values (docs/log.md)."""
     calibration_images: Count = 500
-    """Number of training images, without augmentation, whose activations `assignment: path_following` uses."""
+    """Number of training images, without augmentation, whose activations path_following and gptq use."""
     max_order: Annotated[int, Field(ge=1, le=8)] | None = None
     """Round each value to the nearest sum of at most this many powers of two, then move each weight to the nearest of
     these sums; values with the same sum become one. None: no rounding."""
@@ -769,12 +771,12 @@ class QatConfig(_Frozen):
     training step. plain: 1 for all weights. fisher: how much the predictions change with the weight."""
     fisher_images: Count = 500
     """Number of training images, without augmentation, from which each stage estimates the Fisher information."""
-    stage_start: Literal["latent", "path_following"] = "latent"
+    stage_start: Literal["latent", "path_following", "gptq"] = "latent"
     """Latent weights that a stage starts from. latent: those that the stage before has left; those of the first are
-    the float weights. path_following: the values of the stage, given to the network as it is by GPFQ's path following:
-    layer by layer, each weight of a neuron such that it makes good for the errors of those before it."""
+    the float weights. path_following, gptq: the values of the stage, given to the network as it is in that way, as
+    `assignment` of kmeans does."""
     calibration_images: Count = 500
-    """Number of training images, without augmentation, whose activations `stage_start: path_following` uses."""
+    """Number of training images, without augmentation, whose activations path_following and gptq use."""
     dampening: NonNegative = 0.0
     """Holds back weights that cross from one value to the next and back: after each step a latent weight goes a share
     of the way to its value, lr * dampening * (share of the stage's steps that are done) / (root mean square of the

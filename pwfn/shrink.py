@@ -22,7 +22,7 @@ from pwfn.export.evaluation import TestImages, evaluate_mean
 from pwfn.export.metadata import Scalar
 from pwfn.export.network import build_from, stored_state
 from pwfn.export.report import FileReport, measure_file
-from pwfn.methods.gpfq.network import follow_paths_to_codebooks_
+from pwfn.methods.gpfq.network import assign_layerwise_
 from pwfn.methods.kmeans.method import finite_array, relative_importance
 from pwfn.methods.kmeans.values import FloatArray, kmeans_values, nearest_values
 from pwfn.methods.qat.learner import StraightThroughLearner
@@ -33,6 +33,8 @@ from pwfn.replicas import Replicas
 from pwfn.task import Task
 from pwfn.training import Accuracy
 
+Assignment = Literal["nearest", "path_following", "gptq"]
+"""How weights get the merged values."""
 MAX_VALUES = 4096
 """Largest number of values after merging, the limit of `kmeans_values`."""
 MAX_TRAINED_VALUES = 256
@@ -54,8 +56,8 @@ class Wish:
     """Folder of the new files."""
     weighting: Literal["plain", "fisher"] = "plain"
     """Importance of weights when values are merged; fisher needs data."""
-    assignment: Literal["nearest", "path_following"] = "nearest"
-    """How weights get the merged values, as `KmeansConfig.assignment`; path_following needs data."""
+    assignment: Assignment = "nearest"
+    """How weights get the merged values, as `KmeansConfig.assignment`; all but nearest need data."""
     epochs: int = 0
     """Number of epochs for which each smaller network is trained; more than 0 needs data."""
     batch_size: int = 512
@@ -102,7 +104,7 @@ def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
             _train_(task, latent, size, wish)
         else:
             parameters = [dict(network.named_parameters())[name] for name in contents.fixed]
-            _merge_(parameters, size, _importance(task, wish), task if wish.assignment == "path_following" else None)
+            _merge_(parameters, size, _importance(task, wish), task, wish.assignment)
         if task is not None:
             task.recalibrate()
         yield _written(network.eval(), place_of(path, wish.out, size), path, contents, images)
@@ -110,7 +112,11 @@ def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
 
 @torch.no_grad()
 def _merge_(
-    parameters: Sequence[nn.Parameter], num_values: int, importance: FloatArray | None, following: Task | None
+    parameters: Sequence[nn.Parameter],
+    num_values: int,
+    importance: FloatArray | None,
+    task: Task | None,
+    assignment: Assignment,
 ) -> None:
     """Merge the values that all parameters share into fewer values.
 
@@ -118,14 +124,14 @@ def _merge_(
         parameters: those that share the values; changed in place.
         num_values: number of values afterwards.
         importance: positive, of each weight in the order of the parameters, `(num_weights,)`; None: all count alike.
-        following: whose network is given the merged values by path following; None: each weight takes the nearest, so
-            that weights with equal values stay equal.
+        task: whose network the parameters belong to; unused with nearest.
+        assignment: how the weights get the merged values; with nearest weights with equal values stay equal.
     """
     weights = finite_array("the weights", torch.cat([parameter.flatten() for parameter in parameters]))
     values = kmeans_values(weights, num_values, importance)
-    if following is not None:
+    if task is not None and assignment != "nearest":
         codebook = torch.from_numpy(values).to(parameters[0])
-        follow_paths_to_codebooks_(following, lambda _: codebook, calibration_images=QatConfig().calibration_images)
+        assign_layerwise_(task, lambda _: codebook, assignment, calibration_images=QatConfig().calibration_images)
         return
     merged = torch.from_numpy(nearest_values(weights, values))
     for parameter, part in zip(parameters, torch.split(merged, [each.numel() for each in parameters]), strict=True):
@@ -140,14 +146,14 @@ def place_of(path: Path, out: Path, num_values: int) -> Path:
 
 def _stages(wish: Wish) -> QatConfig:
     """The stages of training for a wish."""
-    return QatConfig(stages=wish.sizes, stage_start="latent" if wish.assignment == "nearest" else "path_following")
+    return QatConfig(stages=wish.sizes, stage_start="latent" if wish.assignment == "nearest" else wish.assignment)
 
 
 def _train_(task: Task, weights: SharedWeights, num_values: int, wish: Wish) -> None:
     """Choose values for the latent weights and train both as qat does.
 
-    The latent weights begin as the weights of the given file and continue from each smaller network to the next; with
-    path following each smaller network begins at the values that it gives to the one before.
+    The latent weights begin as the weights of the given file and continue from each smaller network to the next; unless
+    `assignment` is nearest, each smaller network begins at the values that it gives to the one before.
     """
     num_steps = task.num_steps(TRAINING)
     start_stage_(task, weights, num_values, _importance(task, wish))
@@ -210,8 +216,8 @@ def _check_wish(wish: Wish, num_values: int, *, has_data: bool) -> None:
         raise UserError(f"--values {sizes}: at most {most} values can be {'trained' if wish.epochs else 'merged into'}")
     if not has_data and wish.weighting == "fisher":
         raise UserError("--weighting fisher needs training images: give --data, or --weighting plain")
-    if not has_data and wish.assignment == "path_following":
-        raise UserError("--assignment path_following needs training images: give --data, or --assignment nearest")
+    if not has_data and wish.assignment != "nearest":
+        raise UserError(f"--assignment {wish.assignment} needs training images: give --data, or --assignment nearest")
     if not has_data and wish.epochs > 0:
         raise UserError(f"--epochs {wish.epochs} needs training images: give --data, or --epochs 0")
 
@@ -219,7 +225,7 @@ def _check_wish(wish: Wish, num_values: int, *, has_data: bool) -> None:
 def _check_fixed_set(contents: Contents, network: nn.Module, wish: Wish) -> None:
     """Check that what needs the usual fixed set is not asked for a file that has another.
 
-    Fisher information, path following and training need it.
+    Fisher information, training and all assignments but nearest need it.
 
     Raises:
         UserError: the file has another fixed set.

@@ -27,9 +27,9 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the new files (default: the file's own)")
     parser.add_argument("--weighting", choices=["plain", "fisher"],
                         help="of the weights when values are merged (default: fisher with data)")  # fmt: skip
-    parser.add_argument("--assignment", choices=["nearest", "path_following"],
-                        help="a weight takes the nearest value, or by GPFQ's path following one that makes good for "
-                             "the errors of others (default: path_following with data)")  # fmt: skip
+    parser.add_argument("--assignment", choices=["nearest", "path_following", "gptq"],
+                        help="a weight takes the nearest value, or by GPFQ's path following or GPTQ one that makes "
+                             "good for the errors of others (default: gptq with data)")  # fmt: skip
     parser.add_argument("--epochs", type=at_least(0), default=0, metavar="N",
                         help="straight-through training of each stage; needs data (default: 0)")  # fmt: skip
     add_data_options(parser, "images: BatchNorm is recalibrated on the training ones, accuracy is of the test ones")
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         sizes=tuple(options.values),
         out=options.out or options.file.parent,
         weighting=options.weighting or ("plain" if data is None else "fisher"),
-        assignment=options.assignment or ("nearest" if data is None else "path_following"),
+        assignment=options.assignment or ("nearest" if data is None else "gptq"),
         epochs=options.epochs,
         batch_size=options.batch_size,
         device=device_from(options),

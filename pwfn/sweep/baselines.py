@@ -15,13 +15,13 @@ NUMS_OF_VALUES = (4, 8, 16, 32, 64)
 KINDS = {
     "kmeans": {"weighting": "plain"},
     "kmeans-fisher": {"weighting": "fisher"},
-    "kmeans-followed": {"weighting": "fisher", "assignment": "path_following"},
+    "kmeans-gptq": {"weighting": "fisher", "assignment": "gptq"},
 }
 """How the names of baselines begin -> their settings. The last is the strongest known that needs no training."""
 
 
 class Baselines(Listed):
-    """Gives Tune the baselines that a study lacks: `kmeans-16`, `kmeans-fisher-16`, `kmeans-followed-16` and so on.
+    """Gives Tune the baselines that a study lacks: `kmeans-16`, `kmeans-fisher-16`, `kmeans-gptq-16` and so on.
 
     Each runs in seconds, or minutes, from the study's own float network, so that a report never lacks the simple
     answer. Where trials start from several float networks, each has its own baselines, `kmeans-16.1` for the second.

@@ -106,19 +106,21 @@ def test_later_stages_go_on_from_the_latent_weights(file, tmp_path):
     assert max(of_value) > 1  # weights that shared one of the eight may part again: their latent values differ
 
 
-def test_path_following_spares_what_the_network_says(file, tmp_path, capsys):
-    """With the same values, its scores are nearer to those of the larger network than with the nearest values."""
+def test_path_following_and_gptq_spare_what_the_network_says(file, tmp_path, capsys):
+    """With the same values, scores are nearer to those of the larger network than with the nearest values."""
     images = TestImages(DATA, pwfn.load(file), batch_size=512)
     pixels, _ = next(iter(images))
     errors = {}
-    for assignment in ("nearest", "path_following"):
+    for assignment in ("nearest", "path_following", "gptq"):
         out = tmp_path / assignment
         options = ["--data", "digits", "--device", "cpu", "--out", str(out), "--assignment", assignment]
         assert shrink([str(file), "--values", "4", *options]) == 0
         with torch.no_grad():
             errors[assignment] = float((pwfn.load(smaller(out, 4))(pixels) - pwfn.load(file)(pixels)).square().mean())
-    assert errors["path_following"] < errors["nearest"]
-    assert torch.equal(*(weights_of(smaller(tmp_path / each, 4)).unique() for each in errors))
+    assert errors["gptq"] < errors["path_following"] < errors["nearest"]
+    values = [weights_of(smaller(tmp_path / each, 4)).unique() for each in errors]
+    assert torch.equal(values[0], values[1])
+    assert torch.equal(values[0], values[2])
 
 
 def test_training_beats_merging_alone(file, tmp_path, capsys):
@@ -138,7 +140,8 @@ def test_training_beats_merging_alone(file, tmp_path, capsys):
         (["--values", "3000"], "ask for fewer"),
         (["--values", "8", "--epochs", "1"], "needs training images"),
         (["--values", "8", "--weighting", "fisher"], "needs training images"),
-        (["--values", "8", "--assignment", "path_following"], "needs training images"),
+        (["--values", "8", "--assignment", "path_following"], "--assignment path_following needs training images"),
+        (["--values", "8", "--assignment", "gptq"], "--assignment gptq needs training images"),
         (["--values", "8", "--out", "taken/below"], "cannot be written"),
     ],
 )

@@ -34,15 +34,16 @@ CONFIGS = {
     "msq": MsqConfig(bits=2),
     "kmeans": KmeansConfig(num_values=6),
     "kmeans-path-following": KmeansConfig(num_values=6, assignment="path_following", calibration_images=64),
+    "kmeans-gptq": KmeansConfig(num_values=6, assignment="gptq", calibration_images=64),
     "qat": QatConfig(num_values=7, stage_rounds=(2,), weighting="plain"),
     "qat-stages": QatConfig(stages=(9, 4), stage_rounds=(1, 2), fisher_images=32, zero=True, gradual_start=0.5),
     "qat-powers": QatConfig(num_values=7, values="powers_of_two", b=5, fisher_images=32),
-    "qat-path-following": QatConfig(
+    "qat-gptq": QatConfig(
         stages=(9, 4),
         stage_rounds=(1, 2),
         fisher_images=32,
         calibration_images=64,
-        stage_start="path_following",
+        stage_start="gptq",
         dampening=0.5,
     ),
     "qat-rate": QatConfig(num_values=9, rate_strength=0.02, weighting="plain", zero=True),

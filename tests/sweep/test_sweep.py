@@ -95,7 +95,7 @@ def test_baselines_run_beside_a_search_and_are_told_to_no_sampler(finished):
     rows = {row["trial_id"]: row for row in store.read_trials()}
     names = [
         f"{name}-{num_values}"
-        for name in ("kmeans", "kmeans-fisher", "kmeans-followed")
+        for name in ("kmeans", "kmeans-fisher", "kmeans-gptq")
         for num_values in (4, 8, 16, 32, 64)
     ]
     assert set(rows) == {"0000", "0001", "0002", *names}

@@ -8,7 +8,7 @@ from pwfn.config import GpfqConfig
 from pwfn.methods.gpfq.alphabet import LayerAlphabets, Quantize, quantizer
 from pwfn.methods.gpfq.layers import FixableLayer
 from pwfn.methods.gpfq.msq import layer_alphabets, round_to_nearest_
-from pwfn.methods.gpfq.network import PathFollowing
+from pwfn.methods.gpfq.network import LayerwiseQuantization
 from pwfn.methods.rounds import Fixing, Method
 from pwfn.seeds import generator
 from pwfn.task import Task
@@ -33,13 +33,13 @@ class Gpfq(Method):
         """
         network, config = self.task.network, self.config
         alphabets = layer_alphabets(network, config)
-        following = PathFollowing(
+        layerwise = LayerwiseQuantization(
             self.task,
             calibration_images=config.calibration_images,
             in_activation_order=config.order == "activation",
             max_gram_features=config.max_gram_features,
         )
-        untreated = following.quantize_(
+        untreated = layerwise.quantize_(
             lambda layer: self._quantizers(layer, alphabets[layer]),
             lambda layer: round_to_nearest_(network, layer, alphabets[layer]),
         )

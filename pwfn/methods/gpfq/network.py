@@ -1,4 +1,4 @@
-"""Path following through all layers of a network, for any levels: evenly spaced, or a codebook."""
+"""Path following or GPTQ through all layers of a network, for any levels: evenly spaced, or a codebook."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from pwfn.methods.gpfq.alphabet import Quantize
 from pwfn.methods.gpfq.calibration import Calibration
 from pwfn.methods.gpfq.layers import FixableLayer, execution_order, fixable_layers
-from pwfn.methods.gpfq.path_following import LayerInputs, activation_order, follow_path_in_order
+from pwfn.methods.gpfq.path_following import Algorithm, LayerInputs, activation_order, quantize_in_order
 from pwfn.methods.qat.assignment import edges_between
 from pwfn.seeds import generator
 from pwfn.task import Task
@@ -27,7 +27,7 @@ Quantizers = Callable[[FixableLayer], Sequence[Quantize]]
 """Gives the quantiser of each parameter of a layer, in the order of `FixableLayer.own`."""
 
 
-class PathFollowing:
+class LayerwiseQuantization:
     """Quantises the layers of a task's network in the order in which they run.
 
     Each layer uses its inputs in the float network and in the network whose earlier layers are already quantised. All
@@ -38,7 +38,9 @@ class PathFollowing:
         task: its network is quantised in place, and left in evaluation mode; as it is now, it is the float network.
         calibration_images: number of training images, without augmentation.
         in_activation_order: quantise the features with the largest inputs first, not as they are stored.
-        max_gram_features: layers with more features are quantised on this many samples of their inputs.
+        max_gram_features: layers with more features are quantised on this many samples of their inputs, by path
+            following.
+        algorithm: by which the layers are quantised.
     """
 
     def __init__(
@@ -48,8 +50,10 @@ class PathFollowing:
         calibration_images: int,
         in_activation_order: bool,
         max_gram_features: int = MAX_GRAM_FEATURES,
+        algorithm: Algorithm = "path_following",
     ) -> None:
         self.task = task
+        self.algorithm = algorithm
         self.in_activation_order = in_activation_order
         self.max_gram_features = max_gram_features
         batch_size = max(1, task.config.evaluation.batch_size // task.micro_batches)
@@ -62,10 +66,10 @@ class PathFollowing:
 
         Args:
             quantizers: those of a layer's weight, and of its bias if it has one.
-            round_: rounds a layer that path following cannot treat, in place; all of them are rounded first.
+            round_: rounds a layer that cannot be treated so, in place; all of them are rounded first.
 
         Returns:
-            The layers that path following cannot treat.
+            The layers that cannot be treated so: those that are no plain linear map, or run more than once.
 
         Raises:
             UserError: a layer does not run for all images.
@@ -74,11 +78,11 @@ class PathFollowing:
         treated, untreated = execution_order(network, fixable_layers(network), calibration.first_batch())
         if untreated:
             names = _some_names(untreated)
-            log.warning("%s: rounded to nearest, as path following cannot treat them: %s", self._method, names)
+            log.warning("%s: rounded to nearest, as %s cannot treat them: %s", self._method, self._named, names)
         for layer in untreated:
             round_(layer)
         for layer in treated:
-            self._follow_path_(layer, quantizers(layer))
+            self._quantize_layer_(layer, quantizers(layer))
             log.debug("%s: layer %s is done", self._method, layer.name)
         return untreated
 
@@ -86,7 +90,11 @@ class PathFollowing:
     def _method(self) -> str:
         return self.task.config.method.name
 
-    def _follow_path_(self, layer: FixableLayer, quantizers: Sequence[Quantize]) -> None:
+    @property
+    def _named(self) -> str:
+        return {"path_following": "path following", "gptq": "GPTQ"}[self.algorithm]
+
+    def _quantize_layer_(self, layer: FixableLayer, quantizers: Sequence[Quantize]) -> None:
         """Quantise one layer in place; a bias counts as the weight of a further, last feature that is always 1."""
         call = self.calibration.first_call(layer)
         parameters = layer.parameters(self.task.network)
@@ -97,7 +105,7 @@ class PathFollowing:
         if self.in_activation_order:
             order = activation_order(inputs.energies(), has_constant="bias" in layer.own)
         of_features = [each for each, width in zip(quantizers, widths, strict=True) for _ in range(width)]
-        levels = follow_path_in_order(inputs, order, weights, of_features)
+        levels = quantize_in_order(inputs, order, weights, of_features, self.algorithm)
         for parameter, part in zip(parameters, torch.split(levels, widths, dim=-1), strict=True):
             parameter.copy_(part.reshape(parameter.shape))
 
@@ -108,28 +116,30 @@ class PathFollowing:
         draws = generator(torch.device("cpu"), self.task.config.seed, "samples", layer.name)
         samples = self.calibration.samples(layer, limit, draws)
         log.warning(
-            "%s: layer %s has %d features, above max_gram_features=%d: done sample by sample on %d samples",
+            "%s: layer %s has %d features, above max_gram_features=%d: done sample by sample on %d samples%s",
             self._method,
             layer.name,
             num_features,
             limit,
             samples.inputs.shape[2],
+            "" if self.algorithm == "path_following" else ", by path following",
         )
         return samples
 
 
-def follow_paths_to_codebooks_(
-    task: Task, codebook_of: Callable[[Tensor], Tensor], *, calibration_images: int
+def assign_layerwise_(
+    task: Task, codebook_of: Callable[[Tensor], Tensor], algorithm: Algorithm, *, calibration_images: int
 ) -> list[FixableLayer]:
-    """Give each weight of a task's network a value of a codebook by path following, largest inputs first.
+    """Give each weight of a task's network a value of a codebook, layer by layer, largest inputs first.
 
     Args:
         task: its network is quantised in place.
         codebook_of: gives the ascending values that a parameter of the network may have, float32 `(num_values,)`.
+        algorithm: by which the layers are quantised.
         calibration_images: number of training images, without augmentation.
 
     Returns:
-        The layers that path following cannot treat; their weights have the nearest values.
+        The layers that cannot be treated so; their weights have the nearest values.
 
     Raises:
         UserError: a layer does not run for all images.
@@ -142,8 +152,10 @@ def follow_paths_to_codebooks_(
         for parameter, quantize in zip(layer.parameters(task.network), quantizers(layer), strict=True):
             parameter.copy_(quantize(parameter.double()))
 
-    following = PathFollowing(task, calibration_images=calibration_images, in_activation_order=True)
-    return following.quantize_(quantizers, round_)
+    layerwise = LayerwiseQuantization(
+        task, calibration_images=calibration_images, in_activation_order=True, algorithm=algorithm
+    )
+    return layerwise.quantize_(quantizers, round_)
 
 
 def _nearest_of(values: Tensor) -> Quantize:

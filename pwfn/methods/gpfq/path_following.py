@@ -1,4 +1,4 @@
-"""The greedy path of GPFQ for all neurons of one layer in parallel.
+"""The greedy path of GPFQ for all neurons of one layer in parallel, and the inputs that GPTQ needs as well.
 
 A layer has `groups` independent groups of `neurons` with `features` inputs each; only grouped convolutions have more
 than one group. X holds the layer's inputs in the float network, X~ its inputs in the network whose earlier layers are
@@ -10,15 +10,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pwfn.methods.gpfq.alphabet import Quantize
+from pwfn.methods.gpfq.gptq import gptq_levels
 
 BLOCK_FEATURES = 128
 """Number of features that form a block. All corrections from earlier blocks to a block are one matrix product, which is
 faster than one product per feature; the size changes the results only by rounding."""
+Algorithm = Literal["path_following", "gptq"]
+"""How a layer is quantised: by the path of GPFQ, or by GPTQ (see `gptq`)."""
 
 
 class LayerInputs(ABC):
@@ -44,10 +48,14 @@ class LayerInputs(ABC):
             The levels, of the shape of the weights.
         """
 
+    def gptq(self, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
+        """Quantise weights by GPTQ, as `gptq_levels` does; by the path where H is too large for that."""
+        return self.follow_path(weights, quantizers)
+
 
 @dataclass(frozen=True)
 class Grams(LayerInputs):
-    """G (`cross`) and H (`gram`), float64 `(groups, features, features)`; the path depends on nothing else."""
+    """G (`cross`) and H (`gram`), float64 `(groups, features, features)`; the levels depend on nothing else."""
 
     cross: Tensor
     gram: Tensor
@@ -77,6 +85,10 @@ class Grams(LayerInputs):
                 later = slice(t + 1, block.stop)
                 remaining[..., later] -= levels[..., t, None] * self.gram[:, None, later, t]
         return levels
+
+    def gptq(self, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
+        """Quantise weights as `gptq_levels` does."""
+        return gptq_levels(self.cross, self.gram, weights, quantizers)
 
 
 @dataclass(frozen=True)
@@ -126,7 +138,13 @@ def activation_order(energies: Tensor, *, has_constant: bool) -> Tensor:
     return energies.argsort(dim=1, descending=True, stable=True)
 
 
-def follow_path_in_order(inputs: LayerInputs, order: Tensor, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
+def quantize_in_order(
+    inputs: LayerInputs,
+    order: Tensor,
+    weights: Tensor,
+    quantizers: Sequence[Quantize],
+    algorithm: Algorithm = "path_following",
+) -> Tensor:
     """Quantise weights with their features in a given order.
 
     Args:
@@ -134,11 +152,14 @@ def follow_path_in_order(inputs: LayerInputs, order: Tensor, weights: Tensor, qu
         order: indices of features, int64 `(groups, features)`.
         weights: float64 `(groups, neurons, features)`, with features as they are stored.
         quantizers: one per feature, in the given order.
+        algorithm: by which they are quantised.
 
     Returns:
         The levels, of the shape of the weights, with features as they are stored.
     """
-    levels = inputs.reordered(order).follow_path(weights.take_along_dim(order[:, None], 2), quantizers)
+    ordered = inputs.reordered(order)
+    quantize = ordered.gptq if algorithm == "gptq" else ordered.follow_path
+    levels = quantize(weights.take_along_dim(order[:, None], 2), quantizers)
     return levels.take_along_dim(order.argsort(dim=1)[:, None], 2)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pwfn.config import KmeansConfig
 from pwfn.errors import DivergedWeightsError
-from pwfn.methods.gpfq.network import follow_paths_to_codebooks_
+from pwfn.methods.gpfq.network import assign_layerwise_
 from pwfn.methods.kmeans.powers import round_to_order
 from pwfn.methods.kmeans.values import FloatArray, kmeans_values, nearest_values
 from pwfn.methods.rounds import Fixing, Method
@@ -38,7 +38,7 @@ class Kmeans(Method):
 
         Raises:
             DivergedWeightsError: NaN or infinity in the weights or in the Fisher information.
-            UserError: with `assignment: path_following`, a layer does not run for all images.
+            UserError: with `assignment` other than nearest, a layer does not run for all images.
         """
         parameters = list(split_parameters(self.task.network).fixable.values())
         weights = finite_array("the weights", torch.cat([parameter.flatten() for parameter in parameters]))
@@ -49,12 +49,14 @@ class Kmeans(Method):
             codebooks = [self._codebook(weights, fisher)] * len(pieces)
         else:
             codebooks = [self._codebook(weights[p], None if fisher is None else fisher[p]) for p in pieces]
-        if self.config.assignment == "path_following":
+        if self.config.assignment != "nearest":
             values_of: dict[Tensor, Tensor] = {
                 p: torch.from_numpy(c).to(p) for p, c in zip(parameters, codebooks, strict=True)
             }
             num_images = self.config.calibration_images
-            untreated = follow_paths_to_codebooks_(self.task, values_of.__getitem__, calibration_images=num_images)
+            untreated = assign_layerwise_(
+                self.task, values_of.__getitem__, self.config.assignment, calibration_images=num_images
+            )
             return Fixing.of_all(self.task.network, untreated_layers=tuple(layer.name for layer in untreated))
         for parameter, piece, values in zip(parameters, pieces, codebooks, strict=True):
             parameter.copy_(torch.from_numpy(nearest_values(weights[piece], values)).view_as(parameter))

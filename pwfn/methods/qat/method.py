@@ -11,7 +11,7 @@ import numpy as np
 from pwfn.codebook import Codebook, FloatArray
 from pwfn.config import QatConfig
 from pwfn.descent import Descent
-from pwfn.methods.gpfq.network import follow_paths_to_codebooks_
+from pwfn.methods.gpfq.network import assign_layerwise_
 from pwfn.methods.kmeans.method import finite_array, relative_importance
 from pwfn.methods.qat.learner import SettlingLearner, StraightThroughLearner
 from pwfn.methods.qat.weights import SharedWeights
@@ -180,19 +180,20 @@ class Qat(Method):
 
 
 def start_stage_(task: Task, weights: SharedWeights, num_values: int, importance: FloatArray | None) -> None:
-    """Choose the values of a stage; with `stage_start: path_following` also the value that each weight starts from.
+    """Choose the values of a stage; unless `stage_start` is latent, also the value that each weight starts from.
 
     Args:
-        task: whose network the weights belong to; path following quantises it as it is.
+        task: whose network the weights belong to; `stage_start` quantises it as it is.
         weights: the latent weights and the codebook.
         num_values: largest number of values.
         importance: of each weight, `(N,)`; None: all weights count alike.
 
     Raises:
-        UserError: a layer does not run for all images of path following.
+        UserError: a layer does not run for all calibration images.
     """
     weights.start_stage_(num_values, importance)
-    if weights.config.stage_start == "path_following":
+    algorithm = weights.config.stage_start
+    if algorithm != "latent":
         num_images = weights.config.calibration_images
-        follow_paths_to_codebooks_(task, lambda _: weights.codebook, calibration_images=num_images)
+        assign_layerwise_(task, lambda _: weights.codebook, algorithm, calibration_images=num_images)
         weights.start_from_shown_()

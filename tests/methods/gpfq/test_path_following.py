@@ -8,7 +8,7 @@ from slow_path import slow_path
 from pwfn.config import GpfqConfig
 from pwfn.methods.gpfq import path_following
 from pwfn.methods.gpfq.alphabet import Alphabet, quantizer
-from pwfn.methods.gpfq.path_following import Grams, Samples, activation_order, follow_path_in_order
+from pwfn.methods.gpfq.path_following import Grams, Samples, activation_order, quantize_in_order
 
 NEAREST = quantizer(Alphabet(0.25, 4), GpfqConfig(), torch.Generator())
 LEVELS = 0.25 * np.arange(-4, 5)
@@ -68,7 +68,7 @@ def test_another_order_is_that_of_a_layer_stored_so():
     weights, float_inputs, inputs = (torch.from_numpy(array) for array in case("plain"))
     order = torch.stack([torch.randperm(40, generator=torch.Generator().manual_seed(group)) for group in range(2)])
     for form in (grams(float_inputs, inputs), Samples(float_inputs, inputs)):
-        levels = follow_path_in_order(form, order, weights, [NEAREST] * 40)
+        levels = quantize_in_order(form, order, weights, [NEAREST] * 40)
         for group in range(2):
             row = order[group]
             stored = Samples(float_inputs[group : group + 1, row], inputs[group : group + 1, row])

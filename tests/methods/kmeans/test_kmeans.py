@@ -65,9 +65,9 @@ def test_a_codebook_for_each_tensor():
 
 @pytest.mark.parametrize("scope", ["network", "tensor"])
 @pytest.mark.parametrize("network", ["convolutional", "without_batchnorm"])
-def test_path_following_uses_the_same_values_and_spares_the_outputs(scope, network):
+def test_path_following_and_gptq_use_the_same_values_and_spare_the_outputs(scope, network):
     errors, codebooks = {}, {}
-    for assignment in ("nearest", "path_following"):
+    for assignment in ("nearest", "path_following", "gptq"):
         config = KmeansConfig(num_values=4, scope=scope, assignment=assignment, calibration_images=256)
         task = make_task(network, method=config)
         [(images, _)] = task.data.batches("train", batch_size=256, max_images=256)
@@ -77,19 +77,22 @@ def test_path_following_uses_the_same_values_and_spares_the_outputs(scope, netwo
             errors[assignment] = float((task.network(images) - wanted).square().mean())
         codebooks[assignment] = {name: set(w.unique().tolist()) for name, w in weights_of(task).items()}
     assert errors["path_following"] < 0.7 * errors["nearest"]
-    if scope == "network":
-        codebooks = {name: set().union(*values.values()) for name, values in codebooks.items()}
-        assert codebooks["path_following"] == codebooks["nearest"]
-    else:
-        assert all(codebooks["path_following"][name] <= values for name, values in codebooks["nearest"].items())
+    assert errors["gptq"] < 0.8 * errors["path_following"]
+    for assignment in ("path_following", "gptq"):
+        if scope == "network":
+            found, nearest = (set().union(*codebooks[each].values()) for each in (assignment, "nearest"))
+            assert found == nearest
+        else:
+            assert all(codebooks[assignment][name] <= values for name, values in codebooks["nearest"].items())
 
 
-def test_path_following_names_the_layers_that_it_cannot_treat(caplog):
-    task = make_task("unusual", method=KmeansConfig(num_values=6, assignment="path_following", calibration_images=64))
+@pytest.mark.parametrize(("assignment", "named"), [("path_following", "path following"), ("gptq", "GPTQ")])
+def test_the_layers_that_cannot_be_treated_are_named(assignment, named, caplog):
+    task = make_task("unusual", method=KmeansConfig(num_values=6, assignment=assignment, calibration_images=64))
     fixing = Kmeans(task).fix(0)
     assert fixing.untreated_layers
     assert len(flat(weights_of(task)).unique()) == len(fixing.codebook.values) <= 6
-    assert "kmeans: rounded to nearest, as path following cannot treat them" in caplog.text
+    assert f"kmeans: rounded to nearest, as {named} cannot treat them" in caplog.text
 
 
 def test_more_values_than_weights_changes_nothing():

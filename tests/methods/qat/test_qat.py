@@ -164,7 +164,8 @@ def test_dampening_moves_a_latent_weight_towards_the_value_that_was_seen():
     torch.testing.assert_close(too_much, seen)
 
 
-def test_a_stage_that_starts_by_path_following_starts_closer_to_the_network_before_it():
+@pytest.mark.parametrize("stage_start", ["path_following", "gptq"])
+def test_a_stage_that_starts_layer_by_layer_starts_closer_to_the_network_before_it(stage_start):
     """Outputs before the first step: with the same values, closer to those of the float network than the nearest."""
 
     def error(stage_start):
@@ -180,7 +181,7 @@ def test_a_stage_that_starts_by_path_following_starts_closer_to_the_network_befo
         return float((found - wanted).square().mean()), method.weights
 
     nearest, by_latent = error("latent")
-    followed, by_path = error("path_following")
+    followed, by_path = error(stage_start)
     assert followed < 0.7 * nearest
     assert torch.equal(by_path.codebook, by_latent.codebook)
     assert torch.equal(by_path.latent, by_path.shown)
@@ -207,7 +208,7 @@ def test_more_values_than_weights_are_refused():
         ({"num_values": 257}, "less than or equal to 256"),
         ({"rate_strength": -1.0}, "greater than or equal to 0"),
         ({"dampening": -0.5}, "greater than or equal to 0"),
-        ({"stage_start": "gpfq"}, "Input should be 'latent' or 'path_following'"),
+        ({"stage_start": "gpfq"}, "Input should be 'latent', 'path_following' or 'gptq'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(config, message):
