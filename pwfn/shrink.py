@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.task import Task
 from pwfn.training import Accuracy
+
+log = logging.getLogger(__name__)
 
 Assignment = Literal["nearest", "path_following", "gptq"]
 """How weights get the merged values."""
@@ -96,7 +99,7 @@ def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
     images = None if data is None else TestImages(data, network, batch_size=wish.batch_size, class_names=names)
     _check_folder(wish.out, [place_of(path, wish.out, size) for size in wish.sizes])
     task = None if data is None or images is None else _task(network, data, images, contents, wish)
-    accuracy = None if images is None else evaluate_mean(network, images)
+    accuracy = _measured(network, images, path.name)
     yield Shrunk(path, report, accuracy, NO_SIGMAS if contents.sigmas else "")
     latent = SharedWeights(task.parameter_sets, _stages(wish)) if task and wish.epochs > 0 else None
     for size in wish.sizes:
@@ -193,11 +196,21 @@ def _written(network: nn.Module, place: Path, source: Path, contents: Contents, 
     fixed = {name: state[name] for name in contents.fixed}
     rest = {name: tensor for name, tensor in state.items() if name not in fixed}
     provenance = {**contents.metadata.provenance, "shrunk_from": source.name}
-    metrics: dict[str, Scalar] = {} if images is None else {"test_top1": evaluate_mean(network, images).top1}
+    accuracy = _measured(network, images, place.name)
+    metrics: dict[str, Scalar] = {} if accuracy is None else {"test_top1": accuracy.top1}
     metadata = dataclasses.replace(contents.metadata, metrics=metrics, provenance=provenance)
     content, _ = encode_no_larger_than_zip(fixed, rest, metadata)
-    checked = write_checked(place, content, network, fixed=fixed, exact=True, images=images, recorded={})
+    checked = write_checked(
+        place, content, network, fixed=fixed, exact=True, images=images, recorded={}, before=accuracy
+    )
     return Shrunk(place, checked.report, checked.after)
+
+
+def _measured(network: nn.Module, images: TestImages | None, name: str) -> Accuracy | None:
+    if images is None:
+        return None
+    log.info("%s: measuring on %d test images", name, len(images))
+    return evaluate_mean(network, images)
 
 
 def _check_wish(wish: Wish, num_values: int, *, has_data: bool) -> None:

@@ -32,25 +32,26 @@ search --space extended_cifar10.yaml --study gentle32_cifar10 --trials 1 --confi
 # Three more seeds of 16 values, Fisher-weighted.
 search --space kmeans_cifar10.yaml --study fisher16_cifar10 --trials 1 --confirm 2 --set model.equalize=layer \
     method.num_values=16 method.weighting=fisher method.max_order=null
+latent=(method.stage_start=latent method.dampening=0.0)
 # Straight-through training in stages: 16, 8, 4, 3 and 2 values in one training of 2,160 steps. Recorded are seed 0 whole
 # and the first two stages of seed 1. In float32: that machine has no bfloat16.
 for seed in 0 1 2; do
     "$python" launchers/train.py --results "$results" --study staged_cifar10 --space qat_cifar10.yaml --seed "$seed" \
         --set training.precision=float32 training.lr=0.001 training.steps_per_epoch=180 method.num_values=null \
-        'method.stages=[16,8,4,3,2]' 'method.stage_rounds=[2,3,3,2,2]' method.later_lr_ratio=1.0
+        'method.stages=[16,8,4,3,2]' 'method.stage_rounds=[2,3,3,2,2]' method.later_lr_ratio=1.0 "${latent[@]}"
 done
 # Seed 2 of the first two of these stages, and 8 values, one of them zero, with a price on bits.
 "$python" launchers/train.py --results "$results" --study third_staged_cifar10 --space qat_cifar10.yaml --seed 2 \
     --set training.precision=float32 training.channels_last=true training.lr=0.001 training.steps_per_epoch=180 \
-    method.num_values=null 'method.stages=[16,8]' 'method.stage_rounds=[2,3]' method.later_lr_ratio=1.0
+    method.num_values=null 'method.stages=[16,8]' 'method.stage_rounds=[2,3]' method.later_lr_ratio=1.0 "${latent[@]}"
 "$python" launchers/train.py --results "$results" --study rate_cifar10 --space qat_cifar10.yaml \
     --set training.precision=float32 training.channels_last=true training.lr=0.001 training.steps_per_epoch=180 \
-    method.num_values=8 method.zero=true method.rate_strength=0.05 'method.stage_rounds=[4]'
+    method.num_values=8 method.zero=true method.rate_strength=0.05 'method.stage_rounds=[4]' "${latent[@]}"
 # The stages in 3,960 steps, with a larger learning rate for fewer values; the two differ in the rate for 8 values.
 staged() {
     "$python" launchers/train.py --results "$results" --study "$1" --space qat_cifar10.yaml --seed "$2" \
         --set training.lr=0.001 training.steps_per_epoch=180 method.num_values=null 'method.stages=[16,8,4,3,2]' \
-        'method.stage_rounds=[2,4,5,5,6]' "method.later_lr_ratio=$3"
+        'method.stage_rounds=[2,4,5,5,6]' "method.later_lr_ratio=$3" "${latent[@]}"
 }
 staged longer_staged_cifar10 0 '[2,3,4,6]'
 staged steady_staged_cifar10 1 '[1,3,4,6]'

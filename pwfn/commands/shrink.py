@@ -7,6 +7,7 @@ pwfn shrink model.pwfn.safetensors --values 16 8 4 --data digits --epochs 2 --ou
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
     """Shrink, and print a row for each file as it is written."""
     from pwfn.shrink import Wish, shrink
 
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("pwfn").setLevel(logging.INFO)
     data = data_from(options)
     wish = Wish(
         sizes=tuple(options.values),

@@ -48,6 +48,7 @@ def write_checked(
     exact: bool,
     images: TestImages | None,
     recorded: Mapping[str, Scalar],
+    before: Accuracy | None = None,
 ) -> Checked:
     """Write a network's file, load it again, and keep it only if it holds what it should.
 
@@ -59,6 +60,7 @@ def write_checked(
         exact: nothing was rounded, so that the accuracy must be the same.
         images: to measure on; None leaves the accuracy out.
         recorded: metrics to compare with, `unique_values` and `test_top1`, as far as known.
+        before: accuracy of the original on the images; None: it is measured.
 
     Raises:
         UserError: the folder cannot be written, or a check failed; then no file is left.
@@ -68,9 +70,10 @@ def write_checked(
         loaded = load(written).to(next(original.parameters()).device)
         check_bits(fixed, dict(loaded.named_parameters()))
         check_values(report, recorded)
-        before = after = None
+        after = None
         if images is not None:
-            before, after = evaluate_mean(original, images), evaluate_mean(loaded, images)
+            before = before or evaluate_mean(original, images)
+            after = evaluate_mean(loaded, images)
             check_accuracy(before, after, exact=exact, recorded=recorded.get("test_top1"), num_images=len(images))
     return Checked(report, before, after)
 

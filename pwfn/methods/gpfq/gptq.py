@@ -27,8 +27,8 @@ DAMPING = 0.01
 MAX_SWEEPS = 5
 """Most times that each weight is chosen again."""
 BLOCK_FEATURES = 128
-"""Number of features that form a block: what a block changes for all others is one matrix product. The size changes
-the results only by rounding."""
+"""Number of features that form a block. What a block changes for all others is one matrix product, which is faster than
+one product per feature; the size changes the results only by rounding."""
 
 
 def gptq_levels(cross: Tensor, gram: Tensor, weights: Tensor, quantizers: Sequence[Quantize]) -> Tensor:
@@ -65,7 +65,7 @@ def _compensated_levels(target: Tensor, gram: Tensor, quantizers: Sequence[Quant
     factor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
     levels = torch.zeros_like(target)
     errors = torch.zeros_like(target)
-    for block in _blocks(target.shape[-1]):
+    for block in blocks(target.shape[-1]):
         for t in range(block.start, block.stop):
             levels[..., t] = quantizers[t](free[..., t].contiguous())
             errors[..., t] = (free[..., t] - levels[..., t]) / factor[:, None, t, t]
@@ -83,7 +83,7 @@ def _choose_again_(levels: Tensor, target: Tensor, gram: Tensor, quantizers: Seq
     """
     gradients = target - levels @ gram
     before = levels.clone()
-    for block in _blocks(target.shape[-1]):
+    for block in blocks(target.shape[-1]):
         start = levels[..., block].clone()
         for t in range(block.start, block.stop):
             energy = gram[:, None, t, t]
@@ -97,6 +97,7 @@ def _choose_again_(levels: Tensor, target: Tensor, gram: Tensor, quantizers: Seq
     return not torch.equal(levels, before)
 
 
-def _blocks(num_features: int) -> Iterator[slice]:
+def blocks(num_features: int) -> Iterator[slice]:
+    """Cut the features into blocks."""
     for start in range(0, num_features, BLOCK_FEATURES):
         yield slice(start, min(start + BLOCK_FEATURES, num_features))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,6 +23,7 @@ MAX_GRAM_FEATURES = 8192
 """A layer with more features has no Gram matrices, which would need too much memory, but samples of its inputs."""
 NAMES_SHOWN = 10
 """Most names of layers in a warning."""
+SECONDS_BETWEEN_REPORTS = 5.0
 
 Quantizers = Callable[[FixableLayer], Sequence[Quantize]]
 """Gives the quantiser of each parameter of a layer, in the order of `FixableLayer.own`."""
@@ -81,9 +83,13 @@ class LayerwiseQuantization:
             log.warning("%s: rounded to nearest, as %s cannot treat them: %s", self._method, self._named, names)
         for layer in untreated:
             round_(layer)
-        for layer in treated:
+        begun = reported = time.monotonic()
+        for done, layer in enumerate(treated, start=1):
             self._quantize_layer_(layer, quantizers(layer))
-            log.debug("%s: layer %s is done", self._method, layer.name)
+            now = time.monotonic()
+            if now - reported >= SECONDS_BETWEEN_REPORTS:
+                log.info("%s: %s, %d of %d layers, %.1f s", self._method, self._named, done, len(treated), now - begun)
+                reported = now
         return untreated
 
     @property

@@ -16,11 +16,8 @@ import torch
 from torch import Tensor
 
 from pwfn.methods.gpfq.alphabet import Quantize
-from pwfn.methods.gpfq.gptq import gptq_levels
+from pwfn.methods.gpfq.gptq import blocks, gptq_levels
 
-BLOCK_FEATURES = 128
-"""Number of features that form a block. All corrections from earlier blocks to a block are one matrix product, which is
-faster than one product per feature; the size changes the results only by rounding."""
 Algorithm = Literal["path_following", "gptq"]
 """How a layer is quantised: by the path of GPFQ, or by GPTQ (see `gptq`)."""
 
@@ -77,9 +74,8 @@ class Grams(LayerInputs):
         energies = self.energies()
         remaining = weights @ self.cross.tril().mT
         levels = torch.zeros_like(weights)
-        for start in range(0, weights.shape[-1], BLOCK_FEATURES):
-            block = slice(start, min(start + BLOCK_FEATURES, weights.shape[-1]))
-            remaining[..., block] -= levels[..., :start] @ self.gram[:, block, :start].mT
+        for block in blocks(weights.shape[-1]):
+            remaining[..., block] -= levels[..., : block.start] @ self.gram[:, block, : block.start].mT
             for t in range(block.start, block.stop):
                 levels[..., t] = quantizers[t](_ratio(remaining[..., t], energies[:, t, None]))
                 later = slice(t + 1, block.stop)

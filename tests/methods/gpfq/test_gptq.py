@@ -72,4 +72,6 @@ def test_without_gram_matrices_the_path_is_taken():
     form = Samples(float_inputs, inputs)
     found = quantize_in_order(form, order, weights, [NEAREST] * 40, "gptq")
     assert torch.equal(found, form.follow_path(weights, [NEAREST] * 40))
-    assert not torch.equal(found, quantize_in_order(grams(float_inputs, inputs), order, weights, [NEAREST] * 40, "gptq"))
+    assert not torch.equal(
+        found, quantize_in_order(grams(float_inputs, inputs), order, weights, [NEAREST] * 40, "gptq")
+    )

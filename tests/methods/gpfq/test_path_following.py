@@ -6,7 +6,7 @@ import torch
 from slow_path import slow_path
 
 from pwfn.config import GpfqConfig
-from pwfn.methods.gpfq import path_following
+from pwfn.methods.gpfq import gptq
 from pwfn.methods.gpfq.alphabet import Alphabet, quantizer
 from pwfn.methods.gpfq.path_following import Grams, Samples, activation_order, quantize_in_order
 
@@ -42,7 +42,7 @@ KINDS = ["plain", "correlated", "dead", "ties", "fewer samples"]
 @pytest.mark.parametrize("block", [1, 7, 128])
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_forms_equal_the_recursion(kind, block, monkeypatch):
-    monkeypatch.setattr(path_following, "BLOCK_FEATURES", block)
+    monkeypatch.setattr(gptq, "BLOCK_FEATURES", block)
     arrays = case(kind)
     expected = np.stack([slow_path(*parts, LEVELS) for parts in zip(*arrays, strict=True)])
     weights, float_inputs, inputs = (torch.from_numpy(array) for array in arrays)
