@@ -1,5 +1,7 @@
 """GPTQ of one layer against its definition, and what it is for: a smaller error than the greedy path."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,7 @@ def test_choosing_again_never_raises_the_error_and_comes_to_an_end(monkeypatch):
     for sweeps in (0, 1, 2, 5, 200, 201):
         monkeypatch.setattr(gptq, "MAX_SWEEPS", sweeps)
         reached.append(error(form.gptq(weights, [NEAREST] * 60).numpy(), *arrays))
-    for fewer, more in zip(reached, reached[1:], strict=False):
+    for fewer, more in pairwise(reached):
         assert (more <= fewer * (1 + 1e-6)).all()
     assert reached[1].sum() < reached[0].sum()
     assert np.array_equal(reached[-1], reached[-2])
