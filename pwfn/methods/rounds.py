@@ -64,7 +64,8 @@ class RoundRecord:
     after: Accuracy
     """Accuracy on the validation images after this fixing."""
     test_before: Accuracy | None
-    """Accuracy on the test images before a fixing that leaves a whole network; None in other rounds."""
+    """Accuracy on the test images before a fixing that leaves a whole network; None in other rounds, and where nothing
+    was trained, so that it would be that of the float network."""
     recalibrated_bn: bool
     """Whether BatchNorm's statistics were estimated again in this round."""
     ensemble_test_top1: float | None
@@ -170,7 +171,7 @@ def run_rounds(method: Method, state: State | None = None) -> Iterator[RoundReco
         train_loss = method.train(index)
         train_seconds = watch.lap()
         before = task.measure("validation")
-        test_before = task.measure("test") if is_whole else None
+        test_before = task.measure("test") if is_whole and train_loss is not None else None
         eval_seconds = watch.lap()
         fixing = method.fix(index)
         fix_seconds = watch.lap()

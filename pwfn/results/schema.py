@@ -75,8 +75,8 @@ _TRIAL_COLUMNS = (
     describe("config_json", TEXT, "JSON", "The whole configuration; enough to run the trial again."),
     *_metric_columns("end"),
     describe("val_top1_before", NUMBER, "fraction", "Top-1 validation accuracy before the last snap."),
-    describe("test_top1_before", NUMBER, "fraction", "Top-1 test accuracy before the last snap."),
-    describe("test_top5_before", NUMBER, "fraction", "Top-5 test accuracy before the last snap."),
+    describe("test_top1_before", NUMBER, "fraction", "Top-1 test accuracy before the last snap, after training."),
+    describe("test_top5_before", NUMBER, "fraction", "Top-5 test accuracy before the last snap, after training."),
     describe(
         "ensemble_test_top1", NUMBER, "fraction", "Top-1 test accuracy of the mean over posterior draws, if asked."
     ),

@@ -113,7 +113,7 @@ class TestEveryMethod:
         assert last.metrics == measure_codebook(Codebook.of(weights))
         assert last.metrics.unique_values == len(set(weights.tolist())) < len(weights) / 2
         assert last.after == task.measure("validation")
-        assert last.test_before is not None
+        assert (last.test_before is not None) == (last.train_loss is not None)
         assert last.recalibrated_bn == (network == "convolutional")
         assert weights.isfinite().all()
         assert not (weights.signbit() & (weights == 0)).any()  # no negative zero
