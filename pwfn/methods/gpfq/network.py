@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pwfn.errors import UserError
 from pwfn.methods.gpfq.alphabet import Quantize
 from pwfn.methods.gpfq.calibration import Calibration
 from pwfn.methods.gpfq.layers import FixableLayer, execution_order, fixable_layers
@@ -74,7 +75,7 @@ class LayerwiseQuantization:
             The layers that cannot be treated so: those that are no plain linear map, or run more than once.
 
         Raises:
-            UserError: a layer does not run for all images.
+            UserError: a layer does not run for all images, or its inputs are not finite.
         """
         network, calibration = self.task.network, self.calibration
         treated, untreated = execution_order(network, fixable_layers(network), calibration.first_batch())
@@ -107,6 +108,12 @@ class LayerwiseQuantization:
         widths = [call.num_features, 1][: len(parameters)]
         weights = torch.cat([call.matrices(parameter) for parameter in parameters], dim=-1).double()
         inputs = self._inputs(layer, call.num_features)
+        if not inputs.are_finite():
+            raise UserError(
+                f"{self._method}: the inputs of layer {layer.name} hold NaN or infinity on the calibration images, so "
+                f"{self._named} cannot treat it; look at the float network, or take the nearest values (kmeans: "
+                "method.assignment=nearest, qat: method.stage_start=latent, gpfq: method.name=msq)"
+            )
         order = torch.arange(weights.shape[-1], device=weights.device).expand(len(weights), -1)
         if self.in_activation_order:
             order = activation_order(inputs.energies(), has_constant="bias" in layer.own)

@@ -26,6 +26,10 @@ class LayerInputs(ABC):
     """The inputs X and X~ of a layer, in a form from which path following can be computed."""
 
     @abstractmethod
+    def are_finite(self) -> bool:
+        """Whether neither X nor X~ holds NaN or infinity."""
+
+    @abstractmethod
     def energies(self) -> Tensor:
         """Return ||X~_t||^2 of each feature t, float64 `(groups, features)`."""
 
@@ -56,6 +60,10 @@ class Grams(LayerInputs):
 
     cross: Tensor
     gram: Tensor
+
+    def are_finite(self) -> bool:
+        """Whether neither sum holds NaN or infinity."""
+        return bool(self.cross.isfinite().all() and self.gram.isfinite().all())
 
     def energies(self) -> Tensor:
         """Return the diagonal of H."""
@@ -93,6 +101,10 @@ class Samples(LayerInputs):
 
     float_inputs: Tensor
     inputs: Tensor
+
+    def are_finite(self) -> bool:
+        """Whether neither X nor X~ holds NaN or infinity."""
+        return bool(self.float_inputs.isfinite().all() and self.inputs.isfinite().all())
 
     def energies(self) -> Tensor:
         """Sum the squares of each row of X~."""

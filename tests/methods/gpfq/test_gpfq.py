@@ -11,8 +11,9 @@ import torch
 from method_cases import make_task
 from torch import nn
 
-from pwfn.config import DataConfig, EvaluationConfig, GpfqConfig, ModelConfig, MsqConfig, TrialConfig
+from pwfn.config import DataConfig, EvaluationConfig, GpfqConfig, KmeansConfig, ModelConfig, MsqConfig, TrialConfig
 from pwfn.data import Preprocessing, open_source
+from pwfn.methods import METHODS
 from pwfn.methods.gpfq.layers import call_of, fixable_layers
 from pwfn.methods.gpfq.method import Gpfq
 from pwfn.methods.gpfq.msq import Msq
@@ -176,8 +177,13 @@ def test_timm_families(name):
     size = {"img_size": SIDE} if "vit" in name or "deit" in name else {}
     data = DataConfig(name="digits", train_images=32, validation_images=10, test_images=10, image_size=SIDE)
     prepared = open_source(data, seed=0).prepare(Preprocessing((0.3,), (0.37,), SIDE), torch.device("cpu"))
-    errors = []
-    for method in (GpfqConfig(bits=4, calibration_images=8), MsqConfig(bits=4)):
+    errors = {}
+    for method in (
+        GpfqConfig(bits=4, calibration_images=8),
+        MsqConfig(bits=4),
+        KmeansConfig(assignment="gptq", calibration_images=8),
+        KmeansConfig(),
+    ):
         torch.manual_seed(0)
         network = timm.create_model(name, num_classes=10, in_chans=1, **size).eval()
         trial = TrialConfig(data=data, model=ModelConfig(name=name), method=method, evaluation=EvaluationConfig())
@@ -185,8 +191,10 @@ def test_timm_families(name):
         images = images_of(task, count=8)
         with torch.no_grad():
             expected = network(images)
-            fixing = (Gpfq if method.name == "gpfq" else Msq)(task).fix(0)
-            errors.append(float((network(images) - expected).norm() / expected.norm()))
+            fixing = METHODS[method.name](task).fix(0)
+            errors[method] = float((network(images) - expected).norm() / expected.norm())
         assert fixing.untreated_layers == ()
         assert fixing.num_fixed == len(fixed_set(task))
-    assert errors[0] < 0.9 * errors[1]
+    gpfq, msq, gptq, nearest = errors.values()
+    assert gpfq < 0.9 * msq
+    assert gptq < 0.9 * nearest

@@ -18,7 +18,7 @@ from method_cases import make_task
 
 from pwfn.codebook import measure_codebook
 from pwfn.config import KmeansConfig, ModelConfig
-from pwfn.errors import DivergedWeightsError
+from pwfn.errors import DivergedWeightsError, UserError
 from pwfn.export import load_state
 from pwfn.methods.kmeans.method import Kmeans, relative_importance
 from pwfn.methods.kmeans.values import kmeans_values
@@ -93,6 +93,16 @@ def test_the_layers_that_cannot_be_treated_are_named(assignment, named, caplog):
     assert fixing.untreated_layers
     assert len(flat(weights_of(task)).unique()) == len(fixing.codebook.values) <= 6
     assert f"kmeans: rounded to nearest, as {named} cannot treat them" in caplog.text
+
+
+@pytest.mark.parametrize("assignment", ["path_following", "gptq"])
+def test_a_network_that_overflows_is_refused_with_the_layer(assignment):
+    task = make_task("without_batchnorm", method=KmeansConfig(assignment=assignment, calibration_images=64))
+    first, second = (name.removesuffix(".weight") for name in weights_of(task) if name.endswith(".weight"))
+    with torch.no_grad():
+        task.network.get_submodule(first).weight.fill_(3e38)
+    with pytest.raises(UserError, match=rf"kmeans: the inputs of layer {second} hold NaN or infinity"):
+        Kmeans(task).fix(0)
 
 
 def test_more_values_than_weights_changes_nothing():
