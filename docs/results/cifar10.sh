@@ -56,6 +56,29 @@ staged() {
 staged longer_staged_cifar10 0 '[2,3,4,6]'
 staged steady_staged_cifar10 1 '[1,3,4,6]'
 staged steady_staged_cifar10 2 '[1,3,4,6]'
+# The values of k-means, given to the weights by path following and by GPTQ, without training. Recorded are, of path
+# following, seed 0 of all and seeds 1 and 2 of 16 values and fewer; of GPTQ 16, 8 and 4 values.
+assigned() {
+    "$python" launchers/train.py --results "$results" --study "$1" --space kmeans_cifar10.yaml --seed "$2" \
+        --set method.num_values="$3" method.weighting=fisher model.equalize=layer method.max_order=null \
+        method.assignment="$4"
+}
+for seed in 0 1 2; do
+    for values in 8 4 16 3 2 32 64; do
+        assigned followed_cifar10 "$seed" "$values" path_following
+        assigned gptq_kmeans_cifar10 "$seed" "$values" gptq
+    done
+done
+# Straight-through training from GPTQ: 16 values alone, and in stages (recorded: seed 0 down to 4 values).
+from_gptq=(--set training.precision=float32 training.channels_last=true training.steps_per_epoch=120 method.zero=false
+    training.lr=0.0005 method.rate_strength=0.0 method.weighting=fisher method.stage_start=gptq method.dampening=0.5)
+for seed in 0 1 2; do
+    "$python" launchers/train.py --results "$results" --study gptq16_cifar10 --space qat_cifar10.yaml --seed "$seed" \
+        "${from_gptq[@]}" method.num_values=16 'method.stage_rounds=[1]'
+done
+"$python" launchers/train.py --results "$results" --study gptq_staged_cifar10 --space qat_cifar10.yaml --seed 0 \
+    "${from_gptq[@]}" method.num_values=null 'method.stages=[16,8,4,3,2]' 'method.stage_rounds=[1,3,8,8,9]' \
+    'method.later_lr_ratio=[2,6,8,12]'
 search --space kmeans_cifar10.yaml --study kmeans_resnet32 --trials 16 --confirm 2 "${resnet32[@]}"
 search --space gpfq_cifar10.yaml --study gpfq_resnet32 --trials 5 --confirm 2 "${resnet32[@]}"
 search --space gpfq_cifar10.yaml --study msq_resnet32 --trials 5 --confirm 2 "${resnet32[@]}" method.name=msq
@@ -96,6 +119,29 @@ for seed in 0 1 2; do
         "${cct_filter[@]}" method.name=qat method.zero=false method.rate_strength=0.0 method.weighting=fisher \
         method.num_values=16 'method.stage_rounds=[2]' training.lr=0.0005 training.steps_per_epoch=340 \
         training.batch_size=64 training.distillation=0.5 method.stage_start=path_following method.dampening=0.5
+done
+# GPTQ instead of path following, in float32: that machine has no bfloat16. Recorded are 16, 8 and 4 values of three seeds
+# and seeds 0 and 2 of the training.
+cct_float32=("${cct_filter[@]}" training.precision=float32)
+for seed in 0 1 2; do
+    for values in 8 4 16 32 64; do
+        "$python" launchers/train.py --results "$results" --study cct_gptq_kmeans --space cct_cifar10.yaml \
+            --seed "$seed" "${cct_float32[@]}" method.name=kmeans method.weighting=fisher method.assignment=gptq \
+            method.num_values="$values"
+    done
+    for values in 8 4; do
+        "$python" launchers/train.py --results "$results" --study cct_gptq_2000 --space cct_cifar10.yaml \
+            --seed "$seed" "${cct_float32[@]}" method.name=kmeans method.weighting=fisher method.assignment=gptq \
+            method.num_values="$values" method.calibration_images=2000 method.fisher_images=2000
+    done
+    "$python" launchers/train.py --results "$results" --study cct_gptq --space cct_cifar10.yaml --seed "$seed" \
+        "${cct_float32[@]}" method.name=qat method.zero=false method.rate_strength=0.0 method.weighting=fisher \
+        method.num_values=8 'method.stage_rounds=[3]' training.lr=0.0007 training.steps_per_epoch=340 \
+        training.batch_size=64 training.distillation=0.5 method.stage_start=gptq method.dampening=0.5
+done
+for bits in 2 3 4 5 6; do
+    "$python" launchers/train.py --results "$results" --study cct_msq --space cct_cifar10.yaml "${cct[@]}" \
+        training.precision=float32 method.name=msq method.bits="$bits" method.shared_alphabet=true
 done
 search --space cct_cifar10.yaml --study cct_pwfn --trials 3 "${cct[@]}" method.name=pwfn search.baselines=false
 for bits in 2 3 4 5; do
