@@ -1,5 +1,6 @@
 """The commands `search` and `train` as a user meets them: real processes, real messages, real exit codes."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -153,6 +154,15 @@ def test_what_a_trial_by_hand_refuses(main, arguments, expected, tmp_path):
     assert expected in errors.strip().splitlines()[-1]
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("space", "trains"), [(SPACE, True), ("kmeans_digits.yaml", False)])
+def test_a_trial_by_hand_says_what_it_reached(main, space, trains, tmp_path):
+    code, output, errors = main("train", "--space", space, "--set", "baseline.epochs=1")
+    assert code == 0, errors
+    assert re.search(r"^float: +test \d+\.\d\d%, validation \d+\.\d\d%$", output, re.MULTILINE)
+    assert re.search(r"^compressed: test \d+\.\d\d%, .* values, .* bytes \(.* times smaller\)$", output, re.MULTILINE)
+    assert ("before the last fixing: test" in output) == trains
 
 
 @pytest.fixture(scope="module")
