@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 
 Assignment = Literal["nearest", "path_following", "gptq"]
 """How weights get the merged values."""
+Augmentation = Literal["none", "flip", "crop_flip"]
 MAX_VALUES = 4096
 """Largest number of values after merging, the limit of `kmeans_values`."""
 MAX_TRAINED_VALUES = 256
@@ -66,6 +67,9 @@ class Wish:
     batch_size: int = 512
     """Number of images per forward pass, except in training."""
     device: str | torch.device = "cpu"
+    augmentation: Augmentation | None = None
+    """Of the images on which BatchNorm is recalibrated and the networks are trained; None: as the file records, or that
+    of `DataConfig`."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ def shrink(path: Path, data: DataConfig | None, wish: Wish) -> Iterator[Shrunk]:
         _check_wish(wish, report.metrics.unique_values, has_data=data is not None)
         network = build_from(contents).to(wish.device)
         _check_fixed_set(contents, network, wish)
+    if data is not None:
+        data = data.model_copy(update={"augmentation": _augmentation(path, contents, network, wish)})
     names = contents.metadata.class_names
     images = None if data is None else TestImages(data, network, batch_size=wish.batch_size, class_names=names)
     _check_folder(wish.out, [place_of(path, wish.out, size) for size in wish.sizes])
@@ -211,6 +217,28 @@ def _measured(network: nn.Module, images: TestImages | None, name: str) -> Accur
         return None
     log.info("%s: measuring on %d test images", name, len(images))
     return evaluate_mean(network, images)
+
+
+def _augmentation(path: Path, contents: Contents, network: nn.Module, wish: Wish) -> Augmentation:
+    """Find how training images are augmented; warn where nothing says it and BatchNorm depends on it.
+
+    Statistics of other images than in training cost points of accuracy (docs/log.md, "On which images should BatchNorm
+    be recalibrated?").
+    """
+    recorded = contents.metadata.provenance.get("augmentation")
+    if wish.augmentation is not None:
+        return wish.augmentation
+    if recorded in get_args(Augmentation):
+        return cast(Augmentation, recorded)
+    default: Augmentation = DataConfig.model_fields["augmentation"].default
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+        log.warning(
+            "%s does not record how its training images were augmented: BatchNorm is recalibrated with %s; if that is "
+            "not what they had, accuracy is lost: give --augmentation",
+            path,
+            default,
+        )
+    return default
 
 
 def _check_wish(wish: Wish, num_values: int, *, has_data: bool) -> None:

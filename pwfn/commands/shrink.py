@@ -33,6 +33,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
                              "good for the errors of others (default: gptq with data)")  # fmt: skip
     parser.add_argument("--epochs", type=at_least(0), default=0, metavar="N",
                         help="straight-through training of each stage; needs data (default: 0)")  # fmt: skip
+    parser.add_argument("--augmentation", choices=["none", "flip", "crop_flip"],
+                        help="of the training images, as data.augmentation (default: the file's)")  # fmt: skip
     add_data_options(parser, "images: BatchNorm is recalibrated on the training ones, accuracy is of the test ones")
     add_device_options(parser)
     return parser.parse_args(arguments)
@@ -53,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         epochs=options.epochs,
         batch_size=options.batch_size,
         device=device_from(options),
+        augmentation=options.augmentation,
     )
     for index, shrunk in enumerate(shrink(options.file, data, wish)):
         if index == 0:

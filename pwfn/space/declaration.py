@@ -71,9 +71,9 @@ class SearchConfig(BaseModel):
     """Which network of a trial that leaves several (`method.stages`) the search learns from: the last one, that of
     stage 0, 1, ..., or all of them, by the hypervolume that they dominate together. Fronts always have all."""
     baselines: bool = True
-    """Also run k-means with 4, 8, 16, 32 and 64 values: plain, weighted by Fisher information, and so with GPFQ's path
-    following: what a search has to beat. It costs seconds, with path following as much as to run 500 images through
-    two networks once for each layer. No sampler is told of them."""
+    """Also run k-means with 4, 8, 16, 32 and 64 values: plain, weighted by Fisher information, and so with GPTQ: what a
+    search has to beat. It costs seconds, with GPTQ as much as to run 500 images through two networks once for each
+    layer. No sampler is told of them."""
     hours: Annotated[float, Field(gt=0)] | None = None
     """Stop after this many hours of the command; the same command again continues, for as many hours more."""
     gpu_hours: Annotated[float, Field(gt=0)] | None = None

@@ -235,6 +235,7 @@ def _metadata(trial: Trial, task: Task, outcome: Row) -> ModelMetadata:
         "study": trial.study,
         "trial_id": trial.trial_id,
         "seed": trial.config.seed,
+        "augmentation": trial.config.data.augmentation,
         "commit": commit(),
     }
     metrics = {name: value for name, value in outcome.items() if isinstance(value, int | float)}

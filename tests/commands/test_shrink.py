@@ -123,6 +123,31 @@ def test_path_following_and_gptq_spare_what_the_network_says(file, tmp_path, cap
     assert torch.equal(values[0], values[2])
 
 
+def test_batchnorm_is_recalibrated_on_images_augmented_as_the_file_records(network, tmp_path, caplog):
+    written = {}
+    for name, recorded, options, warned in (
+        ("default", {}, [], True),
+        ("flip", {}, ["--augmentation", "flip"], False),
+        ("recorded", {"augmentation": "none"}, [], False),
+        ("none", {}, ["--augmentation", "none"], False),
+        ("option first", {"augmentation": "none"}, ["--augmentation", "flip"], False),
+        ("from a later version", {"augmentation": "twirl"}, [], True),
+    ):
+        path = tmp_path / name / "net.pwfn.safetensors"
+        path.parent.mkdir()
+        path.write_bytes(encode_network(network, describe_network(network, provenance=recorded)))
+        caplog.clear()
+        assert shrink([str(path), "--values", "8", "--data", "digits", "--device", "cpu", *options]) == 0
+        assert (f"{path} does not record how its training images were augmented" in caplog.text) == warned
+        buffers = dict(pwfn.load(smaller(path.parent, 8)).named_buffers())
+        written[name] = torch.cat([buffer.flatten() for buffer in buffers.values()])
+    assert torch.equal(written["default"], written["flip"])
+    assert torch.equal(written["option first"], written["flip"])
+    assert torch.equal(written["from a later version"], written["flip"])
+    assert torch.equal(written["recorded"], written["none"])
+    assert not torch.equal(written["none"], written["flip"])
+
+
 def test_training_beats_merging_alone(file, tmp_path, capsys):
     reached = {}
     for epochs in ("0", "2"):
