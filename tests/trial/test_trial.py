@@ -20,6 +20,7 @@ from timm.models import register_model
 from pwfn.config import TrialConfig
 from pwfn.errors import LoaderError, UserError
 from pwfn.export import load_state
+from pwfn.export.contents import read_contents
 from pwfn.float_network import baseline_key
 from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
@@ -81,6 +82,8 @@ def test_a_trial_leaves_a_row_its_rounds_its_codebook_and_its_network(store):
     assert 0 < stored["data_seconds"] < stored["train_seconds"] < stored["wall_seconds"]
     assert store.read_checkpoint("0000") is None
     assert len(store.read_model("0000")) == stored["size_bytes"]
+    provenance = read_contents(Path(store.model_path("0000"))).metadata.provenance
+    assert provenance["augmentation"] == trial.config.data.augmentation
 
 
 def test_the_files_distinct_values_equal_the_reported_count(store):
