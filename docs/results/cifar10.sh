@@ -69,7 +69,15 @@ for seed in 0 1 2; do
         assigned gptq_kmeans_cifar10 "$seed" "$values" gptq
     done
 done
-# Straight-through training from GPTQ: 16 values alone, and in stages (recorded: seed 0 down to 4 values).
+# ResNet-32; recorded are 8 and 4 values of seed 0.
+for seed in 0 1 2; do
+    for values in 8 4 16; do
+        "$python" launchers/train.py --results "$results" --study gptq_kmeans_resnet32 --space kmeans_cifar10.yaml \
+            --seed "$seed" "${resnet32[@]}" method.num_values="$values" method.weighting=fisher model.equalize=layer \
+            method.max_order=null method.assignment=gptq
+    done
+done
+# Straight-through training from GPTQ: 16 values alone (none recorded yet), and in stages (recorded: seed 0 down to 4 values).
 from_gptq=(--set training.precision=float32 training.channels_last=true training.steps_per_epoch=120 method.zero=false
     training.lr=0.0005 method.rate_strength=0.0 method.weighting=fisher method.stage_start=gptq method.dampening=0.5)
 for seed in 0 1 2; do
@@ -139,7 +147,7 @@ for seed in 0 1 2; do
         method.num_values=8 'method.stage_rounds=[3]' training.lr=0.0007 training.steps_per_epoch=340 \
         training.batch_size=64 training.distillation=0.5 method.stage_start=gptq method.dampening=0.5
 done
-for bits in 2 3 4 5 6; do
+for bits in 2 3 4 5 6; do # none recorded yet
     "$python" launchers/train.py --results "$results" --study cct_msq --space cct_cifar10.yaml "${cct[@]}" \
         training.precision=float32 method.name=msq method.bits="$bits" method.shared_alphabet=true
 done
@@ -153,9 +161,11 @@ for values in 64 32 16 8; do
         method.name=kmeans method.num_values="$values" method.weighting=plain method.assignment=nearest
 done
 
-shown=({staged,longer_staged,steady_staged,extended,pwfn,wfn,gpfq,msq,kmeans,longer}_cifar10
-    {extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32 cct_{staged,followed,gentle,pwfn,gpfq,kmeans,followed_kmeans,plain})
-further=({third_staged,rate,fisher16,patient,gentle32,loaded}_cifar10)
+shown=({gptq_kmeans,staged,longer_staged,steady_staged,extended,pwfn,gpfq,kmeans}_cifar10
+    {gptq_kmeans,extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32
+    cct_{gptq_kmeans,gptq_2000,staged,followed,pwfn,gpfq,kmeans,followed_kmeans})
+further=({followed,gptq_staged,third_staged,rate,fisher16,patient,gentle32,loaded,wfn,msq,longer}_cifar10
+    cct_{gptq,gentle,plain})
 "$python" launchers/publish.py --results "$results" --study "${shown[@]}" "${further[@]}" --out "$pages"
 "$python" launchers/report.py --results "$pages" --study "${shown[@]}" --out "$results/report-cifar10"
 cp "$results"/report-cifar10/{front-*-test.png,front.md} "$pages"
