@@ -69,7 +69,7 @@ for seed in 0 1 2; do
         assigned gptq_kmeans_cifar10 "$seed" "$values" gptq
     done
 done
-# ResNet-32; recorded are 8 and 4 values of seed 0.
+# ResNet-32; recorded is seed 0.
 for seed in 0 1 2; do
     for values in 8 4 16; do
         "$python" launchers/train.py --results "$results" --study gptq_kmeans_resnet32 --space kmeans_cifar10.yaml \
