@@ -19,6 +19,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Augmentation = Literal["none", "flip", "crop_flip"]
+LayerwiseAlgorithm = Literal["path_following", "gptq"]
+"""How a layer is quantised on its inputs: by the path of GPFQ, or by GPTQ."""
+Assignment = Literal["nearest", LayerwiseAlgorithm]
+"""How weights get the values of a codebook."""
 Argument = bool | int | float | str | list[bool | int | float | str] | None
 """An argument in `model.kwargs`."""
 
@@ -200,7 +205,7 @@ class DataConfig(_Frozen):
     crop_mode: Literal["center", "squash", "border"] | None = None
     """How an image becomes square, as in timm. center: keep its proportions and cut off the longer sides. squash:
     change its proportions. border: keep its proportions and add a border. None: the network's own."""
-    augmentation: Literal["none", "flip", "crop_flip"] = "flip"
+    augmentation: Augmentation = "flip"
     """Random changes of training images. flip: mirror them left to right with probability 1/2. crop_flip: also crop
     them: a random resized crop, or a shift by up to 1/8 of the side if the images are held in memory."""
     in_memory: bool | None = None
@@ -714,7 +719,7 @@ class KmeansConfig(_Frozen):
     much the predictions change with each weight."""
     fisher_images: Count = 500
     """Number of training images, without augmentation, from which the Fisher information is estimated."""
-    assignment: Literal["nearest", "path_following", "gptq"] = "nearest"
+    assignment: Assignment = "nearest"
     """How weights get their values. nearest: each the nearest value. The others go layer by layer. path_following: as
     GPFQ does, each weight of a neuron makes good for the errors of those before it. gptq: as GPTQ does, all weights of
     a neuron that are still free make good for an error together, so that the layer gives what it gives in the float
@@ -771,7 +776,7 @@ class QatConfig(_Frozen):
     training step. plain: 1 for all weights. fisher: how much the predictions change with the weight."""
     fisher_images: Count = 500
     """Number of training images, without augmentation, from which each stage estimates the Fisher information."""
-    stage_start: Literal["latent", "path_following", "gptq"] = "latent"
+    stage_start: Literal["latent", LayerwiseAlgorithm] = "latent"
     """Latent weights that a stage starts from. latent: those that the stage before has left; those of the first are
     the float weights. path_following, gptq: the values of the stage, given to the network as it is in that way, as
     `assignment` of kmeans does."""

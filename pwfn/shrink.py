@@ -14,7 +14,16 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from pwfn.config import DataConfig, EvaluationConfig, ModelConfig, QatConfig, TrainingConfig, TrialConfig
+from pwfn.config import (
+    Assignment,
+    Augmentation,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    QatConfig,
+    TrainingConfig,
+    TrialConfig,
+)
 from pwfn.errors import UserError
 from pwfn.export.checked import write_checked
 from pwfn.export.command import encode_no_larger_than_zip
@@ -32,13 +41,10 @@ from pwfn.methods.qat.weights import SharedWeights
 from pwfn.parameters import split_parameters
 from pwfn.replicas import Replicas
 from pwfn.task import Task
-from pwfn.training import Accuracy
+from pwfn.training import Accuracy, batchnorm_layers
 
 log = logging.getLogger(__name__)
 
-Assignment = Literal["nearest", "path_following", "gptq"]
-"""How weights get the merged values."""
-Augmentation = Literal["none", "flip", "crop_flip"]
 MAX_VALUES = 4096
 """Largest number of values after merging, the limit of `kmeans_values`."""
 MAX_TRAINED_VALUES = 256
@@ -225,13 +231,13 @@ def _augmentation(path: Path, contents: Contents, network: nn.Module, wish: Wish
     Statistics of other images than in training cost points of accuracy (docs/log.md, "On which images should BatchNorm
     be recalibrated?").
     """
-    recorded = contents.metadata.provenance.get("augmentation")
     if wish.augmentation is not None:
         return wish.augmentation
+    recorded = contents.metadata.provenance.get("augmentation")
     if recorded in get_args(Augmentation):
         return cast(Augmentation, recorded)
     default: Augmentation = DataConfig.model_fields["augmentation"].default
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+    if batchnorm_layers(network):
         log.warning(
             "%s does not record how its training images were augmented: BatchNorm is recalibrated with %s; if that is "
             "not what they had, accuracy is lost: give --augmentation",

@@ -228,6 +228,12 @@ def count_hits(scores: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([(rank < 1).sum(), (rank < 5).sum(), torch.ones_like(rank).sum()])
 
 
+def batchnorm_layers(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """List the BatchNorm layers of a network that keep running statistics."""
+    norms = (m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return [norm for norm in norms if norm.track_running_stats]
+
+
 @torch.no_grad()
 def recalibrate_batchnorm(network: nn.Module, batches: Batches, *, replicas: Replicas, micro_batches: int = 1) -> bool:
     """Estimate BatchNorm's running statistics again, as the mean over these batches of training images.
@@ -240,7 +246,7 @@ def recalibrate_batchnorm(network: nn.Module, batches: Batches, *, replicas: Rep
     Returns:
         Whether the network has a BatchNorm with running statistics.
     """
-    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    layers = batchnorm_layers(network)
     if not layers:
         return False
     momenta = [layer.momentum for layer in layers]

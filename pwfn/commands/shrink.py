@@ -10,9 +10,10 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from pwfn.commands.options import add_data_options, add_device_options, at_least, data_from, device_from
+from pwfn.config import Assignment, Augmentation
 
 if TYPE_CHECKING:
     from pwfn.shrink import Shrunk
@@ -28,12 +29,12 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the new files (default: the file's own)")
     parser.add_argument("--weighting", choices=["plain", "fisher"],
                         help="of the weights when values are merged (default: fisher with data)")  # fmt: skip
-    parser.add_argument("--assignment", choices=["nearest", "path_following", "gptq"],
+    parser.add_argument("--assignment", choices=get_args(Assignment),
                         help="a weight takes the nearest value, or by GPFQ's path following or GPTQ one that makes "
                              "good for the errors of others (default: gptq with data)")  # fmt: skip
     parser.add_argument("--epochs", type=at_least(0), default=0, metavar="N",
                         help="straight-through training of each stage; needs data (default: 0)")  # fmt: skip
-    parser.add_argument("--augmentation", choices=["none", "flip", "crop_flip"],
+    parser.add_argument("--augmentation", choices=get_args(Augmentation),
                         help="of the training images, as data.augmentation (default: the file's)")  # fmt: skip
     add_data_options(parser, "images: BatchNorm is recalibrated on the training ones, accuracy is of the test ones")
     add_device_options(parser)

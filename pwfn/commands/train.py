@@ -87,9 +87,11 @@ def _summary(row: Mapping[str, Any], results: str, study: str) -> str:
     export = command_line("export", "--results", results, "--study", study, "--trial", trial, "--out", out)
     broken = row["num_broken_images"]
     left_out = f"left out:   {broken:,} images that cannot be read (data.broken_images: skip)\n" if broken else ""
-    test_before, val_before = row.get("test_top1_before"), row["val_top1_before"]
-    trained = test_before is not None  # else it was that of the float network
-    before = f"before the last fixing: test {test_before:.2%}, validation {val_before:.2%}\n" if trained else ""
+    before = ""
+    if row.get("test_top1_before") is not None:  # it is left out where nothing was trained
+        before = (
+            f"before the last fixing: test {row['test_top1_before']:.2%}, validation {row['val_top1_before']:.2%}\n"
+        )
     return (
         f"float:      test {row['float_test_top1']:.2%}, validation {row['float_val_top1']:.2%}\n"
         f"{before}"

@@ -72,7 +72,7 @@ def write_checked(
         check_values(report, recorded)
         after = None
         if images is not None:
-            before = before or evaluate_mean(original, images)
+            before = evaluate_mean(original, images) if before is None else before
             after = evaluate_mean(loaded, images)
             check_accuracy(before, after, exact=exact, recorded=recorded.get("test_top1"), num_images=len(images))
     return Checked(report, before, after)

@@ -38,6 +38,14 @@ CONFIGS = {
     "qat": QatConfig(num_values=7, stage_rounds=(2,), weighting="plain"),
     "qat-stages": QatConfig(stages=(9, 4), stage_rounds=(1, 2), fisher_images=32, zero=True, gradual_start=0.5),
     "qat-powers": QatConfig(num_values=7, values="powers_of_two", b=5, fisher_images=32),
+    "qat-path-following": QatConfig(
+        stages=(9, 4),
+        stage_rounds=(1, 2),
+        fisher_images=32,
+        calibration_images=64,
+        stage_start="path_following",
+        dampening=0.5,
+    ),
     "qat-gptq": QatConfig(
         stages=(9, 4),
         stage_rounds=(1, 2),

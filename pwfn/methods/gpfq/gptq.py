@@ -84,16 +84,15 @@ def _choose_again_(levels: Tensor, target: Tensor, gram: Tensor, quantizers: Seq
     gradients = target - levels @ gram
     before = levels.clone()
     for block in blocks(target.shape[-1]):
-        start = levels[..., block].clone()
         for t in range(block.start, block.stop):
             energy = gram[:, None, t, t]
             chosen = quantizers[t](levels[..., t] + gradients[..., t] / energy)
             changes = chosen - levels[..., t]
             levels[..., t] = chosen
-            gradients[..., block] -= changes[..., None] * gram[:, None, t, block]
-        changed = levels[..., block] - start
-        gradients[..., block.stop :] -= changed @ gram[:, block, block.stop :]
-        gradients[..., : block.start] -= changed @ gram[:, block, : block.start]
+            inside = slice(t + 1, block.stop)
+            gradients[..., inside] -= changes[..., None] * gram[:, None, t, inside]
+        changes = levels[..., block] - before[..., block]
+        gradients[..., block.stop :] -= changes @ gram[:, block, block.stop :]
     return not torch.equal(levels, before)
 
 

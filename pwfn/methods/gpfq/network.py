@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from pwfn.config import LayerwiseAlgorithm
 from pwfn.errors import UserError
 from pwfn.methods.gpfq.alphabet import Quantize
 from pwfn.methods.gpfq.calibration import Calibration
 from pwfn.methods.gpfq.layers import FixableLayer, execution_order, fixable_layers
-from pwfn.methods.gpfq.path_following import Algorithm, LayerInputs, activation_order, quantize_in_order
+from pwfn.methods.gpfq.path_following import LayerInputs, activation_order, quantize_in_order
 from pwfn.methods.qat.assignment import edges_between
 from pwfn.seeds import generator
 from pwfn.task import Task
@@ -53,7 +54,7 @@ class LayerwiseQuantization:
         calibration_images: int,
         in_activation_order: bool,
         max_gram_features: int = MAX_GRAM_FEATURES,
-        algorithm: Algorithm = "path_following",
+        algorithm: LayerwiseAlgorithm = "path_following",
     ) -> None:
         self.task = task
         self.algorithm = algorithm
@@ -141,7 +142,7 @@ class LayerwiseQuantization:
 
 
 def assign_layerwise_(
-    task: Task, codebook_of: Callable[[Tensor], Tensor], algorithm: Algorithm, *, calibration_images: int
+    task: Task, codebook_of: Callable[[Tensor], Tensor], algorithm: LayerwiseAlgorithm, *, calibration_images: int
 ) -> list[FixableLayer]:
     """Give each weight of a task's network a value of a codebook, layer by layer, largest inputs first.
 

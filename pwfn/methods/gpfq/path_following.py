@@ -10,16 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from pwfn.config import LayerwiseAlgorithm
 from pwfn.methods.gpfq.alphabet import Quantize
 from pwfn.methods.gpfq.gptq import blocks, gptq_levels
-
-Algorithm = Literal["path_following", "gptq"]
-"""How a layer is quantised: by the path of GPFQ, or by GPTQ (see `gptq`)."""
 
 
 class LayerInputs(ABC):
@@ -151,7 +148,7 @@ def quantize_in_order(
     order: Tensor,
     weights: Tensor,
     quantizers: Sequence[Quantize],
-    algorithm: Algorithm = "path_following",
+    algorithm: LayerwiseAlgorithm = "path_following",
 ) -> Tensor:
     """Quantise weights with their features in a given order.
 

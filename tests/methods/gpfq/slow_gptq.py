@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from slow_path import nearest_level
 
 
 def slow_gptq(weights, float_inputs, inputs, levels, *, damping_share, sweeps):
@@ -19,18 +20,14 @@ def slow_gptq(weights, float_inputs, inputs, levels, *, damping_share, sweeps):
         for t in range(num_features):
             left = wanted - chosen[:t] @ inputs[:t]
             free, *_ = np.linalg.lstsq(inputs[t:].T, left, rcond=None)
-            chosen[t] = nearest(free[0], levels)
+            chosen[t] = nearest_level(free[0], levels)
         for _ in range(sweeps):
             for t in range(num_features):
                 others = np.arange(num_features) != t
                 left = wanted - chosen[others] @ inputs[others]
-                chosen[t] = nearest(left @ inputs[t] / (inputs[t] @ inputs[t]), levels)
+                chosen[t] = nearest_level(left @ inputs[t] / (inputs[t] @ inputs[t]), levels)
         quantized[neuron] = chosen
     return quantized
-
-
-def nearest(argument, levels):
-    return levels[np.abs(levels - argument).argmin()]
 
 
 def error(levels, weights, float_inputs, inputs):
