@@ -267,6 +267,8 @@ def _check_wish(wish: Wish, num_values: int, *, has_data: bool) -> None:
         raise UserError(f"--assignment {wish.assignment} needs training images: give --data, or --assignment nearest")
     if not has_data and wish.epochs > 0:
         raise UserError(f"--epochs {wish.epochs} needs training images: give --data, or --epochs 0")
+    if not has_data and wish.augmentation is not None:
+        raise UserError(f"--augmentation {wish.augmentation} changes training images: give --data, or leave it out")
 
 
 def _check_fixed_set(contents: Contents, network: nn.Module, wish: Wish) -> None:

@@ -167,6 +167,7 @@ def test_training_beats_merging_alone(file, tmp_path, capsys):
         (["--values", "8", "--weighting", "fisher"], "needs training images"),
         (["--values", "8", "--assignment", "path_following"], "--assignment path_following needs training images"),
         (["--values", "8", "--assignment", "gptq"], "--assignment gptq needs training images"),
+        (["--values", "8", "--augmentation", "flip"], "--augmentation flip changes training images: give --data"),
         (["--values", "8", "--out", "taken/below"], "cannot be written"),
     ],
 )
