@@ -2,10 +2,11 @@
 
     python tests/benchmarks/stages.py --results results/stages                                        the digits
     PWFN_DATA=/path/to/data python tests/benchmarks/stages.py --space qat_cifar10 --seeds 3 \
-        --set training.precision=float32 --results results/stages_cifar10                             ResNet-20
+        --lr-ratios 1 1 3 4 6 --set training.steps_per_epoch=40 --results results/stages_cifar10     ResNet-20
 
 Contestants: one trial with all stages; a trial for each number of values with as many training steps in all; the same
-with twice as many. All start from the same float network. Columns: hypervolume of the points by test accuracy and
+with twice as many. All start from the same float network, and a number of values has the same learning rate in all
+three (`--lr-ratios`, in units of `training.lr`). Columns: hypervolume of the points by test accuracy and
 distinct values (share of the box that docs/report.md names), training seconds, and both as a difference from, or a
 ratio to, the first contestant: mean and standard deviation over the seeds, each ratio within one seed. Trials that are
 in `--results` are read from there: the same command goes on after a stop.
@@ -17,6 +18,7 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # a checkout that is not installed
@@ -41,6 +43,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes of it for all trials")
     parser.add_argument("--values", nargs="*", type=int, default=[16, 8, 4, 3, 2])
     parser.add_argument("--rounds", type=int, default=3, help="of each stage")
+    parser.add_argument("--lr-ratios", nargs="*", type=float, default=[1.0] * 5,
+                        help="learning rate for each number of values, in units of training.lr")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--results", default="results/stages")
     arguments = parser.parse_args()
@@ -50,6 +54,7 @@ def main() -> None:
     print(f"\n{'':30}{'hypervolume':>18}{'difference':>20}{'seconds':>16}{'ratio':>14}")
     spaces = [SearchSpace.load(arguments.space, arguments.set, seed=seed) for seed in range(arguments.seeds)]
     stores = [ResultsStore(arguments.results, f"seed{seed}") for seed in range(arguments.seeds)]
+    ratios_of = dict(zip(arguments.values, arguments.lr_ratios, strict=True))
     values, rounds = arguments.values, arguments.rounds
     contestants = {
         "one training": [(values, rounds)],
@@ -60,7 +65,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {}
     for name, trials in contestants.items():
         for space, store in zip(spaces, stores, strict=True):
-            rows = [recorded(configured(space, *trial), number(*trial), store) for trial in trials]
+            rows = [recorded(configured(space, *trial, ratios_of), number(*trial), store) for trial in trials]
             points = pd.DataFrame([point for row in rows for point in store.read_points(row["trial_id"])])
             shares.setdefault(name, []).append(hypervolume(points, OBJECTIVES).share)
             seconds.setdefault(name, []).append(sum(row["train_seconds"] for row in rows))
@@ -74,10 +79,14 @@ def main() -> None:
         )
 
 
-def configured(space: SearchSpace, values: list[int], rounds: int) -> TrialConfig:
-    """The space's first setting with these codebooks, one stage each."""
+def configured(space: SearchSpace, values: list[int], rounds: int, ratios_of: Mapping[int, float]) -> TrialConfig:
+    """The space's first setting with these codebooks, one stage each, and the learning rate of each of them."""
     config = space.trial_config(space.start_settings()[0], 0).model_dump(mode="json")
+    first, *later = (ratios_of[size] for size in values)
+    config["training"]["lr"] *= first
     config["method"] = {"name": "qat", "stages": values, "stage_rounds": [rounds]}
+    if later:
+        config["method"]["later_lr_ratio"] = [ratio / first for ratio in later]
     return TrialConfig.model_validate_json(json.dumps(config))
 
 
