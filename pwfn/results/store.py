@@ -279,6 +279,11 @@ class ResultsStore:
         """List the trials whose row is in a file of its own, not in a compacted file."""
         return [_trial_of(name) for name in self._names("trials") if not is_compacted(name)]
 
+    def ended_ids(self) -> set[str]:
+        """List the trials whose row is in any file, compacted ones included."""
+        compacted = self._read_joined("trials", is_compacted)["trial_id"].to_pylist()
+        return {*self.trial_ids(), *compacted}
+
     def append_round(self, trial_id: str, row: Row) -> None:
         """Add a round to the file of a trial; it replaces the same round of an earlier attempt, so none is there twice.
 

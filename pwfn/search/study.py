@@ -16,7 +16,7 @@ from typing import Any
 from pwfn.config import KmeansConfig
 from pwfn.errors import UserError
 from pwfn.float_network import baseline_key
-from pwfn.naming import BASELINE
+from pwfn.naming import BASELINE, PointName
 from pwfn.results.store import ResultsStore
 from pwfn.search.code_digests import code_digests
 from pwfn.search.comparison import differing, differing_settings
@@ -92,6 +92,7 @@ def check_study(
     if force or not known or (not is_shared and is_untouched(store)):
         return
     _require_search(known, store)
+    _require_proposals(store)
     differences = _differences(known, space)
     if inputs is not None:
         differences += of_inputs(known, inputs, moved_inputs(known, space))
@@ -123,6 +124,7 @@ def open_study(
         store.clear_trials()
         known, differences = {}, []
     _require_search(known, store)
+    _require_proposals(store)
     known = settle(known, differences, store, force=force)
     store.create()
     now = dt.datetime.now(dt.UTC).isoformat()
@@ -245,6 +247,18 @@ def _differences(known: Mapping[str, Any], space: SearchSpace) -> list[str]:
 def _require_search(known: Mapping[str, Any], store: ResultsStore) -> None:
     if known and "space" not in known:
         raise UserError(f"{_folder(store)} holds trials run by hand; give this study another name with --study")
+
+
+def _require_proposals(store: ResultsStore) -> None:
+    """Refuse rows of trials that nothing here has proposed: the search would give their numbers to other trials."""
+    proposed = set(store.proposal_ids())
+    unknown = {PointName.read(each).run for each in store.ended_ids()} - proposed
+    if unknown:
+        raise UserError(
+            f"{_folder(store)} holds results of {len(unknown)} trials without their proposals (first {min(unknown)}), "
+            "as a published copy does, so a search cannot go on there; go on in the folder it was published from, or "
+            "give this study another name with --study"
+        )
 
 
 def _folder(store: ResultsStore) -> str:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from pwfn.config import TrialConfig
+from pwfn.naming import PointName
 from pwfn.results.store import ResultsStore
 from pwfn.search.study import code_card
 from pwfn.sweep.ownership import LEASE_SECONDS, count_claims
@@ -28,7 +29,9 @@ def take_up(config: TrialConfig, store: ResultsStore) -> int:
             trial_id, proposal, store, author
         ):
             return int(proposal["number"])
-    number = 1 + max((int(each) for each in known if each.isdecimal()), default=-1)
+    # A published copy has rows without proposals; their numbers are taken, too.
+    taken = {*known, *(PointName.read(each).of_trial for each in store.ended_ids())}
+    number = 1 + max((int(each) for each in taken if each.isdecimal()), default=-1)
     while not store.create_proposal(f"{number:04d}", {"trial_id": f"{number:04d}", "number": number, **mine, **author}):
         number += 1
     return number

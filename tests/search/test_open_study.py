@@ -30,6 +30,7 @@ def begin(store, *overrides, trials=None, force=False):
 
 def edit(store, **changes):
     """Have the study been begun by something else, and a trial have ended."""
+    store.write_proposal("0000", {"trial_id": "0000", "number": 0, "params": {}})
     store.write_trial({"trial_id": "0000"})
     store.write_study({**store.read_study(), **changes})
 
@@ -136,6 +137,19 @@ def test_trials_by_hand_are_no_study_to_continue(store):
     store.write_proposal("0000", {"trial_id": "0000", "number": 0, "config": {}})
     with pytest.raises(UserError, match=r"small holds trials run by hand; give this study another name with --study$"):
         begin(store)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_search_does_not_go_on_in_a_published_copy_and_gives_no_number_away_twice(store, tmp_path, force):
+    begin(store)
+    for trial_id in ("0000", "0000-r1", "0001-s0", "0001"):
+        store.write_trial({"trial_id": trial_id})
+    copy = store.publish(str(tmp_path / "copy"))
+    with pytest.raises(
+        UserError, match=r"small holds results of 3 trials without their proposals \(first 0000\), as .* --st"
+    ):
+        begin(copy, force=force)
+    assert len(copy.read_trials()) == 4
 
 
 def test_data_is_recorded_at_first_and_refused_when_it_differs(store, caplog):

@@ -63,12 +63,12 @@ def write_row(study: SearchStudy, proposal: dict[str, Any]) -> dict[str, Any]:
     return numbers
 
 
-def take_number(results: str, seed: int) -> str:
-    """Begin a trial by hand, and stay alive until all others have begun theirs."""
+def take_number(results: str, seed: int, wanted: int = 3) -> str:
+    """Begin a trial by hand, and stay alive until as many as are wanted have begun."""
     store = ResultsStore(results, "by-hand")
     store.create()
     number = take_up(config_of_space(SearchSpace.load(SPACE, seed=seed)), store)
-    while len(store.proposal_ids()) < 3:
+    while len(store.proposal_ids()) < wanted:
         time.sleep(0.01)
     return str(number)
 

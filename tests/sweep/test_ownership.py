@@ -160,6 +160,17 @@ def test_a_trial_by_hand_whose_process_is_gone_goes_on_under_its_number(tmp_path
     assert len(store.proposal_ids()) == 4  # the two of seed 2 were taken up; seed 7 is new
 
 
+def test_a_trial_by_hand_takes_no_number_of_a_published_row(tmp_path):
+    """A published copy has the rows of trials, not their proposals."""
+    store = ResultsStore(str(tmp_path), "by-hand")
+    store.create()
+    for trial_id in ("0000", "0003-s0", "kmeans-8"):
+        store.write_trial({"trial_id": trial_id})
+    copy = store.publish(str(tmp_path / "copy"))
+    assert take_number(str(tmp_path / "copy"), 0, wanted=1) == "4"
+    assert {row["trial_id"] for row in copy.read_trials()} == {"0000", "0003-s0", "kmeans-8"}
+
+
 def test_a_trial_by_hand_takes_no_number_of_a_search(tmp_path):
     assert at_once(drive, (str(tmp_path), 1, False)) == ["ended"]
     with pytest.raises(UserError, match=r"small is the study of a search; .* --study small-by-hand$"):
