@@ -56,20 +56,40 @@ staged() {
 staged longer_staged_cifar10 0 '[2,3,4,6]'
 staged steady_staged_cifar10 1 '[1,3,4,6]'
 staged steady_staged_cifar10 2 '[1,3,4,6]'
+# One number of values alone, 700 steps from the float weights at three times the rate, with a higher temperature for 4
+# values. Recorded are 4 values, and seed 1 of 8.
+alone() {
+    "$python" launchers/train.py --results "$results" --study single_cifar10 --space qat_cifar10.yaml --seed "$1" \
+        --set training.channels_last=true training.steps_per_epoch=350 method.num_values="$2" 'method.stage_rounds=[2]' \
+        method.zero=false method.rate_strength=0.0 method.weighting=fisher "${latent[@]}" training.lr=0.003 \
+        training.temperature="$3"
+}
+for seed in 0 1 2; do
+    alone "$seed" 4 6.0
+    alone "$seed" 8 2.0
+done
+# The stages again at such rates. Recorded are seed 0, and the first two stages of seed 1.
+for seed in 0 1; do
+    "$python" launchers/train.py --results "$results" --study hot_staged_cifar10 --space qat_cifar10.yaml --seed "$seed" \
+        --set training.channels_last=true training.steps_per_epoch=180 method.num_values=null \
+        'method.stages=[16,8,4,3,2]' 'method.stage_rounds=[2,5,10,12,15]' method.zero=false method.rate_strength=0.0 \
+        method.weighting=fisher "${latent[@]}" training.lr=0.002 'method.later_lr_ratio=[1.25,2,2.5,3.5]' \
+        training.temperature=6.0
+done
 # The values of k-means, given to the weights by path following and by GPTQ, without training. Recorded are, of path
-# following, seed 0 of all and seeds 1 and 2 of 16 values and fewer; of GPTQ 16, 8 and 4 values.
+# following, seed 0 of all and seeds 1 and 2 of 16 values and fewer; of GPTQ 16, 8, 5, 4 and 3 values.
 assigned() {
     "$python" launchers/train.py --results "$results" --study "$1" --space kmeans_cifar10.yaml --seed "$2" \
         --set method.num_values="$3" method.weighting=fisher model.equalize=layer method.max_order=null \
         method.assignment="$4"
 }
 for seed in 0 1 2; do
-    for values in 8 4 16 3 2 32 64; do
+    for values in 8 4 16 3 2 32 64 5; do
         assigned followed_cifar10 "$seed" "$values" path_following
         assigned gptq_kmeans_cifar10 "$seed" "$values" gptq
     done
 done
-# ResNet-32; recorded is seed 0.
+# ResNet-32.
 for seed in 0 1 2; do
     for values in 8 4 16; do
         "$python" launchers/train.py --results "$results" --study gptq_kmeans_resnet32 --space kmeans_cifar10.yaml \
