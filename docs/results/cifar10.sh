@@ -167,7 +167,28 @@ for seed in 0 1 2; do
         method.num_values=8 'method.stage_rounds=[3]' training.lr=0.0007 training.steps_per_epoch=340 \
         training.batch_size=64 training.distillation=0.5 method.stage_start=gptq method.dampening=0.5
 done
-for bits in 2 3 4 5 6; do # none recorded yet
+# The same start with temperature 6 and larger rates; recorded is seed 0.
+"$python" launchers/train.py --results "$results" --study cct_hot_staged --space cct_cifar10.yaml --seed 0 \
+    "${cct_filter[@]}" method.name=qat method.zero=false method.rate_strength=0.0 method.weighting=fisher \
+    method.num_values=null 'method.stages=[64,32,16,8,4]' 'method.stage_rounds=[1,1,2,6,8]' training.lr=0.0005 \
+    'method.later_lr_ratio=[1.4,2.4,6,8]' training.steps_per_epoch=340 training.batch_size=64 \
+    training.distillation=1.0 training.temperature=6.0 method.stage_start=gptq method.dampening=0.0
+# WFN with the settings of its space, but for fewer rounds.
+wfn() {
+    "$python" launchers/train.py --results "$results" --study cct_wfn --space cct_cifar10.yaml "${cct[@]}" \
+        method.name=wfn method.regularization_ratio=0.4 training.steps_per_epoch=27 training.clip_norm=0.5 \
+        training.distillation=0.0 model.equalize="$1" method.delta="$2" method.zero_distance="$3" training.lr="$4"
+}
+wfn none 0.03 0.015625 0.0003
+wfn layer 0.1 0.03 0.001
+wfn none 0.01 0.0078125 0.00002
+for values in 32 64; do # PWFN with as many values as cct_pwfn lacks
+    "$python" launchers/train.py --results "$results" --study cct_pwfn_many --space cct_cifar10.yaml "${cct[@]}" \
+        method.name=pwfn method.codebook=kmeans method.num_values="$values" method.sigma_init=fisher \
+        method.noise=false method.fixed_weights=hold training.lr=0.001 training.steps_per_epoch=30 \
+        training.settle_epochs=2
+done
+for bits in 2 3 4 5 6; do
     "$python" launchers/train.py --results "$results" --study cct_msq --space cct_cifar10.yaml "${cct[@]}" \
         training.precision=float32 method.name=msq method.bits="$bits" method.shared_alphabet=true
 done
@@ -181,11 +202,11 @@ for values in 64 32 16 8; do
         method.name=kmeans method.num_values="$values" method.weighting=plain method.assignment=nearest
 done
 
-shown=({gptq_kmeans,staged,longer_staged,steady_staged,extended,pwfn,gpfq,kmeans}_cifar10
+shown=({gptq_kmeans,single,hot_staged,longer_staged,extended,pwfn,gpfq,kmeans}_cifar10
     {gptq_kmeans,extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32
     cct_{gptq_kmeans,gptq_2000,staged,followed,pwfn,gpfq,kmeans,followed_kmeans})
-further=({followed,gptq_staged,third_staged,rate,fisher16,patient,gentle32,loaded,wfn,msq,longer}_cifar10
-    cct_{gptq,gentle,plain})
+further=({followed,gptq_staged,staged,steady_staged,third_staged,rate,fisher16,patient,gentle32,loaded,wfn,msq,longer}_cifar10
+    cct_{gptq,hot_staged,gentle,plain,msq,wfn,pwfn_many})
 "$python" launchers/publish.py --results "$results" --study "${shown[@]}" "${further[@]}" --out "$pages"
 "$python" launchers/report.py --results "$pages" --study "${shown[@]}" --out "$results/report-cifar10"
 cp "$results"/report-cifar10/{front-*-test.png,front.md} "$pages"

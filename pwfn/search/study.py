@@ -251,8 +251,8 @@ def _require_search(known: Mapping[str, Any], store: ResultsStore) -> None:
 
 def _require_proposals(store: ResultsStore) -> None:
     """Refuse rows of trials that nothing here has proposed: the search would give their numbers to other trials."""
-    proposed = set(store.proposal_ids())
-    unknown = {PointName.read(each).run for each in store.ended_ids()} - proposed
+    ended = {PointName.read(each).run for each in store.ended_ids()}
+    unknown = ended - set(store.proposal_ids())  # listed last: other drivers may run, and a proposal precedes its row
     if unknown:
         raise UserError(
             f"{_folder(store)} holds results of {len(unknown)} trials without their proposals (first {min(unknown)}), "

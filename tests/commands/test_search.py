@@ -120,6 +120,7 @@ def test_a_study_begun_by_other_code_is_refused_before_anything_starts(main, tmp
     store = ResultsStore(str(tmp_path / "results"), "small_space")
     open_study(SearchSpace.load(SPACE), store, command="test")
     store.write_study({**store.read_study(), "versions": {**store.read_study()["versions"], "torch": "1.0"}})
+    store.write_proposal("0000", {"trial_id": "0000", "number": 0, "params": {}})
     store.write_trial({"trial_id": "0000"})
     code, _, errors = main("search", "--space", SPACE)
     assert code == 2
