@@ -31,7 +31,7 @@ def results(request, tmp_path, s3):
 
 @pytest.mark.parametrize("num_drivers", [2, 3])
 def test_of_drivers_at_once_one_runs_the_study_and_the_others_are_refused_in_one_line(results, num_drivers):
-    said = at_once(drive, *[(results, 1, False, 1.0)] * num_drivers)  # long enough for a busy machine
+    said = at_once(drive, *[(results, 1, False, 0.6)] * num_drivers)  # long enough for a busy machine
     ended = [each for each in said if each == "ended"]
     refused = [each for each in said if each.startswith("refused: ")]
     assert (len(ended), len(refused)) == (1, num_drivers - 1)
