@@ -43,18 +43,21 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", help="changes of it for all trials")
     parser.add_argument("--values", nargs="*", type=int, default=[16, 8, 4, 3, 2])
     parser.add_argument("--rounds", type=int, default=3, help="of each stage")
-    parser.add_argument("--lr-ratios", nargs="*", type=float, default=[1.0] * 5,
-                        help="learning rate for each number of values, in units of training.lr")  # fmt: skip
+    parser.add_argument("--lr-ratios", nargs="*", type=float,
+                        help="learning rate for each of --values, in units of training.lr (default: 1 for all)")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--results", default="results/stages")
     arguments = parser.parse_args()
+    ratios = arguments.lr_ratios or [1.0] * len(arguments.values)
+    if len(ratios) != len(arguments.values):
+        parser.error(f"--lr-ratios: {len(ratios)} ratios for {len(arguments.values)} --values; give one for each")
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     print(f"{conditions()}; {arguments.seeds} seeds; {arguments.space}", *arguments.set)
     print(f"\n{'':30}{'hypervolume':>18}{'difference':>20}{'seconds':>16}{'ratio':>14}")
     spaces = [SearchSpace.load(arguments.space, arguments.set, seed=seed) for seed in range(arguments.seeds)]
     stores = [ResultsStore(arguments.results, f"seed{seed}") for seed in range(arguments.seeds)]
-    ratios_of = dict(zip(arguments.values, arguments.lr_ratios, strict=True))
+    ratios_of = dict(zip(arguments.values, ratios, strict=True))
     values, rounds = arguments.values, arguments.rounds
     contestants = {
         "one training": [(values, rounds)],
