@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--values", nargs="*", type=int, default=[16, 8, 4, 3, 2])
     parser.add_argument("--rounds", type=int, default=3, help="of each stage")
     parser.add_argument("--lr-ratios", nargs="*", type=float,
-                        help="learning rate for each of --values, in units of training.lr (default: 1 for all)")  # fmt: skip
+                        help="learning rate for each of --values, in units of training.lr (default: 1)")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--results", default="results/stages")
     arguments = parser.parse_args()
