@@ -57,7 +57,7 @@ staged longer_staged_cifar10 0 '[2,3,4,6]'
 staged steady_staged_cifar10 1 '[1,3,4,6]'
 staged steady_staged_cifar10 2 '[1,3,4,6]'
 # One number of values alone, 700 steps from the float weights at three times the rate, with a higher temperature for 4
-# values. Recorded are 4 values, and seed 1 of 8.
+# values. Recorded are 4 values, and seeds 0 and 1 of 8.
 alone() {
     "$python" launchers/train.py --results "$results" --study single_cifar10 --space qat_cifar10.yaml --seed "$1" \
         --set training.channels_last=true training.steps_per_epoch=350 method.num_values="$2" 'method.stage_rounds=[2]' \
@@ -68,6 +68,20 @@ for seed in 0 1 2; do
     alone "$seed" 4 6.0
     alone "$seed" 8 2.0
 done
+# 4 values at other rates and temperatures, and from GPTQ.
+rate() {
+    "$python" launchers/train.py --results "$results" --study rates_cifar10 --space qat_cifar10.yaml --seed 0 \
+        --set method.num_values=4 'method.stage_rounds=[2]' method.zero=false method.rate_strength=0.0 \
+        method.weighting=fisher method.dampening=0.0 method.stage_start="$1" training.lr="$2" \
+        training.temperature="$3" training.batch_size="$4" training.steps_per_epoch="$5"
+}
+rate latent 0.001 2.0 128 350
+rate latent 0.001 8.0 128 350
+rate latent 0.0005 2.0 32 1400
+rate latent 0.003 2.0 128 350
+rate latent 0.008 2.0 128 350
+for lr in 0.0003 0.001 0.003; do rate gptq "$lr" 2.0 128 350; done
+rate gptq 0.001 4.0 128 350
 # The stages again at such rates. Recorded are seed 0, and the first two stages of seed 1.
 for seed in 0 1; do
     "$python" launchers/train.py --results "$results" --study hot_staged_cifar10 --space qat_cifar10.yaml --seed "$seed" \
@@ -148,8 +162,7 @@ for seed in 0 1 2; do
         method.num_values=16 'method.stage_rounds=[2]' training.lr=0.0005 training.steps_per_epoch=340 \
         training.batch_size=64 training.distillation=0.5 method.stage_start=path_following method.dampening=0.5
 done
-# GPTQ instead of path following, in float32: that machine has no bfloat16. Recorded are 16, 8 and 4 values of three seeds
-# and seeds 0 and 2 of the training.
+# GPTQ instead of path following, in float32. Recorded are all without training, and seeds 0 and 2 of the training.
 cct_float32=("${cct_filter[@]}" training.precision=float32)
 for seed in 0 1 2; do
     for values in 8 4 16 32 64; do
@@ -205,7 +218,7 @@ done
 shown=({gptq_kmeans,single,hot_staged,longer_staged,extended,pwfn,gpfq,kmeans}_cifar10
     {gptq_kmeans,extended,pwfn,wfn,gpfq,msq,kmeans,longer}_resnet32
     cct_{gptq_kmeans,gptq_2000,staged,followed,pwfn,gpfq,kmeans,followed_kmeans})
-further=({followed,gptq_staged,staged,steady_staged,third_staged,rate,fisher16,patient,gentle32,loaded,wfn,msq,longer}_cifar10
+further=({followed,rates,gptq_staged,staged,steady_staged,third_staged,rate,fisher16,patient,gentle32,loaded,wfn,msq,longer}_cifar10
     cct_{gptq,hot_staged,gentle,plain,msq,wfn,pwfn_many})
 "$python" launchers/publish.py --results "$results" --study "${shown[@]}" "${further[@]}" --out "$pages"
 "$python" launchers/report.py --results "$pages" --study "${shown[@]}" --out "$results/report-cifar10"
