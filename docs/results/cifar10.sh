@@ -58,44 +58,39 @@ staged steady_staged_cifar10 1 '[1,3,4,6]'
 staged steady_staged_cifar10 2 '[1,3,4,6]'
 # One number of values alone, 700 steps from the float weights at three times the rate, with a higher temperature for 4
 # values. Recorded are 4 values, and seeds 0 and 1 of 8.
-alone() {
-    "$python" launchers/train.py --results "$results" --study single_cifar10 --space qat_cifar10.yaml --seed "$1" \
-        --set training.channels_last=true training.steps_per_epoch=350 method.num_values="$2" 'method.stage_rounds=[2]' \
-        method.zero=false method.rate_strength=0.0 method.weighting=fisher "${latent[@]}" training.lr=0.003 \
-        training.temperature="$3"
+alone() { # study, seed, values, start, learning rate, temperature, steps per round, further settings
+    "$python" launchers/train.py --results "$results" --study "$1" --space qat_cifar10.yaml --seed "$2" \
+        --set training.steps_per_epoch="$7" 'method.stage_rounds=[2]' method.zero=false method.rate_strength=0.0 \
+        method.weighting=fisher method.dampening=0.0 method.num_values="$3" method.stage_start="$4" training.lr="$5" \
+        training.temperature="$6" "${@:8}"
 }
+last=training.channels_last=true
 for seed in 0 1 2; do
-    alone "$seed" 4 6.0
-    alone "$seed" 8 2.0
+    alone single_cifar10 "$seed" 4 latent 0.003 6.0 350 "$last"
+    alone single_cifar10 "$seed" 8 latent 0.003 2.0 350 "$last"
 done
-# 4 values at other rates and temperatures, and from GPTQ.
-rate() {
-    "$python" launchers/train.py --results "$results" --study rates_cifar10 --space qat_cifar10.yaml --seed 0 \
-        --set method.num_values=4 'method.stage_rounds=[2]' method.zero=false method.rate_strength=0.0 \
-        method.weighting=fisher method.dampening=0.0 method.stage_start="$1" training.lr="$2" \
-        training.temperature="$3" training.batch_size="$4" training.steps_per_epoch="$5"
-}
-rate latent 0.001 2.0 128 350
-rate latent 0.001 8.0 128 350
-rate latent 0.0005 2.0 32 1400
-rate latent 0.003 2.0 128 350
-rate latent 0.008 2.0 128 350
-for lr in 0.0003 0.001 0.003; do rate gptq "$lr" 2.0 128 350; done
-rate gptq 0.001 4.0 128 350
+# 4 values at other rates and temperatures, in smaller batches, and from GPTQ.
+alone rates_cifar10 0 4 latent 0.001 2.0 350 "$last"
+alone rates_cifar10 0 4 latent 0.001 8.0 350 "$last"
+alone rates_cifar10 0 4 latent 0.0005 2.0 1400 "$last" training.batch_size=32
+alone rates_cifar10 0 4 latent 0.003 2.0 350 "$last"
+alone rates_cifar10 0 4 latent 0.008 2.0 350 "$last"
+for lr in 0.0003 0.001 0.003; do alone rates_cifar10 0 4 gptq "$lr" 2.0 350; done
+alone rates_cifar10 0 4 gptq 0.001 4.0 350
 # The stages again at such rates. Recorded are seed 0, and the first two stages of seed 1.
 for seed in 0 1; do
     "$python" launchers/train.py --results "$results" --study hot_staged_cifar10 --space qat_cifar10.yaml --seed "$seed" \
-        --set training.channels_last=true training.steps_per_epoch=180 method.num_values=null \
+        --set "$last" training.steps_per_epoch=180 method.num_values=null \
         'method.stages=[16,8,4,3,2]' 'method.stage_rounds=[2,5,10,12,15]' method.zero=false method.rate_strength=0.0 \
         method.weighting=fisher "${latent[@]}" training.lr=0.002 'method.later_lr_ratio=[1.25,2,2.5,3.5]' \
         training.temperature=6.0
 done
 # The values of k-means, given to the weights by path following and by GPTQ, without training. Recorded are, of path
-# following, seed 0 of all and seeds 1 and 2 of 16 values and fewer; of GPTQ 16, 8, 5, 4 and 3 values.
+# following, seed 0 of all and seeds 1 and 2 of 16 values and fewer (5: none); of GPTQ 16, 8, 5 and 4 values, and 3 once.
 assigned() {
     "$python" launchers/train.py --results "$results" --study "$1" --space kmeans_cifar10.yaml --seed "$2" \
         --set method.num_values="$3" method.weighting=fisher model.equalize=layer method.max_order=null \
-        method.assignment="$4"
+        method.assignment="$4" "${@:5}"
 }
 for seed in 0 1 2; do
     for values in 8 4 16 3 2 32 64 5; do
@@ -103,12 +98,9 @@ for seed in 0 1 2; do
         assigned gptq_kmeans_cifar10 "$seed" "$values" gptq
     done
 done
-# ResNet-32.
 for seed in 0 1 2; do
     for values in 8 4 16; do
-        "$python" launchers/train.py --results "$results" --study gptq_kmeans_resnet32 --space kmeans_cifar10.yaml \
-            --seed "$seed" "${resnet32[@]}" method.num_values="$values" method.weighting=fisher model.equalize=layer \
-            method.max_order=null method.assignment=gptq
+        assigned gptq_kmeans_resnet32 "$seed" "$values" gptq "${resnet32[@]:1}" # without --set
     done
 done
 # Straight-through training from GPTQ: 16 values alone (none recorded yet), and in stages (recorded: seed 0 down to 4 values).

@@ -415,7 +415,7 @@ class ResultsStore:
         twice: `read_trials` and `analysis` take each trial once, and other readers use DISTINCT on trial_id (and round,
         value). A reader that listed the folder before may find that a file is gone; it lists the folder again.
         """
-        ended = {row["trial_id"] for row in self.read_trials()}
+        ended = self.ended_ids()
         for folder in _TABLES:
             names = [name for name in self._names(folder) if is_compacted(name) or _trial_of(name) in ended]
             if len(names) > 1:

@@ -14,6 +14,18 @@ from pwfn.export import encode_network, load_state
 from pwfn.methods import METHODS, run_rounds
 from pwfn.parameters import split_parameters
 
+
+def qat_started_by(algorithm):
+    return QatConfig(
+        stages=(9, 4),
+        stage_rounds=(1, 2),
+        fisher_images=32,
+        calibration_images=64,
+        stage_start=algorithm,
+        dampening=0.5,
+    )
+
+
 CONFIGS = {
     "pwfn": PwfnConfig(fractions=(0.3, 0.8, 1.0), b=5),
     "pwfn-free": PwfnConfig(fractions=(0.3, 0.8, 1.0), b=5, recluster="free"),
@@ -38,22 +50,8 @@ CONFIGS = {
     "qat": QatConfig(num_values=7, stage_rounds=(2,), weighting="plain"),
     "qat-stages": QatConfig(stages=(9, 4), stage_rounds=(1, 2), fisher_images=32, zero=True, gradual_start=0.5),
     "qat-powers": QatConfig(num_values=7, values="powers_of_two", b=5, fisher_images=32),
-    "qat-path-following": QatConfig(
-        stages=(9, 4),
-        stage_rounds=(1, 2),
-        fisher_images=32,
-        calibration_images=64,
-        stage_start="path_following",
-        dampening=0.5,
-    ),
-    "qat-gptq": QatConfig(
-        stages=(9, 4),
-        stage_rounds=(1, 2),
-        fisher_images=32,
-        calibration_images=64,
-        stage_start="gptq",
-        dampening=0.5,
-    ),
+    "qat-path-following": qat_started_by("path_following"),
+    "qat-gptq": qat_started_by("gptq"),
     "qat-rate": QatConfig(num_values=9, rate_strength=0.02, weighting="plain", zero=True),
     "qat-rate-fisher": QatConfig(stages=(9, 4), stage_rounds=(2, 1), rate_strength=0.02, fisher_images=32),
 }
